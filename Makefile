@@ -1,0 +1,37 @@
+# Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
+.PHONY: help setup demo check test test-lab bench clean
+V := .venv/bin
+
+help:
+	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
+	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
+	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
+	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
+	@echo "make bench     failover times and idle costs, measured in the lab"
+	@echo "make clean     take down a lab that was left behind, remove what was built"
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@scripts/timed "the demonstration" $(V)/outlast lab demo
+
+check: setup
+	@scripts/timed "lint" $(V)/ruff check --quiet .
+	@scripts/timed "format" $(V)/ruff format --check --quiet .
+	@scripts/timed "types" $(V)/mypy
+	@scripts/timed "floors" $(V)/lint-imports --no-cache
+	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit
+
+test: check test-lab
+
+test-lab: setup
+	@scripts/timed "tests on real hosts" $(V)/pytest tests/lab
+
+bench: setup
+	@scripts/timed "failover times" $(V)/outlast lab bench-failover --runs 10
+	@scripts/timed "idle costs" $(V)/outlast lab bench-idle
+
+clean:
+	@if [ -x $(V)/outlast ]; then $(V)/outlast lab down; fi
+	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

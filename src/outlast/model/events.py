@@ -1,0 +1,185 @@
+"""What can happen to an agent. The paired vocabulary, what it can ask for, is `effects`.
+
+Answers carry the number of the request that they answer. An answer may never come; every wait has its own deadline.
+"""
+
+import enum
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
+from outlast.model.inventory import Capacity, DatastoreReach, VmDefinition
+from outlast.model.keeper_events import LinkOutcome
+from outlast.model.keeping import Happened, KeeperReply, KeeperReport
+from outlast.model.messages import Message
+from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord, Sighting
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """The deadline that the machine asked for has come."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """An authentic datagram from another host of the domain."""
+
+    sender: HostId
+    message: Message
+
+
+class PingAnswered(msgspec.Struct, frozen=True):
+    """A host (or an isolation address, then `host` is None) answered a ping."""
+
+    host: HostId | None
+    address: str
+
+
+class SightingsRead(msgspec.Struct, frozen=True):
+    """Every host's heartbeat record on one datastore, read in one go. `ok` False: the datastore gave no answer in time."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    sightings: dict[HostId, Sighting]
+    problem: str = ""
+
+
+class PowerOnListsRead(msgspec.Struct, frozen=True):
+    """The hosts' power-on lists on one datastore; a host whose list is missing or torn is absent."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    lists: dict[HostId, PowerOnList]
+    problem: str = ""
+
+
+class RegistersRead(msgspec.Struct, frozen=True):
+    """The last record of each register asked for, by subject; None: no epoch yet. An unreadable one is absent."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    last: dict[str, RegisterRecord | None]
+    problem: str = ""
+
+
+class PrimaryLinked(msgspec.Struct, frozen=True):
+    """An exclusive create of the next epoch of a datastore's `primary` register ended."""
+
+    request: RequestId
+    datastore: DatastoreName
+    outcome: LinkOutcome
+    problem: str = ""
+
+
+class ProtectedListRead(msgspec.Struct, frozen=True):
+    """The protected list of one datastore; `content` None with `ok`: there is none yet."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    content: ProtectedList | None
+    problem: str = ""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A list or definition was written, or could not be."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    problem: str = ""
+
+
+class DatastoreSurveyed(msgspec.Struct, frozen=True):
+    """What this host found out about one of its datastores just now."""
+
+    reach: DatastoreReach
+
+
+class KeeperAnswered(msgspec.Struct, frozen=True):
+    """The keeper's reply to a request of ours."""
+
+    reply: KeeperReply
+
+
+class KeeperReported(msgspec.Struct, frozen=True):
+    """How things stand with our keeper."""
+
+    report: KeeperReport
+
+
+class KeeperDid(msgspec.Struct, frozen=True):
+    """Our keeper froze, thawed, killed, claimed, lost...: for the log, and to hurry up."""
+
+    happened: Happened
+
+
+class KeeperGone(msgspec.Struct, frozen=True):
+    """The connection to our keeper is down."""
+
+
+class StopReason(enum.StrEnum):
+    """Why libvirt says that a domain stopped."""
+
+    SHUTDOWN = "shutdown"
+    DESTROYED = "destroyed"
+    CRASHED = "crashed"
+    FAILED = "failed"
+    MIGRATED = "migrated"
+    SAVED = "saved"
+    UNKNOWN = "unknown"
+
+
+class InventoryChanged(msgspec.Struct, frozen=True):
+    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed."""
+
+    definitions: tuple[VmDefinition, ...]
+    running: frozenset[VmId]
+    capacity: Capacity
+
+
+class VmStopped(msgspec.Struct, frozen=True):
+    """libvirt says that a domain stopped, or, after a blind time, that it is off and why."""
+
+    vm: VmId
+    name: VmName
+    reason: StopReason
+
+
+class HypervisorState(msgspec.Struct, frozen=True):
+    """Whether libvirt answers; `problem` says what it did last if not."""
+
+    up: bool
+    problem: str = ""
+
+
+class VmStartEnded(msgspec.Struct, frozen=True):
+    """A define-and-start of ours ended."""
+
+    request: RequestId
+    vm: VmId
+    ok: bool
+    problem: str = ""
+
+
+Event = (
+    Woken
+    | Received
+    | PingAnswered
+    | SightingsRead
+    | PowerOnListsRead
+    | RegistersRead
+    | PrimaryLinked
+    | ProtectedListRead
+    | Stored
+    | DatastoreSurveyed
+    | KeeperAnswered
+    | KeeperReported
+    | KeeperDid
+    | KeeperGone
+    | InventoryChanged
+    | VmStopped
+    | HypervisorState
+    | VmStartEnded
+)

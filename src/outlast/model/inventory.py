@@ -1,0 +1,62 @@
+"""What the fault domain consists of: hosts, datastores, virtual machines, as configured and as found."""
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
+from outlast.model.settings import IsolationResponse
+from outlast.model.time import Duration
+
+
+class HostMember(msgspec.Struct, frozen=True):
+    """One host of the fault domain, from the settings file. `port` is its UDP port for heartbeats."""
+
+    id: HostId
+    name: HostName
+    address: str
+    port: int
+
+
+class DatastoreMember(msgspec.Struct, frozen=True):
+    """One datastore, from the settings file. `in_flight_bound` None: nobody knows how long the kernel holds writes."""
+
+    name: DatastoreName
+    path: str
+    in_flight_bound: Duration | None = None
+    accept_in_flight_risk: bool = True
+
+
+class DatastoreReach(msgspec.Struct, frozen=True):
+    """What one host found out about one datastore: `device` names the storage device behind it."""
+
+    datastore: DatastoreName
+    reachable: bool
+    filesystem: str = ""
+    device: str = ""
+    free_bytes: int = 0
+    problem: str = ""
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What a host can give to virtual machines now."""
+
+    memory_mib: int = 0
+    free_memory_mib: int = 0
+    cpus: int = 0
+
+
+class VmDefinition(msgspec.Struct, frozen=True):
+    """One virtual machine as libvirt on some host knows it.
+
+    `home` is the datastore that holds its first disk, None when a disk is on none of ours: such a VM cannot be
+    protected, and `unprotectable` says why in a sentence. `xml` is what any host needs to define it.
+    """
+
+    vm: VmId
+    name: VmName
+    home: DatastoreName | None
+    datastores: tuple[DatastoreName, ...]
+    memory_mib: int
+    protected: bool
+    unprotectable: str
+    isolation_response: IsolationResponse | None
+    xml: str

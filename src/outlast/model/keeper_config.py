@@ -1,0 +1,41 @@
+"""What the keeper must know, already parsed and checked, so that it need not carry a settings parser around."""
+
+import msgspec
+
+from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
+from outlast.model.inventory import DatastoreMember, HostMember
+from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
+
+
+class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`datastore_key` (hex) authenticates records; `watchdog_device` empty: none.
+
+    `boot_id` and `session` are made when the keeper starts.
+    """
+
+    domain: str
+    host: HostId
+    name: HostName
+    hosts: tuple[HostMember, ...]
+    datastores: tuple[DatastoreMember, ...]
+    settings: Settings
+    datastore_key: str
+    run_dir: str
+    state_dir: str
+    watchdog_device: str = ""
+    enforcement: Enforcement = Enforcement.KEEPER
+    boot_id: BootId = BootId("")
+    session: KeeperSession = KeeperSession("")
+
+    def host_name(self, host: HostId) -> HostName:
+        """What people call a host; its id if it is not a member any more."""
+        return next((member.name for member in self.hosts if member.id == host), HostName(host))
+
+    def home_of(self, disks: tuple[str, ...]) -> DatastoreName | None:
+        """The datastore of the first disk that lies on one of ours, None if none does."""
+        for disk in disks:
+            for datastore in self.datastores:
+                if disk.startswith(datastore.path.rstrip("/") + "/"):
+                    return datastore.name
+        return None

@@ -1,0 +1,112 @@
+"""What the keeper's machine can ask for. The executor does them in order; that order is part of safety.
+
+`Freeze` and `Kill` come before anything that talks to storage or a client in the same batch, and `Thaw` only in a batch
+that follows the confirmed link. The paired vocabulary is `keeper_events`.
+"""
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.keeping import Happened, KeeperReply
+from outlast.model.records import HeartbeatRecord, RegisterRecord
+from outlast.model.time import Instant
+
+
+class WriteHeartbeat(msgspec.Struct, frozen=True):
+    """Write our record in place; answered by `HeartbeatWritten` with the same sequence. At most one is under way."""
+
+    datastore: DatastoreName
+    record: HeartbeatRecord
+
+
+class ReadRegister(msgspec.Struct, frozen=True):
+    """Read the last epoch of a register afresh; answered by `RegisterRead`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    subject: str
+
+
+class LinkRegister(msgspec.Struct, frozen=True):
+    """Create exactly `record.epoch`, exclusively, if its predecessor exists; answered by `Linked`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    record: RegisterRecord
+
+
+class Freeze(msgspec.Struct, frozen=True):
+    """SIGSTOP the VM's process (and freeze its cgroup where there is one)."""
+
+    vm: VmId
+
+
+class Thaw(msgspec.Struct, frozen=True):
+    """SIGCONT the VM's process."""
+
+    vm: VmId
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """SIGKILL the VM's process; its exit is reported by `ProcessExited`."""
+
+    vm: VmId
+
+
+class WatchForProcess(msgspec.Struct, frozen=True):
+    """Look for the process of a start that passes the gate now, until told to stop; answered by `ProcessAppeared`."""
+
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+
+
+class StopWatching(msgspec.Struct, frozen=True):
+    """The start is over; look no longer."""
+
+    vm: VmId
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer a client's request."""
+
+    client: int
+    reply: KeeperReply
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Tell every subscriber, and the log."""
+
+    happened: Happened
+
+
+class PublishLease(msgspec.Struct, frozen=True):
+    """Put a lease's deadline (0: lapsed) in shared memory, for the agent as second freezer and for our successor."""
+
+    datastore: DatastoreName
+    deadline: Instant
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """`report()` has something new for the subscribers."""
+
+
+class PetWatchdog(msgspec.Struct, frozen=True):
+    """Everything that had to be frozen is; keep the hardware watchdog from firing."""
+
+
+KeeperEffect = (
+    WriteHeartbeat
+    | ReadRegister
+    | LinkRegister
+    | Freeze
+    | Thaw
+    | Kill
+    | WatchForProcess
+    | StopWatching
+    | Reply
+    | Tell
+    | PublishLease
+    | Changed
+    | PetWatchdog
+)

@@ -1,0 +1,115 @@
+"""What can happen to the keeper. The paired vocabulary, what it can ask for, is `keeper_effects`."""
+
+import enum
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, Incarnation, RequestId, VmId, VmName
+from outlast.model.keeping import KeeperRequest
+from outlast.model.records import RegisterRecord
+
+
+class LinkOutcome(enum.StrEnum):
+    """How an exclusive create ended. UNKNOWN: it may or may not have happened, and may yet."""
+
+    WON = "won"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request came in over the socket. `client` says where the reply goes."""
+
+    client: int
+    request: KeeperRequest
+
+
+class IncarnationWon(msgspec.Struct, frozen=True):
+    """This boot has its number on a datastore (found again after a keeper restart, or freshly won)."""
+
+    datastore: DatastoreName
+    incarnation: Incarnation
+
+
+class HeartbeatWritten(msgspec.Struct, frozen=True):
+    """A heartbeat write ended. `ok` only if the storage confirmed it; `foreign`: our place held another's record."""
+
+    datastore: DatastoreName
+    sequence: int
+    ok: bool
+    foreign: bool = False
+    problem: str = ""
+
+
+class RegisterRead(msgspec.Struct, frozen=True):
+    """A register was read afresh. `ok` False: it could not be (`problem`); `last` None with `ok`: it has no epoch yet."""
+
+    request: RequestId
+    ok: bool
+    last: RegisterRecord | None
+    problem: str = ""
+
+
+class Linked(msgspec.Struct, frozen=True):
+    """An exclusive create of the next epoch ended."""
+
+    request: RequestId
+    outcome: LinkOutcome
+    problem: str = ""
+
+
+class FoundProcess(msgspec.Struct, frozen=True):
+    """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file."""
+
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    pid: int
+    stopped: bool
+
+
+class ProcessesFound(msgspec.Struct, frozen=True):
+    """The complete list of this host's QEMU processes at keeper start. Nothing is renewed before it (safety rule 8)."""
+
+    found: tuple[FoundProcess, ...]
+
+
+class ProcessAppeared(msgspec.Struct, frozen=True):
+    """The process of a start that the gate let pass has been found, checked by its uuid, and is watched by a pidfd."""
+
+    process: FoundProcess
+
+
+class ProcessExited(msgspec.Struct, frozen=True):
+    """A watched process's pidfd reported its exit."""
+
+    vm: VmId
+
+
+class ClientGone(msgspec.Struct, frozen=True):
+    """A connection ended; nothing more can be said to it."""
+
+    client: int
+
+
+class CloseAsked(msgspec.Struct, frozen=True):
+    """The keeper is told to end this incarnation (host shutdown): gate closed, last word when no QEMU is left."""
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """The deadline that the machine asked for has come."""
+
+
+KeeperEvent = (
+    Asked
+    | IncarnationWon
+    | HeartbeatWritten
+    | RegisterRead
+    | Linked
+    | ProcessesFound
+    | ProcessAppeared
+    | ProcessExited
+    | ClientGone
+    | CloseAsked
+    | Woken
+)

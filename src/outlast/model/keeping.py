@@ -1,0 +1,156 @@
+"""Words between the keeper and those who ask it: the agent and the libvirt hook, as JSON lines on a UNIX socket.
+
+Requests carry a number that the reply repeats. The keeper also tells its subscribers what it did (`Happened`) and how
+things stand (`KeeperReport`), whenever either changes.
+"""
+
+import enum
+
+import msgspec
+
+from outlast.model.ids import (
+    BootId,
+    DatastoreName,
+    Epoch,
+    HostId,
+    Incarnation,
+    KeeperSession,
+    LeaseTerm,
+    RequestId,
+    VmId,
+    VmName,
+)
+from outlast.model.records import Enforcement, Proof, Reason
+
+
+class AskGate(msgspec.Struct, frozen=True, tag="gate"):
+    """The hook: may this domain start here? `disks` are its file paths; the first one's datastore is its home."""
+
+    request: RequestId
+    vm: VmId
+    name: VmName
+    disks: tuple[str, ...]
+    protected: bool = True
+
+
+class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
+    """The hook: libvirt has let go of this domain (its process ended, or never began)."""
+
+    request: RequestId
+    vm: VmId
+
+
+class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):
+    """The agent: take this VM from exactly `proof.epoch`, so that it can be started here."""
+
+    request: RequestId
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    proof: Proof
+
+
+class AskRelease(msgspec.Struct, frozen=True, tag="release"):
+    """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more."""
+
+    request: RequestId
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    reason: Reason
+
+
+class AskKill(msgspec.Struct, frozen=True, tag="kill"):
+    """The agent: end this VM's process now (isolation response, storage loss), and release it with `reason`."""
+
+    request: RequestId
+    vm: VmId
+    reason: Reason
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """The agent works; the keeper publishes the counter in its heartbeats."""
+
+    counter: int
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
+    """Send this connection every `Happened` and `KeeperReport` from now on."""
+
+
+KeeperRequest = AskGate | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+
+
+class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):
+    """The answer to a request: `allowed`, and if not, a sentence that names the owner or the remedy."""
+
+    request: RequestId
+    allowed: bool
+    sentence: str = ""
+    epoch: Epoch | None = None
+    owner: HostId | None = None
+
+
+class Happening(enum.StrEnum):
+    """What the keeper did, for the event log."""
+
+    LEASE_BEGAN = "lease-began"
+    LEASE_LAPSED = "lease-lapsed"
+    FROZEN = "frozen"
+    THAWED = "thawed"
+    KILLED = "killed"
+    EXITED = "exited"
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    LOST = "lost"
+    ADOPTED = "adopted"
+    REFUSED = "refused"
+    CLONED_HOST = "cloned-host"
+    START_VOIDED = "start-voided"
+
+
+class Happened(msgspec.Struct, frozen=True, tag="happened"):
+    """One thing that the keeper did, at `at` nanoseconds of this host's CLOCK_BOOTTIME."""
+
+    kind: Happening
+    at: int
+    vm: VmId | None = None
+    datastore: DatastoreName | None = None
+    epoch: Epoch | None = None
+    detail: str = ""
+
+
+class LeaseReport(msgspec.Struct, frozen=True):
+    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed."""
+
+    datastore: DatastoreName
+    held: bool
+    term: LeaseTerm
+    deadline: int
+    incarnation: Incarnation | None
+    problem: str = ""
+
+
+class KeptVm(msgspec.Struct, frozen=True):
+    """A virtual machine in the keeper's care. `phase` as in `protocol/ownership.py`."""
+
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    epoch: Epoch | None
+    phase: str
+    pid: int | None
+
+
+class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):
+    """How things stand with the keeper."""
+
+    host: HostId
+    boot_id: BootId
+    session: KeeperSession
+    enforcement: Enforcement
+    leases: tuple[LeaseReport, ...]
+    vms: tuple[KeptVm, ...]
+
+
+KeeperMessage = KeeperReply | Happened | KeeperReport

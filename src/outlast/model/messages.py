@@ -1,0 +1,91 @@
+"""What agents say to each other in datagrams. `codec/datagrams.py` seals and opens them.
+
+Every agent sends a `Heartbeat` to every other one each `heartbeat_interval`: a secondary's reaches the primary, the
+primary's reaches the secondaries, and an election needs no extra round. Orders are repeated until answered, and an order
+that arrives twice is answered twice and done once (`order` is its number, unique within the primary's boot).
+"""
+
+import msgspec
+
+from outlast.model.ids import (
+    BootId,
+    DatastoreName,
+    ElectionTerm,
+    Epoch,
+    HostId,
+    VmId,
+    VmName,
+)
+from outlast.model.inventory import Capacity, DatastoreReach
+from outlast.model.records import Proof
+
+
+class Rank(msgspec.Struct, frozen=True, order=True):
+    """How good a primary an agent would be; the greatest wins (design.md section 4, Election)."""
+
+    not_isolated: bool
+    datastores: int
+    settings_version: int
+    host: HostId
+
+
+class VerdictNote(msgspec.Struct, frozen=True):
+    """The primary's verdict about one host, for the other agents' screens. `age_ms`: since it was reached."""
+
+    host: HostId
+    verdict: str
+    age_ms: int
+    reason: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+
+    sender: HostId
+    boot_id: BootId
+    sequence: int
+    rank: Rank
+    term: ElectionTerm
+    primary: HostId | None
+    lapsed: tuple[DatastoreName, ...]
+    reach: tuple[DatastoreReach, ...]
+    capacity: Capacity
+    hypervisor_up: bool
+    power_on_sequence: int = 0
+    verdicts: tuple[VerdictNote, ...] = ()
+    leaving: bool = False
+
+
+class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
+    """The primary to the chosen host: take this VM from exactly `proof.epoch`, define it, start it."""
+
+    order: int
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    proof: Proof
+
+
+class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """The chosen host to the primary: how far it is. `stage`: accepted, owned, started, failed, lost."""
+
+    order: int
+    vm: VmId
+    stage: str
+    epoch: Epoch | None = None
+    detail: str = ""
+
+
+class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
+    """Something that happened on the sender, for everybody's event log (best effort, never needed for a decision)."""
+
+    sequence: int
+    kind: str
+    host: HostId | None
+    vm: VmId | None
+    datastore: DatastoreName | None
+    text: str
+    wall_clock_ms: int
+
+
+Message = Heartbeat | RestartOrder | OrderReport | EventNotice

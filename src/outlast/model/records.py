@@ -1,0 +1,182 @@
+"""What is kept on a datastore, as values. Bytes are the business of `codec`.
+
+Every record names its writer; who may write which is in design.md section 3. An observer never believes a record that it
+cannot decode, but any change of a host's raw heartbeat bytes is life (`Sighting.raw`).
+"""
+
+import enum
+
+import msgspec
+
+from outlast.model.ids import (
+    BootId,
+    DatastoreName,
+    ElectionTerm,
+    Epoch,
+    HostId,
+    Incarnation,
+    KeeperSession,
+    LeaseTerm,
+    Nonce,
+    VmId,
+    VmName,
+)
+from outlast.model.settings import IsolationResponse
+
+
+class Enforcement(enum.StrEnum):
+    """What stops this host's VMs when its lease ends (safety rule 6)."""
+
+    WATCHDOG = "watchdog"
+    KEEPER = "keeper"
+    NONE = "none"
+
+
+class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A host's datastore heartbeat: one fixed-size record, rewritten in place by its keeper alone.
+
+    `sequence` rises with each write of one session; `agent_progress` rises while the agent works; `ended` is the
+    keeper's last word in this incarnation: gate closed, no QEMU left (proof `clean_shutdown`). `wall_clock_s` is for
+    people and for spotting clocks that are far off; no decision rests on it.
+    """
+
+    host: HostId
+    boot_id: BootId
+    incarnation: Incarnation
+    session: KeeperSession
+    sequence: int
+    term: LeaseTerm
+    enforcement: Enforcement
+    agent_progress: int
+    wall_clock_s: int
+    ended: bool = False
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One host's record as one read found it: the raw bytes' digest, and the record if it could be decoded.
+
+    `raw` None: it could not be read at all (`problem` says why); then nothing is known, which is not the same as stale.
+    `incarnation` is the highest that exists on this datastore for the host, None when unknown.
+    """
+
+    raw: bytes | None
+    record: HeartbeatRecord | None
+    problem: str = ""
+    incarnation: Incarnation | None = None
+
+
+class RegisterState(enum.StrEnum):
+    """What the owner of the last epoch says about it."""
+
+    OWNED = "owned"
+    RELEASED = "released"
+
+
+class Reason(enum.StrEnum):
+    """Why a register record was written."""
+
+    STARTED = "started"
+    TAKEN_OVER = "taken-over"
+    REASSERTED = "reasserted"
+    SWITCHED_OFF = "switched-off"
+    CRASHED = "crashed"
+    ISOLATED = "isolated"
+    START_FAILED = "start-failed"
+    LOST = "lost"
+    ELECTED = "elected"
+    YIELDED = "yielded"
+
+
+class ProofKind(enum.StrEnum):
+    """Why a register may be taken from its owner (safety rule 5)."""
+
+    LEASE_EXPIRED = "lease_expired"
+    REBOOTED = "rebooted"
+    RENOUNCED = "renounced"
+    CLEAN_SHUTDOWN = "clean_shutdown"
+    OWN = "own"
+    """The owner itself starts it anew: its keeper knows that no process of that VM is left on its host."""
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that `owner` does not and will not run what it owned at `epoch`. It stays true for ever once it is true:
+
+    whoever uses it must compare-and-swap from exactly `epoch`. Times are nanoseconds on `observer`'s clock:
+    `first_seen` completed the read that first showed the record, `last_read` started the read that showed it unchanged.
+    """
+
+    kind: ProofKind
+    owner: HostId
+    incarnation: Incarnation
+    epoch: Epoch
+    observer: HostId
+    first_seen: int = 0
+    last_read: int = 0
+
+
+class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register."""
+
+    subject: str
+    epoch: Epoch
+    owner: HostId
+    incarnation: Incarnation
+    session: str
+    nonce: Nonce
+    state: RegisterState
+    reason: Reason
+    proof: ProofKind | None = None
+
+
+class PoweredVm(msgspec.Struct, frozen=True):
+    """One virtual machine on a power-on list. `state` as the keeper knows it: running, frozen, starting, ending."""
+
+    vm: VmId
+    name: VmName
+    home: DatastoreName | None
+    epoch: Epoch | None
+    state: str
+    memory_mib: int
+    protected: bool
+    isolation_response: IsolationResponse | None = None
+    note: str = ""
+
+
+class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
+    """The virtual machines that a host runs now, and whether it is isolated; written by its agent."""
+
+    host: HostId
+    boot_id: BootId
+    sequence: int
+    isolated: bool
+    vms: tuple[PoweredVm, ...]
+
+
+class ProtectedVm(msgspec.Struct, frozen=True):
+    """One virtual machine that is to be kept in an operating state."""
+
+    vm: VmId
+    name: VmName
+    memory_mib: int
+    last_host: HostId
+    isolation_response: IsolationResponse | None = None
+
+
+class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):
+    """The claim's list: what must run, of the VMs homed on one datastore; written by its responsible primary alone."""
+
+    datastore: DatastoreName
+    sequence: int
+    writer: HostId
+    primary_epoch: Epoch
+    term: ElectionTerm
+    vms: tuple[ProtectedVm, ...]
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """The file that makes a directory a datastore. An operator has it made; it is never created implicitly."""
+
+    format: int
+    datastore: DatastoreName
+    domain: str
+    uuid: str

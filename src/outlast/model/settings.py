@@ -1,0 +1,83 @@
+"""The settings of a fault domain, and the relations between them that safety needs.
+
+The relations are checked where settings are made (`problems`), so that a domain with a lease that its own heartbeats
+cannot hold never starts. Reading a file, units and unknown keys are the business of `runtime/config.py`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
+
+IsolationResponse = Literal["leave-running", "shut-down", "power-off"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault domain's settings; defaults as in design.md section 5."""
+
+    heartbeat_interval: Duration = SECOND
+    unreachable_after: Duration = Duration(3 * SECOND)
+    ping_timeout: Duration = Duration(2 * SECOND)
+    datastore_heartbeat_interval: Duration = SECOND
+    datastore_poll_interval: Duration = Duration(500 * MILLISECOND)
+    lease_duration: Duration = Duration(6 * SECOND)
+    lease_margin: Duration = Duration(1500 * MILLISECOND)
+    datastore_stale_after: Duration = Duration(7500 * MILLISECOND)
+    isolation_after: Duration = Duration(5 * SECOND)
+    election_timeout: Duration = Duration(3 * SECOND)
+    storage_loss_after: Duration = Duration(30 * SECOND)
+    heartbeat_datastores_per_host: int = 2
+    accessibility_threshold: int = 50
+    isolation_response: IsolationResponse = "leave-running"
+    shutdown_timeout: Duration = Duration(60 * SECOND)
+    start_timeout: Duration = Duration(60 * SECOND)
+    version: int = 1
+
+    @property
+    def window(self) -> Duration:
+        """How long an observer must have seen a record unchanged before `lease_expired` is proof."""
+        return Duration(self.lease_duration + self.lease_margin)
+
+
+def _text(value: Duration) -> str:
+    return f"{in_seconds(value):g}s"
+
+
+def problems(settings: Settings) -> list[str]:
+    """One sentence per broken relation, naming both settings and what to change; empty when all hold."""
+    found: list[str] = []
+
+    def at_least(name: str, value: Duration, least: Duration, why: str) -> None:
+        if value < least:
+            found.append(f"{name} is {_text(value)}, but must be at least {_text(least)} ({why}): raise {name}")
+
+    s = settings
+    for name in s.__struct_fields__:
+        value = getattr(s, name)
+        if isinstance(value, int) and value <= 0:
+            found.append(f"{name} must be greater than zero")
+    at_least("unreachable_after", s.unreachable_after, Duration(2 * s.heartbeat_interval), "2 x heartbeat_interval")
+    at_least(
+        "lease_duration",
+        s.lease_duration,
+        Duration(3 * s.datastore_heartbeat_interval),
+        "3 x datastore_heartbeat_interval",
+    )
+    at_least("datastore_stale_after", s.datastore_stale_after, s.window, "lease_duration + lease_margin")
+    at_least(
+        "lease_margin",
+        s.lease_margin,
+        Duration(s.window // 50 + 500 * MILLISECOND),
+        "1 % drift of either clock over the window, and half a second for the keeper to freeze",
+    )
+    if s.isolation_after <= s.unreachable_after:
+        found.append(
+            f"isolation_after is {_text(s.isolation_after)}, but must be longer than unreachable_after "
+            f"({_text(s.unreachable_after)}): raise isolation_after"
+        )
+    if not 1 <= s.heartbeat_datastores_per_host <= 5:
+        found.append("heartbeat_datastores_per_host must be from 1 to 5")
+    if not 0 < s.accessibility_threshold <= 100:
+        found.append("accessibility_threshold must be from 1 to 100")
+    return found

@@ -1,0 +1,294 @@
+"""One agent: everything a host's `outlast agent` decides, as one pure machine.
+
+It composes the parts, each in the file of its name, over one `Knowledge`:
+
+    peers              heartbeats, pings, a verdict of every other host
+    datastore_watch    everybody's records and power-on lists on storage
+    isolation          is it me?
+    election           who is primary
+    responsibility     which datastores the primary is responsible for; their protected lists
+    recovery           (primary) VMs that should run and do not
+    orders             (any host) carrying out a restart
+    own_host           this host's power-on list, definitions, ends, isolation response
+
+Order of a turn: the event becomes knowledge; then the parts look at it in the order above; what is written to storage is
+asked for before what is sent. Nothing waits: answers are events, and every wait in a part has a deadline of its own.
+"""
+
+from outlast.model.effects import AskKeeper, Effect, Ping
+from outlast.model.events import (
+    DatastoreSurveyed,
+    Event,
+    HypervisorState,
+    InventoryChanged,
+    KeeperAnswered,
+    KeeperDid,
+    KeeperGone,
+    KeeperReported,
+    PingAnswered,
+    PowerOnListsRead,
+    PrimaryLinked,
+    ProtectedListRead,
+    Received,
+    RegistersRead,
+    SightingsRead,
+    Stored,
+    VmStartEnded,
+    VmStopped,
+    Woken,
+)
+from outlast.model.keeping import Progress
+from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, VerdictNote
+from outlast.model.time import MILLISECOND, Instant, after, since
+from outlast.protocol.datastore_watch import DatastoreWatch
+from outlast.protocol.election import Election
+from outlast.protocol.isolation import Isolation
+from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.orders import OrderDesk
+from outlast.protocol.own_host import OwnHost
+from outlast.protocol.peers import Peers
+from outlast.protocol.recovery import Recovery
+from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.verdict import sentence
+
+
+class AgentMachine:
+    """See the top of this file. One instance an agent process."""
+
+    def __init__(self, config: AgentConfig, now: Instant) -> None:
+        self.known = Knowledge(config, now)
+        self._out = Outbox()
+        self.peers = Peers(self.known, self._out)
+        self.watch = DatastoreWatch(self.known, self._out)
+        self.isolation = Isolation(config.settings, len(self.known.peers), len(config.isolation_addresses), now)
+        self.election = Election(config.settings, config.host, now)
+        self.responsibility = Responsibility(self.known, self._out)
+        self.desk = OrderDesk(self.known, self._out)
+        self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
+        self.own = OwnHost(self.known, self._out)
+        self._isolation_ping_due = now
+        self._progress_due = now
+        self._progress = 0
+        self._leaving = False
+
+    # -- the two calls of every machine ---------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """What to do about `event`, in order."""
+        self.known.now = now
+        self._learn(event)
+        self._tick()
+        return self._out.take()
+
+    def deadline(self) -> Instant | None:
+        """When to be called again with `Woken`."""
+        due = [
+            self._progress_due,
+            self.peers.next_deadline(),
+            self.watch.next_deadline(),
+            self.responsibility.next_deadline(),
+            self.election.next_deadline(),
+            self.recovery.next_deadline(),
+            self.desk.next_deadline(),
+            self.own.next_deadline(),
+        ]
+        if self.isolation.silent(self.known.now):
+            due += [self._isolation_ping_due, self.isolation.next_deadline()]
+        # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
+        soon = after(self.known.now, MILLISECOND)
+        return max(soon, min(t for t in due if t is not None))
+
+    def leave(self, now: Instant) -> list[Effect]:
+        """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
+        self.known.now = now
+        self._leaving = True
+        self.responsibility.tick(elected=False, term=self.election.term)
+        self.peers.send_beat(self._beat())
+        return self._out.take()
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def _learn(self, event: Event) -> None:
+        match event:
+            case Woken():
+                pass
+            case Received():
+                self._received(event)
+            case PingAnswered():
+                self._ping_answered(event)
+            case SightingsRead():
+                self.watch.sightings_read(event)
+            case PowerOnListsRead():
+                self.watch.lists_read(event)
+            case RegistersRead():
+                self.responsibility.registers_read(event)
+                self.recovery.registers_read(event)
+            case PrimaryLinked():
+                self.responsibility.linked(event)
+            case ProtectedListRead():
+                self.responsibility.list_read(event)
+            case Stored():
+                self.responsibility.stored(event)
+                self.own.stored(event)
+            case DatastoreSurveyed():
+                self._surveyed(event)
+            case KeeperReported() | KeeperDid() | KeeperAnswered() | KeeperGone():
+                self._keeper(event)
+            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
+                self._hypervisor(event)
+
+    def _received(self, event: Received) -> None:
+        self.isolation.heard_peer(self.known.now)
+        match event.message:
+            case Heartbeat():
+                self.peers.heard(event.message)
+                self.election.heard(event.message, self._rank(), self.known.now)
+                self.watch.list_announced(event.sender, event.message.power_on_sequence)
+            case RestartOrder():
+                self.desk.ordered(event.sender, event.message)
+            case OrderReport():
+                self.recovery.reported(event.sender, event.message)
+            case EventNotice():
+                pass  # The runtime writes it to the event log; it decides nothing.
+
+    def _ping_answered(self, event: PingAnswered) -> None:
+        if event.host is not None:
+            self.isolation.heard_peer(self.known.now)
+            self.peers.ping_answered(event.host)
+        else:
+            self.isolation.address_answered(self.known.now)
+
+    def _surveyed(self, event: DatastoreSurveyed) -> None:
+        name = event.reach.datastore
+        before = self.known.reach.get(name)
+        self.known.reach[name] = event.reach
+        if before is None or before.reachable != event.reach.reachable:
+            if event.reach.reachable:
+                self.own.reached(name)
+                self._out.note("datastore-back", datastore=name)
+            else:
+                self._out.note("datastore-lost", datastore=name, problem=event.reach.problem)
+
+    def _keeper(self, event: KeeperReported | KeeperDid | KeeperAnswered | KeeperGone) -> None:
+        match event:
+            case KeeperReported():
+                self.known.keeper = event.report
+            case KeeperDid():
+                happened = event.happened
+                self.watch.keeper_did(happened)
+                self._out.note(
+                    happened.kind,
+                    host=self.known.me,
+                    vm=happened.vm,
+                    datastore=happened.datastore,
+                    relay=True,
+                    detail=happened.detail,
+                    epoch="" if happened.epoch is None else happened.epoch,
+                )
+            case KeeperAnswered():
+                self.desk.keeper_answered(event)
+            case KeeperGone():
+                self.known.keeper = None
+                for name in self.known.datastores:
+                    self.watch.void(name)
+                self._out.note("keeper-gone", host=self.known.me, relay=True)
+
+    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded) -> None:
+        match event:
+            case InventoryChanged():
+                self.known.take_inventory(event)
+                self.own.inventory_changed(event)
+            case VmStopped():
+                self.own.vm_stopped(event)
+            case HypervisorState():
+                if event.up != self.known.hypervisor_up:
+                    kind = "hypervisor-up" if event.up else "hypervisor-down"
+                    self._out.note(kind, host=self.known.me, relay=True, problem=event.problem)
+                self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
+            case VmStartEnded():
+                self.desk.start_ended(event)
+
+    # -- deciding -------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = self.known.now
+        self._show_progress()
+        self.peers.tick()
+        self.watch.tick()
+        self._judge_isolation()
+        self._elect()
+        self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
+        self._protect()
+        self.desk.tick()
+        self.recovery.tick()
+        while self.desk.own_reports:
+            self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
+        self.own.tick(self.isolation.isolated)
+        if self.peers.beat_is_due() and not self._leaving:
+            self.peers.send_beat(self._beat())
+        self.known.now = now
+
+    def _show_progress(self) -> None:
+        if self.known.now >= self._progress_due:
+            self._progress += 1
+            self._progress_due = after(self.known.now, self.known.settings.datastore_heartbeat_interval)
+            self._out.put(AskKeeper(Progress(self._progress)))
+
+    def _judge_isolation(self) -> None:
+        now = self.known.now
+        if self.isolation.silent(now) and now >= self._isolation_ping_due:
+            self._isolation_ping_due = after(now, self.known.settings.heartbeat_interval)
+            for address in self.known.config.isolation_addresses:
+                self._out.put(Ping(None, address))
+        if self.isolation.judge(now):
+            kind = "isolated" if self.isolation.isolated else "isolation-ended"
+            self._out.note(kind, host=self.known.me, relay=True)
+
+    def _elect(self) -> None:
+        now = self.known.now
+        sure = self.isolation.hears_peers(now) or self.isolation.connected_to_something(now)
+        may_lead = not self.isolation.isolated and (sure or not self.known.peers) and not self._leaving
+        if self.election.judge(self._rank(), may_lead, now):
+            self.responsibility.read_soon()
+            if self.election.am_primary:
+                self._out.note("primary-elected", host=self.known.me, relay=True, term=self.election.term)
+            elif self.election.primary is None:
+                self._out.note("primary-lost", host=self.known.me)
+
+    def _protect(self) -> None:
+        for name in self.responsibility.held_datastores():
+            protection = self.responsibility.protection(name)
+            for host, content in self.known.power_on.items():
+                if self.known.lives(host) or host == self.known.me:
+                    for entry in protection.learn(name, host, content):
+                        self._out.note("vm-protected", vm=entry.vm, host=host, datastore=name, relay=True, name=entry.name)
+
+    # -- what it says ---------------------------------------------------------------------------------------------
+
+    def _rank(self) -> Rank:
+        held = len(self.known.datastores) - len(self.known.lapsed())
+        return Rank(not self.isolation.isolated, held, self.known.settings.version, self.known.me)
+
+    def _beat(self) -> Heartbeat:
+        known = self.known
+        verdicts: tuple[VerdictNote, ...] = ()
+        if self.election.am_primary:
+            verdicts = tuple(
+                VerdictNote(host, j.verdict, since(j.since, known.now) // MILLISECOND, sentence(j.rule))
+                for host, j in sorted(known.judgements.items())
+            )
+        return Heartbeat(
+            sender=known.me,
+            boot_id=known.config.boot_id,
+            sequence=0,
+            rank=self._rank(),
+            term=self.election.term,
+            primary=self.election.primary,
+            lapsed=known.lapsed(),
+            reach=tuple(known.reach.values()),
+            capacity=known.capacity,
+            hypervisor_up=known.hypervisor_up,
+            power_on_sequence=self.own.sequence,
+            verdicts=verdicts,
+            leaving=self._leaving,
+        )

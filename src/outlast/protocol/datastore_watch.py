@@ -1,0 +1,148 @@
+"""Reading what other hosts write: their records for verdicts and proof, their power-on lists for what they run.
+
+Every agent watches every host's record on every datastore that it has, primary or not, so that a new primary starts with
+warm windows. One read of each kind is under way per datastore at most; one that gets no answer in `READ_PATIENCE` counts
+as failed, and a window with a gap in it is void (`observation`). When a silent host's window is about to elapse, the read
+that proves it is started at that moment and not at the next poll: half a second of somebody's outage.
+"""
+
+import msgspec
+
+from outlast.model.effects import ReadPowerOnLists, ReadSightings
+from outlast.model.events import PowerOnListsRead, SightingsRead
+from outlast.model.ids import DatastoreName, HostId, RequestId
+from outlast.model.keeping import Happened, Happening
+from outlast.model.records import PowerOnList
+from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
+from outlast.protocol.knowledge import Knowledge, Outbox
+
+READ_PATIENCE = Duration(3 * SECOND)
+LISTS_INTERVAL = Duration(5 * SECOND)
+HURRY = Duration(2 * MILLISECOND)
+"""How long after the end of a window the proving read starts."""
+
+
+class _Channel(msgspec.Struct):
+    """The polling of one kind of record on one datastore."""
+
+    due: Instant
+    request: RequestId | None = None
+    started: Instant = Instant(0)
+
+
+class DatastoreWatch:
+    """See the top of this file."""
+
+    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+        self._known = knowledge
+        self._out = outbox
+        self._records = {name: _Channel(knowledge.now) for name in knowledge.datastores}
+        self._lists = {name: _Channel(knowledge.now) for name in knowledge.datastores}
+        self._wanted_sequence: dict[HostId, int] = {}
+        self._problems: dict[tuple[HostId, DatastoreName], str] = {}
+
+    def tick(self) -> None:
+        """Start the reads that are due."""
+        now = self._known.now
+        for name, channel in self._records.items():
+            if self._free(channel) and now >= min(channel.due, self._proving_read(name) or channel.due):
+                channel.request, channel.started = self._out.request(), now
+                channel.due = after(now, self._known.settings.datastore_poll_interval)
+                self._out.put(ReadSightings(channel.request, name))
+        for name, channel in self._lists.items():
+            if self._free(channel) and now >= channel.due:
+                channel.request, channel.started = self._out.request(), now
+                channel.due = after(now, LISTS_INTERVAL)
+                self._out.put(ReadPowerOnLists(channel.request, name))
+
+    def _free(self, channel: _Channel) -> bool:
+        if channel.request is not None and self._known.now - channel.started >= READ_PATIENCE:
+            channel.request = None
+        return channel.request is None
+
+    def _proving_read(self, name: DatastoreName) -> Instant | None:
+        """When the window of a silent host ends, if no read has been started after it yet."""
+        ends: list[Instant] = []
+        for host in self._known.peers:
+            if self._known.live(host):
+                continue
+            watch = self._known.watches[host, name]
+            end = watch.window_ends(self._known.settings.window)
+            if end is not None and watch.last_read_started is not None and watch.last_read_started < end:
+                ends.append(after(end, HURRY))
+        return min(ends) if ends else None
+
+    def next_deadline(self) -> Instant:
+        """When the next read is due, or given up."""
+        due: list[Instant] = []
+        for name, channel in self._records.items():
+            if channel.request is None:
+                due.append(min(channel.due, self._proving_read(name) or channel.due))
+            else:
+                due.append(after(channel.started, READ_PATIENCE))
+        for channel in self._lists.values():
+            due.append(channel.due if channel.request is None else after(channel.started, READ_PATIENCE))
+        return min(due)
+
+    def sightings_read(self, event: SightingsRead) -> None:
+        """Every host's record on one datastore, read in one go."""
+        channel = self._records[event.datastore]
+        if channel.request != event.request:
+            return
+        channel.request = None
+        if not event.ok:
+            return
+        for host, sighting in event.sightings.items():
+            if (host, event.datastore) not in self._known.watches:
+                continue
+            self._known.watches[host, event.datastore].observe(sighting, channel.started, self._known.now)
+            self._report_problem(host, event.datastore, sighting.problem, sighting.raw is not None)
+
+    def _report_problem(self, host: HostId, datastore: DatastoreName, problem: str, was_read: bool) -> None:
+        """A torn or foreign record is reported once, and never believed."""
+        if was_read and problem and self._problems.get((host, datastore)) != problem:
+            self._out.note("record-undecodable", host=host, datastore=datastore, problem=problem)
+        self._problems[host, datastore] = problem
+
+    def lists_read(self, event: PowerOnListsRead) -> None:
+        """The hosts' power-on lists on one datastore. The newest of a host's lists, over all datastores, counts."""
+        channel = self._lists[event.datastore]
+        if channel.request != event.request:
+            return
+        channel.request = None
+        for host, content in event.lists.items():
+            if host != self._known.me and host in self._known.members:
+                self._take_list(host, content)
+        if any(not self._known.live(host) for host in self._known.peers):
+            channel.due = after(channel.started, self._known.settings.datastore_heartbeat_interval)
+
+    def _take_list(self, host: HostId, content: PowerOnList) -> None:
+        old = self._known.power_on.get(host)
+        seen = self._known.beats.get(host)
+        if old is None or content.boot_id == old.boot_id:
+            newer = old is None or content.sequence > old.sequence
+        else:
+            # Another boot: believe the one that its network heartbeats or its record speak of.
+            boots = {watch.record.boot_id for (h, _), watch in self._known.watches.items() if h == host and watch.record}
+            if seen is not None:
+                boots.add(seen.beat.boot_id)
+            newer = content.boot_id in boots and old.boot_id not in boots
+        if newer:
+            self._known.power_on[host] = content
+
+    def list_announced(self, host: HostId, sequence: int) -> None:
+        """A heartbeat says that the host's list has changed: read it now, not at the next round."""
+        if self._wanted_sequence.get(host) != sequence:
+            self._wanted_sequence[host] = sequence
+            for channel in self._lists.values():
+                channel.due = min(channel.due, self._known.now)
+
+    def keeper_did(self, happened: Happened) -> None:
+        """Rule 5: an observer's windows are void if its own lease lapsed."""
+        if happened.kind is Happening.LEASE_LAPSED and happened.datastore is not None:
+            self.void(happened.datastore)
+
+    def void(self, datastore: DatastoreName) -> None:
+        """Start every window on this datastore anew."""
+        for host in self._known.members:
+            self._known.watches[host, datastore].void()

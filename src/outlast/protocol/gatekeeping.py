@@ -1,0 +1,311 @@
+"""Who may start a VM on this host: the gate of safety rule 7, takeovers (rule 5) and releases.
+
+Whoever starts a VM (virsh, virt-manager, autostart, our own agent) comes through `AskGate`. A start needs an epoch that
+this keeper session won in the present term (rule 3): either one that the agent had taken over a moment ago, or one that
+is won here and now. Whom the register names decides how:
+
+    the register's last record            what the gate does
+    none                                  makes epoch 0: only the host on which a VM runs may (rule 1)
+    ours, this boot                       the next epoch; the process is known to be gone
+    ours, an earlier boot                 the next epoch: our own higher incarnation is the proof (rebooted)
+    another host's, released              the next epoch, from exactly that one (renounced)
+    another host's, owned                 refuses, and names the owner
+    unreadable                            refuses, and says so
+
+An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
+epoch won for nobody is owned, not running, until it is released.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, WatchForProcess
+from outlast.model.keeper_events import FoundProcess
+from outlast.model.keeping import (
+    AskEnded,
+    AskGate,
+    AskKill,
+    AskRelease,
+    AskTakeover,
+    Happening,
+    KeeperReply,
+    KeeperRequest,
+    Progress,
+    Subscribe,
+)
+from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
+from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.protocol.ownership import Ownership, Phase
+
+if TYPE_CHECKING:
+    from outlast.protocol.keeping import KeeperMachine
+
+GATE_PATIENCE = Duration(4 * SECOND)
+"""How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
+
+
+class Waiting(msgspec.Struct):
+    """One asker whose answer depends on storage. `proof` None: a start; otherwise a takeover."""
+
+    client: int
+    request: RequestId
+    deadline: Instant
+    proof: Proof | None
+    begun: bool = False
+
+
+class Gatekeeper:
+    """See the top of this file. Works on the keeper machine that it belongs to."""
+
+    def __init__(self, keeper: "KeeperMachine") -> None:
+        self._keeper = keeper
+        self._waiting: dict[VmId, Waiting] = {}
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    def asked(self, client: int, request: KeeperRequest) -> list[KeeperEffect]:
+        """A request came in."""
+        match request:
+            case AskGate():
+                return self._ask_gate(client, request)
+            case AskTakeover():
+                return self._ask_takeover(client, request)
+            case AskRelease():
+                return self._ask_release(client, request)
+            case AskKill():
+                return self._ask_kill(client, request)
+            case AskEnded():
+                known = self._keeper.vms.get(request.vm)
+                effects = known.start_ended() if known is not None else []
+                return [*effects, Changed(), _yes(client, request.request)]
+            case Progress():
+                self._keeper.agent_progress = request.counter
+                return []
+            case Subscribe():
+                return [Changed()]
+
+    def _ask_gate(self, client: int, ask: AskGate) -> list[KeeperEffect]:
+        home = self._keeper.config.home_of(ask.disks)
+        if home is None:
+            return [_yes(client, ask.request, "none of its disks is on a datastore of Outlast")]
+        refusal = self._refusal(ask.vm, ask.name, home)
+        if refusal:
+            return [_no(client, ask.request, refusal)]
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False))
+        if ownership.use_grant(self._keeper.term(home)):
+            return self._pass(ownership, client, ask.request)
+        ownership.release_reason = None
+        return self._wait(ownership, client, ask.request, None)
+
+    def _ask_takeover(self, client: int, ask: AskTakeover) -> list[KeeperEffect]:
+        if ask.home not in self._keeper.places:
+            return [_no(client, ask.request, f"this host has no datastore {ask.home}")]
+        refusal = self._refusal(ask.vm, ask.name, ask.home)
+        if not refusal and ask.proof.kind is ProofKind.OWN and ask.proof.owner != self._keeper.config.host:
+            refusal = f"only its owner may start {ask.name} anew on the proof 'own', and that is not this host"
+        if refusal:
+            return [_no(client, ask.request, refusal)]
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
+        if ownership.phase is Phase.GRANTED and ownership.epoch == ask.proof.epoch + 1:
+            return [_yes(client, ask.request, epoch=ownership)]
+        ownership.release_reason = None
+        return self._wait(ownership, client, ask.request, ask.proof)
+
+    def _refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str:
+        """Why nothing can be started at all just now, or an empty string."""
+        keeper = self._keeper
+        lease = keeper.places[home].lease
+        if keeper.closing:
+            return f"{name} may not start: this host is shutting down"
+        if not lease.held:
+            return (
+                f"{name} may not start: {keeper.config.name} holds no lease on its home datastore {home} "
+                f"({keeper.places[home].problem or 'no heartbeat has been confirmed yet'}); see 'outlast status'"
+            )
+        if lease.left(keeper.now) < keeper.settings.lease_duration // 3:
+            return f"{name} may not start now: the lease on {home} is about to end; try again in a few seconds"
+        known = keeper.vms.get(vm)
+        if known is not None and (known.pid is not None or known.phase in (Phase.STARTING, Phase.VOID)):
+            return f"{name} is {known.phase} on this host already"
+        if vm in self._waiting:
+            return f"{name} is being started on this host already"
+        return ""
+
+    def _ask_release(self, client: int, ask: AskRelease) -> list[KeeperEffect]:
+        if ask.home not in self._keeper.places:
+            return [_no(client, ask.request, f"this host has no datastore {ask.home}")]
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
+        if ownership.pid is not None or ownership.phase in (Phase.STARTING, Phase.VOID) or ask.vm in self._waiting:
+            return [_no(client, ask.request, f"{ask.name} is {ownership.phase} on this host: it cannot be renounced")]
+        ownership.release_reason = ask.reason
+        return [_yes(client, ask.request)]
+
+    def _ask_kill(self, client: int, ask: AskKill) -> list[KeeperEffect]:
+        ownership = self._keeper.vms.get(ask.vm)
+        if ownership is None or ownership.pid is None:
+            return [_no(client, ask.request, "no process of that VM runs on this host")]
+        ownership.release_reason = ask.reason
+        told = self._keeper.tell(Happening.KILLED, ownership, str(ask.reason))
+        return [*ownership.kill(), told, Changed(), _yes(client, ask.request)]
+
+    # -- askers who wait ------------------------------------------------------------------------------------------
+
+    def _wait(self, ownership: Ownership, client: int, request: RequestId, proof: Proof | None) -> list[KeeperEffect]:
+        deadline = after(self._keeper.now, GATE_PATIENCE)
+        self._waiting[ownership.vm] = Waiting(client, request, deadline, proof)
+        return self.begin(ownership)
+
+    def begin(self, ownership: Ownership) -> list[KeeperEffect]:
+        """Start the work for whoever waits for this VM, unless a read or link of it is still under way."""
+        from outlast.protocol.keeping import Purpose
+
+        waiting = self._waiting.get(ownership.vm)
+        if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+            return []
+        waiting.begun = True
+        ownership.phase = Phase.CLAIMING
+        if waiting.proof is None:
+            return self._keeper.read(ownership, Purpose.START)
+        # Rule 5: compare-and-swap from exactly the epoch that was read before the last read of the owner's record.
+        ownership.epoch = waiting.proof.epoch
+        return self._keeper.link(ownership, Purpose.TAKE_OVER, RegisterState.OWNED, Reason.TAKEN_OVER, waiting.proof.kind)
+
+    def start_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        """The register was read for a start: see the table at the top."""
+        from outlast.protocol.keeping import Purpose
+
+        keeper, proof = self._keeper, None
+        if ownership.vm not in self._waiting:
+            return self._settle(ownership, last)
+        if last is None:
+            ownership.epoch = None
+        elif last.owner == keeper.config.host:
+            if last.incarnation != keeper.places[ownership.home].incarnation:
+                proof = ProofKind.REBOOTED
+            ownership.epoch = last.epoch
+        elif last.state is RegisterState.RELEASED:
+            proof = ProofKind.RENOUNCED
+            ownership.epoch = last.epoch
+        else:
+            owner = keeper.config.host_name(last.owner)
+            return self.refuse(
+                ownership,
+                f"{ownership.name} is owned by {owner} (epoch {last.epoch}), where it runs or will be recovered from; "
+                f"it can start here only after {owner} has stopped it",
+            )
+        return keeper.link(ownership, Purpose.START, RegisterState.OWNED, Reason.STARTED, proof)
+
+    def won(self, ownership: Ownership, record: RegisterRecord, granted: bool) -> list[KeeperEffect]:
+        """The epoch of a start or takeover was won; `granted` if within one unbroken term (rule 3)."""
+        waiting = self._waiting.pop(ownership.vm, None)
+        claimed = self._keeper.tell(Happening.CLAIMED, ownership, f"epoch {record.epoch}, {record.reason}")
+        if waiting is None or not granted:
+            ownership.phase = Phase.ENDED
+            no: list[KeeperEffect] = []
+            if waiting is not None:
+                no.append(_no(waiting.client, waiting.request, "the lease lapsed while it was being claimed; try again"))
+            return [*no, claimed, Changed()]
+        ownership.grant()
+        if waiting.proof is not None:
+            return [_yes(waiting.client, waiting.request, epoch=ownership), claimed, Changed()]
+        ownership.use_grant(self._keeper.term(ownership.home))
+        return [*self._pass(ownership, waiting.client, waiting.request), claimed]
+
+    def _pass(self, ownership: Ownership, client: int, request: RequestId) -> list[KeeperEffect]:
+        """Let a start pass. The keeper looks for the process before libvirt can have made it (rule 7)."""
+        watch = WatchForProcess(ownership.vm, ownership.name, ownership.home)
+        return [watch, _yes(client, request, epoch=ownership), Changed()]
+
+    def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
+        """Tell whoever waits for this VM that it may not start."""
+        waiting = self._waiting.pop(ownership.vm, None)
+        ownership.phase = Phase.ENDED
+        effects: list[KeeperEffect] = []
+        if waiting is not None:
+            effects.append(_no(waiting.client, waiting.request, sentence))
+            effects.append(self._keeper.tell(Happening.REFUSED, ownership, sentence))
+        if ownership.release_reason is None and not self._keeper.busy(ownership.vm):
+            # Whether the register calls us its owner is found out by the release that the agent asks for, if it does.
+            self._keeper.forget(ownership.vm)
+        return [*effects, Changed()]
+
+    def client_gone(self, client: int) -> None:
+        """A connection ended: its askers wait no longer."""
+        for vm in [vm for vm, waiting in self._waiting.items() if waiting.client == client]:
+            self._abandon(vm)
+
+    def expire(self) -> list[KeeperEffect]:
+        """Refuse whoever has waited too long, and begin for whoever can be begun for now."""
+        effects: list[KeeperEffect] = []
+        for vm, waiting in list(self._waiting.items()):
+            if waiting.deadline <= self._keeper.now:
+                sentence = f"storage did not answer within {GATE_PATIENCE // SECOND} seconds; see 'outlast status'"
+                effects.append(_no(waiting.client, waiting.request, sentence))
+                self._abandon(vm)
+            else:
+                effects += self.begin(self._keeper.vms[vm])
+        return effects
+
+    def _abandon(self, vm: VmId) -> None:
+        del self._waiting[vm]
+        ownership = self._keeper.vms[vm]
+        if ownership.phase is Phase.CLAIMING:
+            ownership.phase = Phase.ENDED
+
+    def deadlines(self) -> list[Instant]:
+        """When the askers' patience ends."""
+        return [waiting.deadline for waiting in self._waiting.values()]
+
+    # -- releases (the proof `renounced`) -------------------------------------------------------------------------
+
+    def release_if_asked(self, ownership: Ownership) -> list[KeeperEffect]:
+        """Renounce an epoch whose process is known to be gone, once the agent has said why it ended."""
+        from outlast.protocol.keeping import Purpose
+
+        idle = ownership.phase in (Phase.IDLE, Phase.ENDED, Phase.GRANTED, Phase.RELEASING)
+        if ownership.release_reason is None or ownership.pid is not None or not idle:
+            return []
+        ownership.phase = Phase.RELEASING
+        if ownership.epoch is None:
+            return self._keeper.read(ownership, Purpose.RELEASE)
+        return self._keeper.link(ownership, Purpose.RELEASE, RegisterState.RELEASED, ownership.release_reason)
+
+    def release_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        """Whether there is anything of ours to renounce."""
+        from outlast.protocol.keeping import Purpose
+
+        if last is None or last.owner != self._keeper.config.host or last.state is RegisterState.RELEASED:
+            return self._settle(ownership, last)
+        if ownership.release_reason is None:
+            ownership.phase = Phase.ENDED
+            return []
+        ownership.epoch = last.epoch
+        return self._keeper.link(ownership, Purpose.RELEASE, RegisterState.RELEASED, ownership.release_reason)
+
+    def released(self, ownership: Ownership, record: RegisterRecord) -> list[KeeperEffect]:
+        """The release is written: others may take the VM from this epoch."""
+        told = self._keeper.tell(Happening.RELEASED, ownership, str(record.reason))
+        if ownership.vm in self._waiting:
+            ownership.release_reason = None
+            ownership.phase = Phase.ENDED
+        else:
+            self._keeper.forget(ownership.vm)
+        return [told, Changed()]
+
+    def _settle(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        """Nobody waits and nothing is pending: forget the VM, unless the register calls us its owner."""
+        ours = last is not None and last.owner == self._keeper.config.host and last.state is RegisterState.OWNED
+        ownership.phase = Phase.ENDED
+        if not ours and ownership.vm not in self._waiting:
+            self._keeper.forget(ownership.vm)
+        return [Changed()]
+
+
+def _yes(client: int, request: RequestId, sentence: str = "", epoch: Ownership | None = None) -> Reply:
+    return Reply(client, KeeperReply(request, True, sentence, epoch.epoch if epoch is not None else None))
+
+
+def _no(client: int, request: RequestId, sentence: str) -> Reply:
+    return Reply(client, KeeperReply(request, False, sentence))

@@ -1,0 +1,442 @@
+"""The keeper as a pure machine: leases, the VMs that run on them, and whoever asks.
+
+It composes one `Lease` per datastore with one `Ownership` per VM. Its promise: whatever executes on this host is executed
+by the owner in its register, on an epoch of the present term, within its lease. It needs no agent: it renews, freezes at
+a lapse, re-asserts in the next term, thaws or kills, whether or not anybody asks.
+
+Order inside `handle`: first every lease is judged against `now` and what lapsed is frozen; only then is the event looked
+at. So no answer from storage, however late it is handled, can be taken for one that came in time.
+
+One VM has at most one read or link under way (`_tasks`): its purpose says what to do with the answer. Nothing is renewed
+before `ProcessesFound` (rule 8) and before this boot's incarnation is won (rule 9). How requests over the socket are
+answered is in `gatekeeping.py`.
+"""
+
+import enum
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm, RequestId, VmId
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import (
+    Changed,
+    Freeze,
+    KeeperEffect,
+    LinkRegister,
+    PetWatchdog,
+    PublishLease,
+    ReadRegister,
+    Tell,
+    WriteHeartbeat,
+)
+from outlast.model.keeper_events import (
+    Asked,
+    ClientGone,
+    CloseAsked,
+    FoundProcess,
+    HeartbeatWritten,
+    IncarnationWon,
+    KeeperEvent,
+    Linked,
+    LinkOutcome,
+    ProcessAppeared,
+    ProcessesFound,
+    ProcessExited,
+    RegisterRead,
+    Woken,
+)
+from outlast.model.keeping import Happened, Happening, KeeperReport, KeptVm, LeaseReport
+from outlast.model.records import (
+    Enforcement,
+    HeartbeatRecord,
+    ProofKind,
+    Reason,
+    RegisterRecord,
+    RegisterState,
+)
+from outlast.model.time import LONG_AGO, Instant, after
+from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.ownership import Identity, Ownership, Phase
+
+
+class Purpose(enum.Enum):
+    """Why a register is being read or linked."""
+
+    ASSERT = enum.auto()
+    START = enum.auto()
+    TAKE_OVER = enum.auto()
+    RELEASE = enum.auto()
+
+
+class Task(msgspec.Struct):
+    """One read or link under way for one VM."""
+
+    vm: VmId
+    purpose: Purpose
+
+
+class Place(msgspec.Struct):
+    """This host's standing on one datastore."""
+
+    lease: Lease
+    incarnation: Incarnation | None = None
+    problem: str = ""
+
+
+class KeeperMachine:
+    """See the top of this file. `wall_clock_s` and `agent_progress` are published in heartbeats, never decided upon."""
+
+    def __init__(self, config: KeeperConfig, now: Instant, adopted: dict[DatastoreName, Instant]) -> None:
+        """`adopted`: the deadlines that this boot's previous keeper session published (rule 8); may be empty."""
+        self.config = config
+        self.settings = config.settings
+        self.identity = Identity(config.host, config.session)
+        self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
+        self.vms: dict[VmId, Ownership] = {}
+        self.agent_progress = 0
+        self.wall_clock_s = 0
+        self.closing = False
+        self.now = now
+        self._ready = False
+        self._requests = 0
+        self._tasks: dict[RequestId, Task] = {}
+        self._retry_at: dict[VmId, Instant] = {}
+        # Imported here because the two halves know each other: the gate asks this machine for links.
+        from outlast.protocol.gatekeeping import Gatekeeper
+
+        self.gate = Gatekeeper(self)
+
+    # -- the two calls of every machine ---------------------------------------------------------------------------
+
+    def handle(self, event: KeeperEvent, now: Instant) -> list[KeeperEffect]:
+        """What to do about `event`, in order. See the top of this file for why leases are judged first."""
+        self.now = now
+        effects = self._judge_leases()
+        match event:
+            case HeartbeatWritten():
+                effects += self._heartbeat_written(event)
+            case RegisterRead():
+                effects += self._register_read(event)
+            case Linked():
+                effects += self._linked(event)
+            case IncarnationWon():
+                self.places[event.datastore].incarnation = event.incarnation
+            case ProcessesFound():
+                effects += self._adopt(event.found)
+            case ProcessAppeared():
+                effects += self._appeared(event.process)
+            case ProcessExited():
+                effects += self._exited(event.vm)
+            case Asked():
+                effects += self.gate.asked(event.client, event.request)
+            case ClientGone():
+                self.gate.client_gone(event.client)
+            case CloseAsked():
+                self.closing = True
+            case Woken():
+                pass
+        effects += self.gate.expire()
+        effects += self._work()
+        return effects
+
+    def deadline(self) -> Instant | None:
+        """When to be called again with `Woken`."""
+        due = [t for place in self.places.values() if (t := self._lease_deadline(place)) is not None]
+        due += self._retry_at.values()
+        due += self.gate.deadlines()
+        return min(due) if due else None
+
+    def _lease_deadline(self, place: Place) -> Instant | None:
+        return place.lease.next_deadline() if self._ready and place.incarnation is not None else place.lease.deadline
+
+    # -- leases ---------------------------------------------------------------------------------------------------
+
+    def term(self, home: DatastoreName) -> LeaseTerm | None:
+        """The present unbroken term on a datastore, None while lapsed."""
+        lease = self.places[home].lease
+        return lease.term if lease.held else None
+
+    def _judge_leases(self) -> list[KeeperEffect]:
+        effects: list[KeeperEffect] = []
+        for name, place in self.places.items():
+            if place.lease.lapse(self.now):
+                effects += self._lapsed(name, "no heartbeat write was confirmed in time")
+        return effects
+
+    def _lapsed(self, name: DatastoreName, why: str) -> list[KeeperEffect]:
+        effects: list[KeeperEffect] = []
+        told: list[KeeperEffect] = []
+        for ownership in self._homed(name):
+            frozen = ownership.lapse()
+            effects += frozen
+            if any(isinstance(effect, Freeze) for effect in frozen):
+                told.append(self.tell(Happening.FROZEN, ownership, "its lease lapsed"))
+            elif ownership.phase is Phase.VOID:
+                told.append(self.tell(Happening.START_VOIDED, ownership, "its lease lapsed while it was starting"))
+        lapsed = Happened(kind=Happening.LEASE_LAPSED, at=self.now, datastore=name, detail=why)
+        return [*effects, PublishLease(name, Instant(0)), Tell(lapsed), *told, Changed()]
+
+    def _heartbeat_written(self, event: HeartbeatWritten) -> list[KeeperEffect]:
+        name, place = event.datastore, self.places[event.datastore]
+        place.problem = event.problem
+        if event.foreign:
+            place.lease.end_write(event.sequence, False, self.now)
+            return self._foreign(name, event.problem)
+        renewal = place.lease.end_write(event.sequence, event.ok, self.now)
+        if renewal is Renewal.NOTHING or place.lease.deadline is None:
+            return []
+        effects: list[KeeperEffect] = [PublishLease(name, place.lease.deadline)]
+        if renewal is Renewal.NEW_TERM:
+            began = Happened(kind=Happening.LEASE_BEGAN, at=self.now, datastore=name, detail=f"term {place.lease.term}")
+            effects += [Tell(began), Changed()]
+            for ownership in self._homed(name):
+                self._retry_at.pop(ownership.vm, None)
+        return effects
+
+    def _foreign(self, name: DatastoreName, problem: str) -> list[KeeperEffect]:
+        """Rule 9: a foreign record in our own place means a cloned host: a lapse and an alarm."""
+        alarm = Tell(Happened(kind=Happening.CLONED_HOST, at=self.now, datastore=name, detail=problem))
+        if self.places[name].lease.void():
+            return [*self._lapsed(name, problem), alarm]
+        return [alarm]
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _adopt(self, found: tuple[FoundProcess, ...]) -> list[KeeperEffect]:
+        effects: list[KeeperEffect] = []
+        for process in found:
+            ownership = self.ensure(process)
+            effects += ownership.adopt(process.pid, process.stopped, self.term(process.home) is not None)
+            effects.append(self.tell(Happening.ADOPTED, ownership, f"process {process.pid}, {ownership.phase}"))
+        self._ready = True
+        return [*effects, Changed()]
+
+    def _appeared(self, process: FoundProcess) -> list[KeeperEffect]:
+        ownership = self.ensure(process)
+        if ownership.phase is Phase.IDLE:
+            # It did not come through the gate (no hook, or libvirtd not restarted since): it may run only once asserted.
+            effects = ownership.adopt(process.pid, process.stopped, lease_held=False)
+            return [*effects, self.tell(Happening.ADOPTED, ownership, "it did not pass the gate"), Changed()]
+        effects = ownership.process_appeared(process.pid)
+        if ownership.phase is Phase.KILLING:
+            effects.append(self.tell(Happening.KILLED, ownership, "it appeared when its start was void"))
+        return [*effects, Changed()]
+
+    def _exited(self, vm: VmId) -> list[KeeperEffect]:
+        ownership = self.vms.get(vm)
+        if ownership is None:
+            return []
+        ownership.process_exited()
+        effects: list[KeeperEffect] = [self.tell(Happening.EXITED, ownership, ""), Changed()]
+        if ownership.phase is Phase.IDLE:
+            self.forget(vm)
+        return effects
+
+    # -- reads and links ------------------------------------------------------------------------------------------
+
+    def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]:
+        """Read the VM's register; the answer goes on with `purpose`."""
+        request = self._begin(ownership, purpose)
+        return [ReadRegister(request, ownership.home, ownership.vm)]
+
+    def link(
+        self,
+        ownership: Ownership,
+        purpose: Purpose,
+        state: RegisterState,
+        reason: Reason,
+        proof: ProofKind | None = None,
+    ) -> list[KeeperEffect]:
+        """Create the VM's next epoch. Only a link issued within a held lease can ever grant anything (rule 3)."""
+        place = self.places[ownership.home]
+        if place.incarnation is None:
+            return self._settle_failed(ownership, purpose, "this boot has no incarnation on that datastore yet")
+        record = ownership.link(place.incarnation, place.lease.term, state, reason, proof)
+        return [LinkRegister(self._begin(ownership, purpose), ownership.home, record)]
+
+    def busy(self, vm: VmId) -> bool:
+        """Whether a read or link for this VM is under way."""
+        return any(task.vm == vm for task in self._tasks.values())
+
+    def _begin(self, ownership: Ownership, purpose: Purpose) -> RequestId:
+        self._requests += 1
+        request = RequestId(self._requests)
+        self._tasks[request] = Task(ownership.vm, purpose)
+        self._retry_at.pop(ownership.vm, None)
+        return request
+
+    def _register_read(self, event: RegisterRead) -> list[KeeperEffect]:
+        task = self._tasks.pop(event.request, None)
+        if task is None:
+            return []
+        ownership = self.vms[task.vm]
+        if not event.ok:
+            return self._settle_failed(ownership, task.purpose, f"its register cannot be read: {event.problem}")
+        incarnation = self.places[ownership.home].incarnation
+        if event.last is not None and incarnation is not None and ownership.is_ours(event.last, incarnation):
+            ownership.epoch = event.last.epoch
+        match task.purpose:
+            case Purpose.ASSERT:
+                return self._assert_after_read(ownership, event.last)
+            case Purpose.START:
+                return self.gate.start_after_read(ownership, event.last)
+            case Purpose.RELEASE:
+                return self.gate.release_after_read(ownership, event.last)
+            case Purpose.TAKE_OVER:
+                return self.gate.refuse(ownership, "another host won its register at the same moment")
+
+    def _linked(self, event: Linked) -> list[KeeperEffect]:
+        task = self._tasks.pop(event.request, None)
+        if task is None:
+            return []
+        ownership = self.vms[task.vm]
+        record = ownership.linking
+        granted = ownership.linked(event.outcome, self.term(ownership.home))
+        if event.outcome is not LinkOutcome.WON or record is None:
+            # Lost, or unknown: look who is there. It may be our own earlier link that landed late.
+            return self.read(ownership, task.purpose)
+        match task.purpose:
+            case Purpose.ASSERT:
+                return self._asserted(ownership, record) if granted else []
+            case Purpose.START | Purpose.TAKE_OVER:
+                return self.gate.won(ownership, record, granted)
+            case Purpose.RELEASE:
+                return self.gate.released(ownership, record)
+
+    def _settle_failed(self, ownership: Ownership, purpose: Purpose, problem: str) -> list[KeeperEffect]:
+        self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
+        if purpose in (Purpose.START, Purpose.TAKE_OVER):
+            return self.gate.refuse(ownership, problem)
+        return []
+
+    # -- re-assertion (rules 3, 4, 8) -----------------------------------------------------------------------------
+
+    def _work(self) -> list[KeeperEffect]:
+        """What is due now: heartbeats, re-assertions, releases, the watchdog."""
+        if not self._ready:
+            return []
+        effects: list[KeeperEffect] = []
+        for name, place in self.places.items():
+            if place.incarnation is None:
+                continue
+            sequence = place.lease.begin_write(self.now)
+            if sequence is not None:
+                effects.append(WriteHeartbeat(name, self._record(name, sequence)))
+        for ownership in list(self.vms.values()):
+            if self._may_work_on(ownership.vm):
+                effects += self._assert(ownership)
+                effects += self.gate.release_if_asked(ownership)
+        if self.config.enforcement is Enforcement.WATCHDOG:
+            effects.append(PetWatchdog())
+        return effects
+
+    def _may_work_on(self, vm: VmId) -> bool:
+        if self.busy(vm) or vm not in self.vms:
+            return False
+        if self._retry_at.get(vm, LONG_AGO) > self.now:
+            return False
+        self._retry_at.pop(vm, None)
+        return True
+
+    def _assert(self, ownership: Ownership) -> list[KeeperEffect]:
+        term = self.term(ownership.home)
+        if term is None or not ownership.needs_assertion(term):
+            return []
+        if ownership.epoch is None:
+            return self.read(ownership, Purpose.ASSERT)
+        return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+    def _assert_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        """A read may only refuse: it kills, or tells which epoch to link from; it never thaws."""
+        if ownership.phase not in (Phase.FROZEN, Phase.RUNNING):
+            return []
+        incarnation = self.places[ownership.home].incarnation
+        if last is not None and (incarnation is None or not ownership.is_ours(last, incarnation)):
+            owner = self.config.host_name(last.owner)
+            lost = self.tell(Happening.LOST, ownership, f"{owner} owns it since epoch {last.epoch}")
+            return [*ownership.lost(), lost, Changed()]
+        term = self.term(ownership.home)
+        if term is None or not ownership.needs_assertion(term):
+            return []
+        # None: a VM that ran here before Outlast did; only the host on which it runs may make its first epoch (rule 1).
+        ownership.epoch = last.epoch if last is not None else None
+        return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+    def _asserted(self, ownership: Ownership, record: RegisterRecord) -> list[KeeperEffect]:
+        effects = ownership.thaw()
+        kind = Happening.THAWED if effects else Happening.CLAIMED
+        return [*effects, self.tell(kind, ownership, f"re-asserted as epoch {record.epoch}"), Changed()]
+
+    # -- what others see ------------------------------------------------------------------------------------------
+
+    def _record(self, name: DatastoreName, sequence: int) -> HeartbeatRecord:
+        place = self.places[name]
+        nothing_left = not any(v.pid is not None or v.phase in (Phase.STARTING, Phase.VOID) for v in self.vms.values())
+        return HeartbeatRecord(
+            host=self.config.host,
+            boot_id=self.config.boot_id,
+            incarnation=place.incarnation or Incarnation(0),
+            session=self.config.session,
+            sequence=sequence,
+            term=place.lease.term,
+            enforcement=self.config.enforcement,
+            agent_progress=self.agent_progress,
+            wall_clock_s=self.wall_clock_s,
+            ended=self.closing and nothing_left,
+        )
+
+    def report(self) -> KeeperReport:
+        """How things stand, for the agent and for people."""
+        leases = tuple(
+            LeaseReport(
+                datastore=name,
+                held=place.lease.held,
+                term=place.lease.term,
+                deadline=place.lease.deadline or 0,
+                incarnation=place.incarnation,
+                problem=place.problem,
+            )
+            for name, place in self.places.items()
+        )
+        vms = tuple(
+            KeptVm(vm=v.vm, name=v.name, home=v.home, epoch=v.epoch, phase=v.phase, pid=v.pid) for v in self.vms.values()
+        )
+        return KeeperReport(
+            host=self.config.host,
+            boot_id=self.config.boot_id,
+            session=self.config.session,
+            enforcement=self.config.enforcement,
+            leases=leases,
+            vms=vms,
+        )
+
+    def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell:
+        """One line about a VM for subscribers and the log."""
+        return Tell(
+            Happened(
+                kind=kind,
+                at=self.now,
+                vm=ownership.vm,
+                datastore=ownership.home,
+                epoch=ownership.epoch,
+                detail=detail,
+            )
+        )
+
+    def ensure(self, process: FoundProcess) -> Ownership:
+        """The machine of this VM, made if it is new."""
+        known = self.vms.get(process.vm)
+        if known is None:
+            known = Ownership(process.vm, process.name, process.home, self.identity)
+            self.vms[process.vm] = known
+        return known
+
+    def forget(self, vm: VmId) -> None:
+        """Nothing of this VM is ours any more."""
+        self.vms.pop(vm, None)
+        self._retry_at.pop(vm, None)
+        for request in [r for r, task in self._tasks.items() if task.vm == vm]:
+            del self._tasks[request]
+
+    def _homed(self, name: DatastoreName) -> list[Ownership]:
+        return [ownership for ownership in self.vms.values() if ownership.home == name]

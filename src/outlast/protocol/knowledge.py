@@ -1,0 +1,206 @@
+"""What one agent knows, gathered in one place for the parts that decide, and the outbox that they write to.
+
+`Knowledge` holds facts with times and answers simple questions about them; it decides nothing. `Outbox` collects the
+effects of one turn in order, and numbers requests, so that an answer finds its asker.
+"""
+
+import msgspec
+
+from outlast.model.effects import Effect, Note
+from outlast.model.events import InventoryChanged
+from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId
+from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, VmDefinition
+from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.messages import Heartbeat
+from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.settings import Settings
+from outlast.model.time import Duration, Instant
+from outlast.protocol.heartbeat_datastores import Scored, choose
+from outlast.protocol.observation import Freshness, RecordWatch
+from outlast.protocol.verdict import Judgement, Verdict, first_judgement
+
+LIVE = frozenset({Verdict.CONNECTED, Verdict.STORAGE_LOST})
+"""Verdicts of a host that hears us and whom we hear."""
+
+LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdict.UNRESPONSIVE}
+"""Verdicts of a host that certainly lives, reachable or not: its VMs are its own."""
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's place in its fault domain. `session` is random and new at each start of the agent."""
+
+    domain: str
+    host: HostId
+    hosts: tuple[HostMember, ...]
+    datastores: tuple[DatastoreMember, ...]
+    settings: Settings
+    isolation_addresses: tuple[str, ...]
+    boot_id: BootId
+    session: str
+
+
+class BeatSeen(msgspec.Struct, frozen=True):
+    """The last network heartbeat of a host, and when it arrived."""
+
+    at: Instant
+    beat: Heartbeat
+
+
+class Outbox:
+    """The effects of one turn, in order."""
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+        self._requests = 0
+
+    def put(self, effect: Effect) -> None:
+        """Ask for `effect` after all that were put before."""
+        self._effects.append(effect)
+
+    def request(self) -> RequestId:
+        """A new number for a request."""
+        self._requests += 1
+        return RequestId(self._requests)
+
+    def note(
+        self,
+        kind: str,
+        *,
+        host: HostId | None = None,
+        vm: VmId | None = None,
+        datastore: DatastoreName | None = None,
+        relay: bool = False,
+        **facts: object,
+    ) -> None:
+        """One line for the event log; `relay`: for every agent's."""
+        texts = {key: str(value) for key, value in facts.items()}
+        self.put(Note(kind=kind, host=host, vm=vm, datastore=datastore, facts=texts, relay=relay))
+
+    def take(self) -> list[Effect]:
+        """All effects of this turn; the next one begins empty."""
+        effects, self._effects = self._effects, []
+        return effects
+
+
+class Knowledge:
+    """See the top of this file."""
+
+    def __init__(self, config: AgentConfig, now: Instant) -> None:
+        self.config = config
+        self.settings: Settings = config.settings
+        self.me = config.host
+        self.members = {member.id: member for member in config.hosts}
+        self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
+        self.datastores = {member.name: member for member in config.datastores}
+        self.now = now
+        self.started = now
+        self.beats: dict[HostId, BeatSeen] = {}
+        max_gap = Duration(4 * self.settings.datastore_poll_interval)
+        self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
+        self.power_on: dict[HostId, PowerOnList] = {}
+        self.reach: dict[DatastoreName, DatastoreReach] = {}
+        self.keeper: KeeperReport | None = None
+        self.definitions: dict[VmId, VmDefinition] = {}
+        self.running: frozenset[VmId] = frozenset()
+        self.capacity = Capacity()
+        self.hypervisor_up = False
+        self.hypervisor_problem = "not connected yet"
+        self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
+
+    def name(self, host: HostId | None) -> HostName:
+        """What people call a host."""
+        if host is None:
+            return HostName("nobody")
+        member = self.members.get(host)
+        return member.name if member is not None else HostName(host)
+
+    def take_inventory(self, event: InventoryChanged) -> None:
+        """This host's VMs as libvirt knows them now."""
+        self.definitions = {definition.vm: definition for definition in event.definitions}
+        self.running = event.running
+        self.capacity = event.capacity
+
+    def verdict(self, host: HostId) -> Verdict:
+        """The verdict about a host; this host is always connected to itself."""
+        if host == self.me:
+            return Verdict.CONNECTED
+        judgement = self.judgements.get(host)
+        return judgement.verdict if judgement is not None else Verdict.UNKNOWN
+
+    def lives(self, host: HostId) -> bool:
+        """Whether a host certainly lives."""
+        return self.verdict(host) in LIVES
+
+    def live(self, host: HostId) -> bool:
+        """Whether a host can be talked to."""
+        return self.verdict(host) in LIVE
+
+    def lease(self, datastore: DatastoreName) -> LeaseReport | None:
+        """Our own lease on a datastore, None while the keeper says nothing."""
+        if self.keeper is None:
+            return None
+        return next((lease for lease in self.keeper.leases if lease.datastore == datastore), None)
+
+    def holds_lease(self, datastore: DatastoreName) -> bool:
+        """Whether our own lease on a datastore is good, as our keeper last said."""
+        lease = self.lease(datastore)
+        return lease is not None and lease.held
+
+    def lapsed(self) -> tuple[DatastoreName, ...]:
+        """The datastores on which this host holds no lease."""
+        return tuple(name for name in self.datastores if not self.holds_lease(name))
+
+    def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
+        """The datastores on which a host says that its lease is good."""
+        if host == self.me:
+            return frozenset(self.datastores) - frozenset(self.lapsed())
+        seen = self.beats.get(host)
+        if seen is None:
+            return frozenset()
+        reached = {reach.datastore for reach in seen.beat.reach if reach.reachable}
+        return frozenset(reached - set(seen.beat.lapsed))
+
+    def lister(self, vm: VmId) -> HostId | None:
+        """The host on whose power-on list the VM stands: one that lives before one that does not."""
+        hosts = [host for host, content in self.power_on.items() if any(entry.vm == vm for entry in content.vms)]
+        return max(hosts, key=lambda host: (self.lives(host), host), default=None)
+
+    def listed(self, vm: VmId) -> PoweredVm | None:
+        """The VM's line on the power-on list of `lister`."""
+        host = self.lister(vm)
+        return next((e for e in self.power_on[host].vms if e.vm == vm), None) if host is not None else None
+
+    def domain_reach(self) -> dict[HostId, tuple[DatastoreReach, ...]]:
+        """What every host reaches, as far as it ever said so."""
+        reach = {host: seen.beat.reach for host, seen in self.beats.items()}
+        reach[self.me] = tuple(self.reach.values())
+        return reach
+
+    def scores(self, host: HostId) -> tuple[Scored, ...]:
+        """The accessibility scores behind `associated`, best first."""
+        settings = self.settings
+        return choose(host, self.domain_reach(), settings.heartbeat_datastores_per_host, settings.accessibility_threshold)
+
+    def associated(self, host: HostId) -> tuple[DatastoreName, ...]:
+        """The host's heartbeat datastores; all datastores as long as nothing is known of what it reaches."""
+        chosen = tuple(sorted(s.datastore for s in self.scores(host) if s.chosen and s.datastore in self.datastores))
+        return chosen or tuple(sorted(self.datastores))
+
+    def is_fresh(self, host: HostId) -> bool:
+        """Whether a host's record changes on any datastore."""
+        stale_after = self.settings.datastore_stale_after
+        return any(
+            self.watches[host, datastore].freshness(self.now, stale_after) is Freshness.FRESH
+            for datastore in self.datastores
+        )
+
+    def expiry_may_prove(self, host: HostId, datastore: DatastoreName, answers_ping: bool) -> bool:
+        """Rules 5 and 6: whether `lease_expired` may be proof about that host on that datastore."""
+        record = self.watches[host, datastore].record
+        if record is None or record.enforcement is Enforcement.NONE:
+            return False
+        if record.enforcement is Enforcement.KEEPER and answers_ping:
+            return False
+        member = self.datastores[datastore]
+        bounded = member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+        return bounded or member.accept_in_flight_risk

@@ -1,0 +1,100 @@
+"""The host lease on one datastore: the right to run the VMs that the host owns there, for a while (safety rule 2).
+
+A timely heartbeat write grants the lease until *the start of that write* + `lease_duration`, on this host's own
+CLOCK_BOOTTIME. The start, not the end: an observer may have seen the record the moment the write began, and counts its
+window from there. An unbroken run of renewals is a *term*. A renewal that completes after the deadline extends nothing;
+it begins a new term, and what was frozen at the lapse has to be re-asserted in it.
+
+    state    event                                 next     result
+    lapsed   write ends in time (start+duration)   held     NEW_TERM
+    lapsed   write ends late or fails              lapsed   NOTHING
+    held     write ends before the deadline        held     EXTENDED
+    held     the deadline passes                   lapsed   (lapse() is True)
+    held     write ends after the deadline         the deadline passed first: lapsed, then as above
+
+The machine has at most one write under way: a second could land before the first and be overwritten by it.
+"""
+
+import enum
+
+from outlast.model.ids import LeaseTerm
+from outlast.model.settings import Settings
+from outlast.model.time import Duration, Instant, after
+
+
+class Renewal(enum.Enum):
+    """What the end of a heartbeat write meant for the lease."""
+
+    NOTHING = enum.auto()
+    EXTENDED = enum.auto()
+    NEW_TERM = enum.auto()
+
+
+class Lease:
+    """The lease of this host on one datastore. Time comes in as arguments; nothing is done here, only decided."""
+
+    def __init__(self, settings: Settings, now: Instant, adopted_deadline: Instant | None = None) -> None:
+        """`adopted_deadline`: an unexpired one that this boot's previous keeper session published (safety rule 8)."""
+        self._settings = settings
+        self._writing: tuple[int, Instant] | None = None
+        self._write_due = now
+        self.sequence = 0
+        self.deadline: Instant | None = None
+        self.term = LeaseTerm(0)
+        if adopted_deadline is not None and now < adopted_deadline <= after(now, settings.lease_duration):
+            self.deadline = adopted_deadline
+            self.term = LeaseTerm(1)
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease was good when last judged; `lapse` judges it."""
+        return self.deadline is not None
+
+    def left(self, now: Instant) -> Duration:
+        """How much of the present term is left; zero when lapsed."""
+        return Duration(max(0, self.deadline - now)) if self.deadline is not None else Duration(0)
+
+    def lapse(self, now: Instant) -> bool:
+        """True once, when the deadline has passed: what runs on this lease must be frozen now (safety rule 4)."""
+        if self.deadline is None or now < self.deadline:
+            return False
+        self.deadline = None
+        return True
+
+    def void(self) -> bool:
+        """Give the lease up at once (our place on the datastore holds a foreign record). True if it was held."""
+        was_held, self.deadline = self.held, None
+        return was_held
+
+    def begin_write(self, now: Instant) -> int | None:
+        """The sequence number of the write to start now, or None if none is due."""
+        if self._writing is not None or now < self._write_due:
+            return None
+        self.sequence += 1
+        self._writing = (self.sequence, now)
+        self._write_due = after(now, self._settings.datastore_heartbeat_interval)
+        return self.sequence
+
+    def end_write(self, sequence: int, ok: bool, now: Instant) -> Renewal:
+        """A write ended at `now`. `lapse(now)` must have been judged before, so that a late end finds it lapsed."""
+        if self._writing is None or self._writing[0] != sequence:
+            return Renewal.NOTHING
+        started, self._writing = self._writing[1], None
+        if not ok:
+            retry = Duration(self._settings.datastore_heartbeat_interval // 2)
+            self._write_due = after(now, retry)
+            return Renewal.NOTHING
+        granted_until = after(started, self._settings.lease_duration)
+        if granted_until <= now:
+            return Renewal.NOTHING
+        if self.deadline is None:
+            self.term = LeaseTerm(self.term + 1)
+            self.deadline = granted_until
+            return Renewal.NEW_TERM
+        self.deadline = granted_until
+        return Renewal.EXTENDED
+
+    def next_deadline(self) -> Instant | None:
+        """When to be called again: the lapse, or the next write."""
+        due = [t for t in (self.deadline, None if self._writing else self._write_due) if t is not None]
+        return min(due) if due else None

@@ -1,0 +1,234 @@
+"""This host's own VMs: its power-on list, their definitions on storage, why they ended, and what isolation does to them.
+
+what happens                                              what is written or asked
+a VM's keeper phase, name or protection changed           the power-on list, on every datastore that is reached
+libvirt says that a definition changed                    the definition, on its home datastore
+a VM ended, and libvirt says why                          release: switched off, or crashed
+a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
+a process was killed because its start was void           release: start failed
+this host became isolated                                 the list says so; then each VM's isolation response
+"""
+
+import msgspec
+
+from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
+from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
+from outlast.model.ids import DatastoreName, RequestId, VmId
+from outlast.model.keeping import AskKill, AskRelease, KeptVm
+from outlast.model.records import PoweredVm, PowerOnList, Reason
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.knowledge import Knowledge, Outbox
+
+ENDED_PATIENCE = Duration(3 * SECOND)
+WRITE_PATIENCE = Duration(3 * SECOND)
+REWRITE = Duration(2 * SECOND)
+
+_STATES = {
+    "granted": "starting",
+    "starting": "starting",
+    "void": "ending",
+    "running": "running",
+    "frozen": "frozen",
+    "killing": "ending",
+}
+"""How a keeper phase stands on the power-on list; what is not here is not on it."""
+
+_REASONS = {
+    StopReason.SHUTDOWN: Reason.SWITCHED_OFF,
+    StopReason.DESTROYED: Reason.SWITCHED_OFF,
+    StopReason.SAVED: Reason.SWITCHED_OFF,
+    StopReason.MIGRATED: Reason.SWITCHED_OFF,
+}
+
+
+class _Copy(msgspec.Struct):
+    """What one datastore has of our power-on list and definitions."""
+
+    sequence: int = -1
+    request: RequestId | None = None
+    writing: int = -1
+    asked_at: Instant = LONG_AGO
+    retry_at: Instant = LONG_AGO
+
+
+class OwnHost:
+    """See the top of this file."""
+
+    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+        self._known = knowledge
+        self._out = outbox
+        self._copies = {name: _Copy() for name in knowledge.datastores}
+        self._list = self._make_list(0, False)
+        self._stored_xml: dict[VmId, str] = {}
+        self._storing: dict[RequestId, tuple[VmId, str]] = {}
+        self._stopped: dict[VmId, Reason] = {}
+        self._ended_since: dict[VmId, Instant] = {}
+        self._responding: dict[VmId, Instant] = {}
+        self._unprotectable: dict[VmId, str] = {}
+        self._responded = False
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number of our newest power-on list, announced in heartbeats."""
+        return self._list.sequence
+
+    # -- the power-on list ----------------------------------------------------------------------------------------
+
+    def tick(self, isolated: bool) -> None:
+        """Write what changed, release what ended, respond to isolation."""
+        self._refresh_list(isolated)
+        self._release_ended()
+        self._respond_to_isolation(isolated)
+
+    def _refresh_list(self, isolated: bool) -> None:
+        content = self._make_list(self._list.sequence + 1, isolated)
+        if (content.vms, content.isolated) != (self._list.vms, self._list.isolated) or self._list.sequence == 0:
+            self._list = content
+            self._known.power_on[self._known.me] = content
+        now = self._known.now
+        for name, copy in self._copies.items():
+            if copy.request is not None and now - copy.asked_at >= WRITE_PATIENCE:
+                copy.request, copy.retry_at = None, now
+            if copy.request is None and copy.sequence < self._list.sequence and now >= copy.retry_at:
+                copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
+                self._out.put(WritePowerOnList(copy.request, name, self._list))
+
+    def _make_list(self, sequence: int, isolated: bool) -> PowerOnList:
+        lines: dict[VmId, PoweredVm] = {}
+        for kept in self._known.keeper.vms if self._known.keeper is not None else ():
+            if kept.phase in _STATES:
+                lines[kept.vm] = self._line(kept)
+        for vm in sorted(self._known.running):
+            definition = self._known.definitions.get(vm)
+            if vm not in lines and definition is not None and definition.unprotectable:
+                lines[vm] = PoweredVm(
+                    vm, definition.name, None, None, "running", definition.memory_mib, False, None, definition.unprotectable
+                )
+        vms = tuple(lines[vm] for vm in sorted(lines))
+        return PowerOnList(
+            host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
+        )
+
+    def _line(self, kept: KeptVm) -> PoweredVm:
+        definition = self._known.definitions.get(kept.vm)
+        old = next((line for line in self._list.vms if line.vm == kept.vm), None) if hasattr(self, "_list") else None
+        if definition is None:
+            # libvirt is down or has not said yet: what was known stays, and a VM is protected until its owner says no.
+            memory = old.memory_mib if old is not None else 0
+            protected = old.protected if old is not None else True
+            response = old.isolation_response if old is not None else None
+        else:
+            memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
+            response = definition.isolation_response
+        note = definition.unprotectable if definition is not None else ""
+        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, _STATES[kept.phase], memory, protected, response, note)
+
+    # -- definitions ----------------------------------------------------------------------------------------------
+
+    def inventory_changed(self, event: InventoryChanged) -> None:
+        """Keep each protected VM's definition on its home datastore, whenever it changed."""
+        for definition in event.definitions:
+            if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
+                self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
+            self._unprotectable[definition.vm] = definition.unprotectable
+            if definition.home is None or definition.unprotectable or definition.vm not in event.running:
+                continue
+            if self._stored_xml.get(definition.vm) != definition.xml:
+                request = self._out.request()
+                self._storing[request] = (definition.vm, definition.xml)
+                self._stored_xml[definition.vm] = definition.xml
+                self._out.put(StoreDefinition(request, definition.home, definition.vm, definition.xml))
+
+    def stored(self, event: Stored) -> None:
+        """A list or a definition was written, or has to be again."""
+        storing = self._storing.pop(event.request, None)
+        if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
+            del self._stored_xml[storing[0]]
+            return
+        copy = self._copies.get(event.datastore)
+        if copy is None or copy.request != event.request:
+            return
+        copy.request = None
+        if event.ok:
+            copy.sequence = copy.writing
+        else:
+            copy.retry_at = after(self._known.now, REWRITE)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def vm_stopped(self, event: VmStopped) -> None:
+        """Libvirt says why a VM stopped."""
+        reason = _REASONS.get(event.reason, Reason.CRASHED)
+        if event.vm in self._responding:
+            reason = Reason.ISOLATED
+        self._stopped[event.vm] = reason
+        self._out.note(
+            "vm-crashed" if reason is Reason.CRASHED else "vm-stopped", vm=event.vm, name=event.name, reason=event.reason
+        )
+
+    def _release_ended(self) -> None:
+        now = self._known.now
+        ended = {v.vm: v for v in (self._known.keeper.vms if self._known.keeper is not None else ()) if v.phase == "ended"}
+        for vm in [vm for vm in self._ended_since if vm not in ended]:
+            del self._ended_since[vm]
+        for vm, kept in ended.items():
+            since = self._ended_since.setdefault(vm, now)
+            blind = not self._known.hypervisor_up
+            reason = self._stopped.pop(vm, None)
+            if reason is None and not blind and now - since >= ENDED_PATIENCE:
+                reason = Reason.CRASHED
+            if reason is not None:
+                self._ended_since[vm] = now
+                self._responding.pop(vm, None)
+                self._out.put(
+                    AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=kept.name, home=kept.home, reason=reason))
+                )
+
+    # -- isolation ------------------------------------------------------------------------------------------------
+
+    def _respond_to_isolation(self, isolated: bool) -> None:
+        if not isolated:
+            self._responded = False
+            self._responding.clear()
+            return
+        if not self._responded and self._list_says_isolated():
+            self._responded = True
+            for line in self._list.vms:
+                if line.protected and line.state in ("running", "frozen"):
+                    self._respond(line)
+        for vm, deadline in list(self._responding.items()):
+            if self._known.now >= deadline:
+                self._kill(vm)
+
+    def _list_says_isolated(self) -> bool:
+        """Others must be able to see why, before anything is done: any datastore that has our list will do."""
+        return self._list.isolated and any(copy.sequence == self._list.sequence for copy in self._copies.values())
+
+    def _respond(self, line: PoweredVm) -> None:
+        response = line.isolation_response or self._known.settings.isolation_response
+        if response == "leave-running":
+            return
+        self._out.note("isolation-response", vm=line.vm, response=response)
+        self._responding[line.vm] = after(self._known.now, self._known.settings.shutdown_timeout)
+        if response == "shut-down" and line.state == "running":
+            self._out.put(ShutDownVm(line.vm))
+        else:
+            self._kill(line.vm)
+
+    def _kill(self, vm: VmId) -> None:
+        self._responding[vm] = after(self._known.now, REWRITE)
+        self._out.put(AskKeeper(AskKill(request=self._out.request(), vm=vm, reason=Reason.ISOLATED)))
+
+    def reached(self, datastore: DatastoreName) -> None:
+        """A datastore came back: write what it missed."""
+        self._copies[datastore].retry_at = LONG_AGO
+
+    def next_deadline(self) -> Instant | None:
+        """The end of the next wait."""
+        due = [after(copy.asked_at, WRITE_PATIENCE) for copy in self._copies.values() if copy.request is not None]
+        due += [
+            copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
+        ]
+        due += [after(since, ENDED_PATIENCE) for since in self._ended_since.values() if self._known.hypervisor_up]
+        due += self._responding.values()
+        return min(due) if due else None

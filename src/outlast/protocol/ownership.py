@@ -1,0 +1,216 @@
+"""One VM in the keeper's care: who owns it, whether it may execute, and what is to be done about its process.
+
+The register on the VM's home datastore is the truth about who owns it; this machine is the truth about *this host's*
+process. It follows safety rules 3, 4 and 7 of design.md; each is cited where it is enforced.
+
+    phase        process  meaning
+    idle         none     nothing of ours is running or pending
+    claiming     none     a link for a start or a takeover is under way, or the register is being read for it
+    granted      none     this session won the epoch in the present term; one start may use it
+    starting     soon     the gate let a start pass; the process is looked for
+    void         soon     a lapse came before the process was found: it will be killed when it appears
+    running      yes      executes
+    frozen       yes      stopped at a lapse; waits for a new term and for its re-assertion
+    killing      yes      SIGKILL was sent; waits for the exit
+    ended        none     the process is gone; the register may still call us the owner
+    releasing    none     the release is being written
+
+What a lapse does to each phase is `lapse`; what a new term does is `new_term`. Links are never assumed: WON counts only
+if the term in which it was issued is still unbroken when the confirmation arrives; LOST and UNKNOWN lead to a read of
+the register, and a read may only refuse, or tell which epoch to compare-and-swap from next.
+"""
+
+import enum
+
+from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, LeaseTerm, Nonce, VmId, VmName
+from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, StopWatching, Thaw
+from outlast.model.keeper_events import LinkOutcome
+from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
+
+
+class Phase(enum.StrEnum):
+    """See the table at the top of this file."""
+
+    IDLE = "idle"
+    CLAIMING = "claiming"
+    GRANTED = "granted"
+    STARTING = "starting"
+    VOID = "void"
+    RUNNING = "running"
+    FROZEN = "frozen"
+    KILLING = "killing"
+    ENDED = "ended"
+    RELEASING = "releasing"
+
+
+class Identity:
+    """Who writes: this host, its boot as counted on the VM's home datastore, this keeper session. Makes the nonces."""
+
+    def __init__(self, host: HostId, session: str) -> None:
+        self.host = host
+        self.session = session
+        self._links = 0
+
+    def next_nonce(self) -> Nonce:
+        """A nonce that no other link ever had: the session is random, the counter rises."""
+        self._links += 1
+        return Nonce(f"{self.session}-{self._links}")
+
+
+class Ownership:
+    """See the top of this file. `keeping.KeeperMachine` feeds it and does the reading and linking that it asks for."""
+
+    def __init__(self, vm: VmId, name: VmName, home: DatastoreName, identity: Identity) -> None:
+        self.vm = vm
+        self.name = name
+        self.home = home
+        self.phase = Phase.IDLE
+        self.epoch: Epoch | None = None
+        """The last epoch that is known to be ours, or that we compare-and-swap from."""
+        self.pid: int | None = None
+        self.owned_elsewhere = False
+        self.release_reason: Reason | None = None
+        self._identity = identity
+        self._granted_in: LeaseTerm | None = None
+        self._linking: tuple[RegisterRecord, LeaseTerm] | None = None
+
+    # -- what the world did to the process ------------------------------------------------------------------------
+
+    def process_appeared(self, pid: int) -> list[KeeperEffect]:
+        """The process of a start was found. In `void` it must never run: rule 3, a lapse voids every pending start."""
+        self.pid = pid
+        if self.phase is Phase.STARTING:
+            self.phase = Phase.RUNNING
+            return [StopWatching(self.vm)]
+        return [StopWatching(self.vm), *self.kill()]
+
+    def process_exited(self) -> None:
+        """The pidfd reported the exit. The epoch that it ran on is used up (rule 3: after a crash, a new epoch)."""
+        self.pid = None
+        self._granted_in = None
+        self.phase = Phase.IDLE if self.owned_elsewhere else Phase.ENDED
+
+    def start_ended(self) -> list[KeeperEffect]:
+        """Libvirt let go of a start whose process was never seen."""
+        if self.phase not in (Phase.STARTING, Phase.VOID):
+            return []
+        self.phase = Phase.ENDED
+        self._granted_in = None
+        return [StopWatching(self.vm)]
+
+    def kill(self) -> list[KeeperEffect]:
+        """End the process, if there is one."""
+        self.phase = Phase.KILLING
+        return [Kill(self.vm)]
+
+    def adopt(self, pid: int, stopped: bool, lease_held: bool) -> list[KeeperEffect]:
+        """A keeper that starts found this process (rule 8). Without an unexpired lease it is frozen at once."""
+        self.pid = pid
+        if lease_held and not stopped:
+            self.phase = Phase.RUNNING
+            return []
+        self.phase = Phase.FROZEN
+        return [Freeze(self.vm)]
+
+    # -- the lease ------------------------------------------------------------------------------------------------
+
+    def lapse(self) -> list[KeeperEffect]:
+        """The lease on the home datastore lapsed: freeze first (rule 4), void everything pending (rule 3)."""
+        self._granted_in = None
+        match self.phase:
+            case Phase.RUNNING:
+                self.phase = Phase.FROZEN
+                return [Freeze(self.vm)]
+            case Phase.STARTING:
+                self.phase = Phase.VOID
+            case Phase.GRANTED:
+                self.phase = Phase.ENDED
+            case _:
+                pass
+        return []
+
+    def needs_assertion(self, term: LeaseTerm) -> bool:
+        """Whether a process of ours waits for an epoch of this session and term: frozen, or adopted while running."""
+        return self.phase in (Phase.FROZEN, Phase.RUNNING) and self._granted_in != term
+
+    # -- links ----------------------------------------------------------------------------------------------------
+
+    def link(
+        self,
+        incarnation: Incarnation,
+        term: LeaseTerm,
+        state: RegisterState,
+        reason: Reason,
+        proof: ProofKind | None = None,
+    ) -> RegisterRecord:
+        """The record to create next, from `self.epoch` (None: the first epoch), remembered until `linked`."""
+        record = RegisterRecord(
+            subject=self.vm,
+            epoch=Epoch(0) if self.epoch is None else Epoch(self.epoch + 1),
+            owner=self._identity.host,
+            incarnation=incarnation,
+            session=self._identity.session,
+            nonce=self._identity.next_nonce(),
+            state=state,
+            reason=reason,
+            proof=proof,
+        )
+        self._linking = (record, term)
+        return record
+
+    @property
+    def linking(self) -> RegisterRecord | None:
+        """The record whose creation is under way."""
+        return self._linking[0] if self._linking is not None else None
+
+    def linked(self, outcome: LinkOutcome, term: LeaseTerm | None) -> bool:
+        """A link ended; `term` is the lease's present term, None when lapsed. True: won, within one unbroken term.
+
+        Won after a lapse, the epoch is ours but gives no right to execute (rule 3): the next one will be linked from it.
+        """
+        if self._linking is None:
+            return False
+        record, issued_in = self._linking
+        self._linking = None
+        if outcome is not LinkOutcome.WON:
+            return False
+        self.epoch = record.epoch
+        if record.state is RegisterState.RELEASED:
+            return True
+        if issued_in != term:
+            return False
+        self._granted_in = term
+        return True
+
+    def thaw(self) -> list[KeeperEffect]:
+        """Re-asserted: this session holds the newest epoch in the present term (rules 3 and 4)."""
+        if self.phase is not Phase.FROZEN:
+            return []
+        self.phase = Phase.RUNNING
+        return [Thaw(self.vm)]
+
+    def grant(self) -> None:
+        """A start or takeover was won: one start may use the epoch."""
+        self.phase = Phase.GRANTED
+
+    def use_grant(self, term: LeaseTerm | None) -> bool:
+        """The gate lets the one start pass that the epoch allows. False: there is none, link a new epoch (rule 3)."""
+        if self.phase is not Phase.GRANTED or term is None or self._granted_in != term:
+            return False
+        self.phase = Phase.STARTING
+        return True
+
+    # -- reads ----------------------------------------------------------------------------------------------------
+
+    def is_ours(self, last: RegisterRecord, incarnation: Incarnation) -> bool:
+        """Whether the register's last record was written by this boot of this host (any keeper session of it)."""
+        return last.owner == self._identity.host and last.incarnation == incarnation
+
+    def lost(self) -> list[KeeperEffect]:
+        """Another host owns it: our process is stale, and is killed before it can run or write again (rule 4)."""
+        self.owned_elsewhere = True
+        self.epoch = None
+        if self.pid is None:
+            self.phase = Phase.IDLE
+            return []
+        return self.kill()

@@ -1,0 +1,146 @@
+"""The other hosts as this agent hears them: network heartbeats out and in, pings, and a verdict of each.
+
+Pings start at the first missed heartbeat (one and a half intervals of silence), so that by the time a host is
+unreachable the answer, or its absence, is there: the claim's "previously sent ping message".
+"""
+
+import msgspec
+
+from outlast.model.effects import Ping, Send
+from outlast.model.ids import BootId, DatastoreName, HostId
+from outlast.model.messages import Heartbeat
+from outlast.model.time import Duration, Instant, after
+from outlast.protocol.knowledge import BeatSeen, Knowledge, Outbox
+from outlast.protocol.observation import Freshness
+from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answers_ping, judge, sentence
+
+
+class _Silence(msgspec.Struct):
+    """The pings of one host's present silence."""
+
+    first_ping: Instant | None = None
+    next_ping: Instant = Instant(0)
+    answered: Instant | None = None
+
+
+class Peers:
+    """See the top of this file."""
+
+    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+        self._known = knowledge
+        self._out = outbox
+        self._silences = {host: _Silence() for host in knowledge.peers}
+        self._boots: dict[HostId, BootId] = {}
+        self._beat_due = knowledge.now
+        self._sequence = 0
+
+    def beat_is_due(self) -> bool:
+        """Whether it is time for our own heartbeat."""
+        return self._known.now >= self._beat_due
+
+    def send_beat(self, beat: Heartbeat) -> None:
+        """Send our heartbeat to every other host."""
+        self._sequence += 1
+        self._beat_due = after(self._known.now, self._known.settings.heartbeat_interval)
+        numbered = msgspec.structs.replace(beat, sequence=self._sequence)
+        for host in self._known.peers:
+            self._out.put(Send(host, numbered))
+
+    def heard(self, beat: Heartbeat) -> None:
+        """A network heartbeat of another host. An older boot's is worth nothing."""
+        known = self._known
+        known.beats[beat.sender] = BeatSeen(known.now, beat)
+        if self._boots.get(beat.sender) not in (None, beat.boot_id):
+            self._out.note("host-rebooted", host=beat.sender)
+        self._boots[beat.sender] = beat.boot_id
+        self._silences[beat.sender] = _Silence()
+
+    def ping_answered(self, host: HostId) -> None:
+        """A host answered a ping."""
+        if host in self._silences:
+            self._silences[host].answered = self._known.now
+
+    def tick(self) -> None:
+        """Ping the silent, and judge everybody."""
+        for host in self._known.peers:
+            self._ping_if_silent(host)
+            self._judge(host)
+
+    def _silent_since(self, host: HostId) -> Instant:
+        seen = self._known.beats.get(host)
+        return seen.at if seen is not None else self._known.started
+
+    def _first_ping_due(self, host: HostId) -> Instant:
+        return Instant(self._silent_since(host) + 3 * self._known.settings.heartbeat_interval // 2)
+
+    def _ping_if_silent(self, host: HostId) -> None:
+        now, silence = self._known.now, self._silences[host]
+        if now < self._first_ping_due(host) or now < silence.next_ping:
+            return
+        if silence.first_ping is None:
+            silence.first_ping = now
+        silence.next_ping = after(now, self._known.settings.heartbeat_interval)
+        self._out.put(Ping(host, self._known.members[host].address))
+
+    def answers(self, host: HostId) -> bool:
+        """Whether a host answered a ping lately (rule 6 asks)."""
+        return answers_ping(self._facts(host), self._known.settings, self._known.now)
+
+    def _facts(self, host: HostId) -> Facts:
+        known, silence = self._known, self._silences[host]
+        seen = known.beats.get(host)
+        listed = known.power_on.get(host)
+        bare = Facts(
+            watched_since=known.started,
+            heartbeat_at=seen.at if seen is not None else None,
+            first_ping_at=silence.first_ping,
+            ping_answer_at=silence.answered,
+            lapsed=seen.beat.lapsed if seen is not None else (),
+            listed_isolated=listed is not None and listed.isolated,
+        )
+        answered = answers_ping(bare, known.settings, known.now)
+        facts = tuple(self._datastore_fact(host, name, answered) for name in known.associated(host))
+        return msgspec.structs.replace(bare, datastores=facts)
+
+    def _datastore_fact(self, host: HostId, datastore: DatastoreName, answered: bool) -> DatastoreFact:
+        known = self._known
+        watch = known.watches[host, datastore]
+        over = watch.first_seen is not None and watch.lease_is_over(watch.first_seen, known.settings.window)
+        ended = watch.record is not None and watch.record.ended
+        freshness = watch.freshness(known.now, known.settings.datastore_stale_after)
+        proven = over and known.holds_lease(datastore) and known.expiry_may_prove(host, datastore, answered)
+        return DatastoreFact(
+            datastore=datastore,
+            freshness=freshness,
+            changed_at=watch.changed_at,
+            agent_works=watch.agent_works(known.now, known.settings.window),
+            proven=proven or (ended and freshness is not Freshness.FRESH),
+        )
+
+    def _judge(self, host: HostId) -> None:
+        before = self._known.judgements[host]
+        judgement = judge(before, self._facts(host), self._known.settings, self._known.now)
+        self._known.judgements[host] = judgement
+        if judgement.verdict is not before.verdict:
+            self._out.note(
+                "verdict",
+                host=host,
+                verdict=judgement.verdict,
+                before=before.verdict,
+                rule=judgement.rule,
+                because=sentence(judgement.rule),
+            )
+
+    def next_deadline(self) -> Instant:
+        """The next heartbeat, ping or verdict that time alone brings."""
+        settings, due = self._known.settings, [self._beat_due]
+        for host in self._known.peers:
+            silence = self._silences[host]
+            due.append(max(self._first_ping_due(host), silence.next_ping))
+            verdict = self._known.judgements[host].verdict
+            if verdict in (Verdict.UNKNOWN, Verdict.CONNECTED, Verdict.STORAGE_LOST):
+                due.append(after(self._silent_since(host), settings.unreachable_after))
+            elif silence.first_ping is not None and verdict is Verdict.UNREACHABLE:
+                soon = after(self._known.now, Duration(settings.heartbeat_interval // 4))
+                due.append(max(after(silence.first_ping, settings.ping_timeout), soon))
+        return min(due)

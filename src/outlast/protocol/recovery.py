@@ -1,0 +1,291 @@
+"""What the primary does about VMs that should run and do not: it moves each `restart.Restart` along.
+
+Only for datastores that this agent is responsible for. A VM becomes a case when its host is presumed dead (so that the
+register is read while the window still runs), when its host lives and has let go of it (crash, isolation response), or
+when it stands on nobody's list. What happens then depends on its register, read afresh:
+
+    the register says                           then
+    released, switched off                      not wanted any more: off the protected list
+    released, anything else                     proof `renounced`
+    owned by a host with a higher incarnation   proof `rebooted`
+    owned, its keeper's last word is the end    proof `clean_shutdown`
+    owned by a host judged dead                 proof `lease_expired`, once `observation.lease_is_over`
+    owned by a host that lives and lists it     settled: it runs there
+    owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
+"""
+
+from outlast.model.effects import ReadRegisters, Send
+from outlast.model.events import RegistersRead
+from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
+from outlast.model.messages import OrderReport, RestartOrder
+from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterState
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.orders import OrderDesk
+from outlast.protocol.peers import Peers
+from outlast.protocol.placement import Candidate, choose_host
+from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
+from outlast.protocol.verdict import Verdict
+
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD})
+IDLE_GRACE = Duration(5 * SECOND)
+"""How long a live owner may be without the VM on its list before it is told to start it anew."""
+RESEND = Duration(SECOND // 2)
+
+
+class Recovery:
+    """See the top of this file."""
+
+    def __init__(
+        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, desk: OrderDesk
+    ) -> None:
+        self._known = knowledge
+        self._out = outbox
+        self._peers = peers
+        self._responsible = responsibility
+        self._desk = desk
+        self._orders = 0
+        self.cases: dict[VmId, Restart] = {}
+        self.restarts: dict[VmId, int] = {}
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Open new cases, and move the open ones along."""
+        for datastore in self._responsible.held_datastores():
+            for entry in list(self._responsible.protection(datastore).vms.values()):
+                if entry.vm not in self.cases and self._is_a_case(entry):
+                    self._open(entry, datastore)
+        for case in list(self.cases.values()):
+            if self._responsible.holds(case.home) is None:
+                del self.cases[case.vm]
+                continue
+            self._move(case)
+            if case.stage is Stage.SETTLED:
+                del self.cases[case.vm]
+
+    def _is_a_case(self, entry: ProtectedVm) -> bool:
+        lister = self._known.lister(entry.vm)
+        if lister is not None:
+            return self._known.verdict(lister) in SUSPECT
+        # On nobody's list. Its host may not have been heard of yet: give everybody the time that a verdict takes.
+        verdict = self._known.verdict(entry.last_host)
+        return verdict is not Verdict.UNKNOWN and verdict is not Verdict.UNREACHABLE
+
+    def _open(self, entry: ProtectedVm, datastore: DatastoreName) -> None:
+        case = Restart(entry, datastore, self._known.now)
+        self.cases[entry.vm] = case
+        self._read(case)
+
+    def _read(self, case: Restart) -> None:
+        request = self._out.request()
+        case.read(request, self._known.now)
+        self._out.put(ReadRegisters(request, case.home, (case.vm,)))
+
+    def _move(self, case: Restart) -> None:
+        now = self._known.now
+        match case.stage:
+            case Stage.WAITING:
+                if now >= case.deadline:
+                    self._reopen(case)
+            case Stage.READING | Stage.CONFIRMING:
+                if now >= case.deadline:
+                    case.back_off(f"storage gives no answer on {case.home}", now)
+            case Stage.PROVING:
+                self._prove(case)
+            case Stage.ORDERED | Stage.STARTING:
+                self._follow_order(case)
+            case Stage.SETTLED:
+                pass
+
+    def _reopen(self, case: Restart) -> None:
+        found = self._responsible.protected_vm(case.vm)
+        lister = self._known.lister(case.vm)
+        if found is None:
+            case.settle("it is not protected any more", self._known.now)
+        elif lister is not None and self._known.verdict(lister) not in SUSPECT:
+            case.settle(f"it is on the list of {self._known.name(lister)}", self._known.now)
+        else:
+            self._read(case)
+
+    # -- the register ---------------------------------------------------------------------------------------------
+
+    def registers_read(self, event: RegistersRead) -> None:
+        """An answer to one of our reads, if it is one."""
+        case = next((c for c in self.cases.values() if c.request == event.request), None)
+        if case is None:
+            return
+        case.request = None
+        if case.stage is Stage.CONFIRMING:
+            self._confirmed(case, event)
+        elif case.stage is Stage.READING:
+            self._register_known(case, event)
+
+    def _register_known(self, case: Restart, event: RegistersRead) -> None:
+        now = self._known.now
+        if not event.ok or case.vm not in event.last:
+            case.back_off(f"its register on {case.home} cannot be read: {event.problem}", now)
+            return
+        case.last, case.epoch_read_at = event.last[case.vm], now
+        last = case.last
+        if last is None:
+            case.settle("it has no register: it never ran under Outlast", now)
+        elif last.state is RegisterState.RELEASED:
+            if last.reason is Reason.SWITCHED_OFF:
+                self._responsible.protection(case.home).drop(case.vm)
+                self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
+                case.settle("it was switched off on purpose", now)
+                return
+            if last.reason in (Reason.START_FAILED, Reason.ISOLATED):
+                case.failed_on.add(last.owner)
+            self._have_proof(case, ProofKind.RENOUNCED)
+        else:
+            case.enter(Stage.PROVING, now, READ_PATIENCE)
+            self._prove(case)
+
+    def _prove(self, case: Restart) -> None:
+        known, last = self._known, case.last
+        if last is None:
+            return
+        watch = known.watches.get((last.owner, case.home))
+        if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
+            self._have_proof(case, ProofKind.REBOOTED)
+        elif watch is not None and watch.record is not None and watch.record.ended:
+            if watch.record.incarnation == last.incarnation:
+                self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
+        elif last.owner == known.me or known.lives(last.owner):
+            self._owner_lives(case, last.owner)
+        elif known.verdict(last.owner) is Verdict.DEAD and watch is not None:
+            may = known.expiry_may_prove(last.owner, case.home, self._peers.answers(last.owner))
+            over = watch.lease_is_over(case.epoch_read_at, known.settings.window)
+            if may and over and known.holds_lease(case.home):
+                self._have_proof(case, ProofKind.LEASE_EXPIRED, watch.first_seen or 0, watch.last_read_started or 0)
+        else:
+            case.why = f"it waits for proof about {known.name(last.owner)}"
+
+    def _owner_lives(self, case: Restart, owner: HostId) -> None:
+        known, now = self._known, self._known.now
+        if known.lister(case.vm) == owner:
+            case.settle(f"it is on the list of its owner {known.name(owner)}", now)
+            return
+        if case.owned_idle_since is None:
+            case.owned_idle_since = now
+        reachable = owner == known.me or known.live(owner)
+        if reachable and now - case.owned_idle_since >= IDLE_GRACE:
+            self._have_proof(case, ProofKind.OWN)
+        else:
+            case.look_again(f"its owner {known.name(owner)} lives, but does not list it", now)
+
+    def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
+        case.proven(kind, self._known.me, first_seen, last_read)
+        owner = case.last.owner if case.last is not None else None
+        self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
+        # `one-responsible-primary`: checked on storage before each act.
+        case.request = self._out.request()
+        case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
+        self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER,)))
+
+    # -- the order ------------------------------------------------------------------------------------------------
+
+    def _confirmed(self, case: Restart, event: RegistersRead) -> None:
+        now, last = self._known.now, event.last.get(PRIMARY_REGISTER)
+        if not event.ok or last is None:
+            case.back_off(f"the primary register of {case.home} cannot be read: {event.problem}", now)
+            return
+        if last.owner != self._known.me or last.epoch != self._responsible.holds(case.home):
+            self._responsible.read_soon()
+            case.settle(f"this host is not responsible for {case.home} any more", now)
+            return
+        self._place(case)
+
+    def _place(self, case: Restart) -> None:
+        proof, now = case.proof, self._known.now
+        if proof is None:
+            return
+        crashed = case.last is not None and case.last.reason is Reason.CRASHED
+        candidates = self._candidates()
+        if proof.kind is ProofKind.OWN:
+            candidates = tuple(c for c in candidates if c.host == proof.owner)
+        prefer = proof.owner if crashed and proof.owner not in case.failed_on else None
+        choice = choose_host(case.home, case.memory_mib, candidates, frozenset(case.failed_on), prefer)
+        if choice.host is None:
+            why = "; ".join(f"{name}: {reason}" for name, reason in choice.refused) or "no host is left"
+            self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
+            case.back_off(f"no host can take it ({why})", now)
+            return
+        self._orders += 1
+        case.target, case.order, case.order_sent = choice.host, self._orders, None
+        self._out.note("restart-ordered", vm=case.vm, host=choice.host, relay=True, proof=proof.kind)
+        case.enter(Stage.ORDERED, now, ORDER_PATIENCE)
+        self._follow_order(case)
+
+    def _candidates(self) -> tuple[Candidate, ...]:
+        known = self._known
+        promised: dict[HostId, int] = {}
+        for case in self.cases.values():
+            if case.target is not None:
+                promised[case.target] = promised.get(case.target, 0) + case.memory_mib
+        found: list[Candidate] = []
+        for host in known.members:
+            seen = known.beats.get(host)
+            mine = host == known.me
+            capacity = known.capacity if mine or seen is None else seen.beat.capacity
+            found.append(
+                Candidate(
+                    host=host,
+                    name=known.name(host),
+                    live=mine or known.live(host),
+                    isolated=seen is not None and not seen.beat.rank.not_isolated,
+                    hypervisor_up=known.hypervisor_up if mine or seen is None else seen.beat.hypervisor_up,
+                    leases=known.leases_of(host),
+                    free_memory_mib=capacity.free_memory_mib,
+                    promised_memory_mib=promised.get(host, 0),
+                )
+            )
+        return tuple(found)
+
+    def _follow_order(self, case: Restart) -> None:
+        now = self._known.now
+        if case.target is None or case.proof is None:
+            return
+        if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
+            case.back_off(f"{self._known.name(case.target)} did not answer in time", now)
+            return
+        if case.stage is Stage.ORDERED and now - (case.order_sent or LONG_AGO) >= RESEND:
+            case.order_sent = now
+            order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
+            if case.target == self._known.me:
+                self._desk.ordered(self._known.me, order)
+            else:
+                self._out.put(Send(case.target, order))
+
+    def reported(self, sender: HostId, report: OrderReport) -> None:
+        """The target says how far it is."""
+        case = self.cases.get(report.vm)
+        if case is None or case.order != report.order or case.target != sender:
+            return
+        now = self._known.now
+        match report.stage:
+            case "accepted":
+                pass
+            case "owned":
+                if case.stage is Stage.ORDERED:
+                    case.enter(Stage.STARTING, now, self._known.settings.start_timeout)
+            case "started":
+                self.restarts[case.vm] = self.restarts.get(case.vm, 0) + 1
+                self._out.note("restart-done", vm=case.vm, host=sender, relay=True)
+                case.settle(f"it runs on {self._known.name(sender)}", now)
+            case _:
+                case.failed_on.add(sender)
+                self._out.note("restart-failed", vm=case.vm, host=sender, relay=True, problem=report.detail)
+                case.back_off(report.detail, now)
+
+    def next_deadline(self) -> Instant | None:
+        """When the next case has to be moved by time alone."""
+        due: list[Instant] = []
+        for case in self.cases.values():
+            due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
+            if case.stage is Stage.ORDERED and case.order_sent is not None:
+                due.append(after(case.order_sent, RESEND))
+        return min(due) if due else None

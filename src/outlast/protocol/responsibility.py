@@ -1,0 +1,260 @@
+"""Which datastores this agent is responsible for: their `primary` registers, and their protected lists.
+
+Being elected is an opinion; being responsible is a fact: the last epoch of the datastore's `primary` register. The
+elected primary takes the registers of all datastores that it reaches; whoever holds one without being elected, or on
+the smaller side of a partition, or isolated, yields it. VM safety does not hang on it, so a holder whose *agent* made no
+progress for a lease and its margin loses it too, however well its keeper is.
+
+    the register's last record       the elected primary
+    none, released, our own          links the next epoch
+    another host's                   waits for proof that it is over (as in rule 5, or its agent stands still), then links
+"""
+
+import msgspec
+
+from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters, WriteProtectedList
+from outlast.model.events import PrimaryLinked, ProtectedListRead, RegistersRead, Stored
+from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, ElectionTerm, Epoch, Nonce, RequestId, VmId
+from outlast.model.keeper_events import LinkOutcome
+from outlast.model.records import (
+    ProofKind,
+    ProtectedList,
+    ProtectedVm,
+    Reason,
+    RegisterRecord,
+    RegisterState,
+)
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.protection import Protection
+
+PATIENCE = Duration(3 * SECOND)
+REREAD = Duration(SECOND)
+
+
+class _Seat(msgspec.Struct):
+    """Our standing at one datastore's `primary` register."""
+
+    protection: Protection
+    last: RegisterRecord | None = None
+    read_at: Instant | None = None
+    read_started: Instant = LONG_AGO
+    held: Epoch | None = None
+    request: RequestId | None = None
+    request_at: Instant = LONG_AGO
+    linking: RegisterRecord | None = None
+    next_read: Instant = LONG_AGO
+    list_request: RequestId | None = None
+    list_sequence: int = 0
+    loaded: bool = False
+
+
+class Responsibility:
+    """See the top of this file. `held` epochs are re-read before each act by `recovery`."""
+
+    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+        self._known = knowledge
+        self._out = outbox
+        self._seats = {name: _Seat(Protection()) for name in knowledge.datastores}
+        self._links = 0
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def holds(self, datastore: DatastoreName) -> Epoch | None:
+        """The epoch by which this agent is responsible for a datastore, its protected list loaded; else None."""
+        seat = self._seats[datastore]
+        return seat.held if seat.loaded else None
+
+    def held_datastores(self) -> tuple[DatastoreName, ...]:
+        """The datastores this agent is responsible for."""
+        return tuple(name for name in self._seats if self.holds(name) is not None)
+
+    def protection(self, datastore: DatastoreName) -> Protection:
+        """What is protected there."""
+        return self._seats[datastore].protection
+
+    def holder(self, datastore: DatastoreName) -> RegisterRecord | None:
+        """The register's last record as last read, for people."""
+        return self._seats[datastore].last
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def tick(self, elected: bool, term: ElectionTerm) -> None:
+        """Take, keep or yield each datastore's register, and write what changed."""
+        may_lead = elected and not self._outnumbered()
+        for name, seat in self._seats.items():
+            self._give_up_waiting(seat)
+            if seat.request is None and self._known.now >= seat.next_read:
+                self._read(name, seat, fast=may_lead and seat.held is None)
+            if seat.request is None and seat.read_at is not None:
+                self._take_or_yield(name, seat, may_lead)
+            if seat.held is not None and seat.loaded and seat.list_request is None and seat.protection.changed:
+                self._write_list(name, seat, term)
+
+    def _outnumbered(self) -> bool:
+        """The smaller side of a partition yields: more hosts live that we do not hear than hosts that we hear."""
+        heard = 1 + sum(self._known.live(host) for host in self._known.peers)
+        unheard = sum(not self._known.live(host) and self._known.is_fresh(host) for host in self._known.peers)
+        return unheard > heard
+
+    def _give_up_waiting(self, seat: _Seat) -> None:
+        if seat.request is not None and self._known.now - seat.request_at >= PATIENCE:
+            seat.request, seat.linking = None, None
+            seat.read_at = None
+
+    def _read(self, name: DatastoreName, seat: _Seat, fast: bool) -> None:
+        seat.request, seat.request_at = self._out.request(), self._known.now
+        interval = Duration(REREAD // 2) if fast else Duration(5 * REREAD)
+        seat.next_read = after(self._known.now, interval)
+        seat.read_started = self._known.now
+        self._out.put(ReadRegisters(seat.request, name, (PRIMARY_REGISTER,)))
+
+    def read_soon(self) -> None:
+        """Something about the primary changed: look at the registers now."""
+        for seat in self._seats.values():
+            seat.next_read = min(seat.next_read, self._known.now)
+
+    def registers_read(self, event: RegistersRead) -> None:
+        """A `primary` register was read."""
+        seat = self._seats[event.datastore]
+        if seat.request != event.request:
+            return
+        seat.request = None
+        if not event.ok or PRIMARY_REGISTER not in event.last:
+            seat.read_at = None
+            return
+        last = event.last[PRIMARY_REGISTER]
+        if seat.last != last or seat.read_at is None:
+            # Kept from the read that first showed this epoch: rule 5 wants the last read of the record after it.
+            seat.read_at = self._known.now
+        seat.last = last
+        if seat.held is not None and not self._is_ours(last):
+            self._lost(event.datastore, seat)
+
+    def _is_ours(self, last: RegisterRecord | None) -> bool:
+        owned = last is not None and last.state is RegisterState.OWNED
+        return owned and last is not None and (last.owner, last.session) == (self._known.me, self._known.config.session)
+
+    def _lost(self, name: DatastoreName, seat: _Seat) -> None:
+        seat.held, seat.loaded = None, False
+        self._out.note("register-lost", datastore=name, relay=True)
+
+    def _take_or_yield(self, name: DatastoreName, seat: _Seat, may_lead: bool) -> None:
+        if seat.held is not None:
+            if not may_lead:
+                self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
+            elif not seat.loaded and seat.list_request is None:
+                seat.list_request = self._out.request()
+                self._out.put(ReadProtectedList(seat.list_request, name))
+            return
+        if not may_lead or not self._known.holds_lease(name):
+            return
+        last = seat.last
+        if last is None or last.state is RegisterState.RELEASED or last.owner == self._known.me:
+            self._link(name, seat, RegisterState.OWNED, Reason.ELECTED, None)
+            return
+        proof = self._proof_against(name, seat, last)
+        if proof is not None:
+            self._link(name, seat, RegisterState.OWNED, Reason.ELECTED, proof)
+
+    def _proof_against(self, name: DatastoreName, seat: _Seat, last: RegisterRecord) -> ProofKind | None:
+        watch = self._known.watches.get((last.owner, name))
+        if watch is None or seat.read_at is None:
+            return None
+        if watch.incarnation is not None and watch.incarnation > last.incarnation:
+            return ProofKind.REBOOTED
+        if watch.lease_is_over(seat.read_at, self._known.settings.window):
+            return ProofKind.LEASE_EXPIRED
+        stands_still = watch.progress_at is not None and not watch.agent_works(self._known.now, self._known.settings.window)
+        return ProofKind.LEASE_EXPIRED if stands_still else None
+
+    def _link(
+        self, name: DatastoreName, seat: _Seat, state: RegisterState, reason: Reason, proof: ProofKind | None
+    ) -> None:
+        lease = self._known.lease(name)
+        if lease is None or lease.incarnation is None:
+            return
+        self._links += 1
+        record = RegisterRecord(
+            subject=PRIMARY_REGISTER,
+            epoch=Epoch(seat.last.epoch + 1) if seat.last is not None else Epoch(0),
+            owner=self._known.me,
+            incarnation=lease.incarnation,
+            session=self._known.config.session,
+            nonce=Nonce(f"{self._known.config.session}-p{self._links}"),
+            state=state,
+            reason=reason,
+            proof=proof,
+        )
+        if state is RegisterState.RELEASED:
+            seat.held, seat.loaded = None, False
+        seat.request, seat.request_at, seat.linking = self._out.request(), self._known.now, record
+        self._out.put(LinkPrimary(seat.request, name, record))
+
+    def linked(self, event: PrimaryLinked) -> None:
+        """The link that takes or yields a register ended. Lost or unknown: read again, and decide anew."""
+        seat = self._seats[event.datastore]
+        if seat.request != event.request or seat.linking is None:
+            return
+        record, seat.linking, seat.request = seat.linking, None, None
+        seat.next_read = self._known.now
+        seat.read_at = None
+        if event.outcome is not LinkOutcome.WON:
+            return
+        seat.last = record
+        if record.state is RegisterState.OWNED:
+            seat.held, seat.loaded = record.epoch, False
+            seat.read_at = self._known.now
+            seat.next_read = after(self._known.now, REREAD)
+            self._out.note("register-taken", datastore=event.datastore, relay=True, epoch=record.epoch)
+
+    # -- the protected list ---------------------------------------------------------------------------------------
+
+    def list_read(self, event: ProtectedListRead) -> None:
+        """The protected list that our predecessor left."""
+        seat = self._seats[event.datastore]
+        if seat.list_request != event.request:
+            return
+        seat.list_request = None
+        if event.ok and seat.held is not None:
+            seat.protection.load(event.content)
+            seat.list_sequence = event.content.sequence if event.content is not None else 0
+            seat.loaded = True
+
+    def _write_list(self, name: DatastoreName, seat: _Seat, term: ElectionTerm) -> None:
+        seat.list_request = self._out.request()
+        seat.list_sequence += 1
+        content = ProtectedList(
+            datastore=name,
+            sequence=seat.list_sequence,
+            writer=self._known.me,
+            primary_epoch=seat.held or Epoch(0),
+            term=term,
+            vms=seat.protection.take_changed(),
+        )
+        self._out.put(WriteProtectedList(seat.list_request, name, content))
+
+    def stored(self, event: Stored) -> None:
+        """The protected list was written, or has to be again."""
+        seat = self._seats.get(event.datastore)
+        if seat is None or seat.list_request != event.request:
+            return
+        seat.list_request = None
+        if not event.ok:
+            seat.protection.changed = True
+            self._out.note("list-unwritten", datastore=event.datastore, problem=event.problem)
+
+    def protected_vm(self, vm: VmId) -> tuple[DatastoreName, ProtectedVm] | None:
+        """Where a VM is protected, of the datastores this agent is responsible for."""
+        for name in self.held_datastores():
+            entry = self._seats[name].protection.vms.get(vm)
+            if entry is not None:
+                return name, entry
+        return None
+
+    def next_deadline(self) -> Instant:
+        """The next read, or the end of a wait."""
+        return min(
+            after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
+            for seat in self._seats.values()
+        )

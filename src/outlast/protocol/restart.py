@@ -1,0 +1,104 @@
+"""One VM's way back. Every wait is a state with a deadline; nothing here ever gives up on a wanted VM.
+
+    state       waits for                                    then
+    reading     its register                                 proving, confirming, settled, or waiting
+    proving     proof about the owner (rule 5)               confirming; reading again if the owner shows life
+    confirming  our own `primary` register, read afresh      placing and ordered; settled if it is not ours any more
+    ordered     the target's word that it owns the VM        starting; reading again after ORDER_PATIENCE
+    starting    the target's word that it runs               settled; reading again after start_timeout
+    waiting     the back-off (1 s, doubling to 60 s)         reading
+    settled     nothing                                      forgotten by `recovery`
+
+The order of the first three states is safety rule 5: the epoch is read first; only then the owner's record for the last
+time; and the target compares-and-swaps from exactly that epoch. What the register says, not who asked for the restart,
+decides whether the VM may be taken at all.
+"""
+
+import enum
+
+from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
+from outlast.model.time import SECOND, Duration, Instant, after
+
+ORDER_PATIENCE = Duration(5 * SECOND)
+READ_PATIENCE = Duration(3 * SECOND)
+BACK_OFF_FIRST = Duration(SECOND)
+BACK_OFF_LAST = Duration(60 * SECOND)
+
+
+class Stage(enum.StrEnum):
+    """See the table at the top of this file."""
+
+    READING = "reading"
+    PROVING = "proving"
+    CONFIRMING = "confirming"
+    ORDERED = "ordered"
+    STARTING = "starting"
+    WAITING = "waiting"
+    SETTLED = "settled"
+
+
+class Restart:
+    """Where one VM stands on its way back. `recovery.Recovery` moves it; the fields are its whole memory."""
+
+    def __init__(self, entry: ProtectedVm, home: DatastoreName, now: Instant) -> None:
+        self.vm: VmId = entry.vm
+        self.name: VmName = entry.name
+        self.home = home
+        self.memory_mib = entry.memory_mib
+        self.stage = Stage.READING
+        self.since = now
+        self.deadline = now
+        self.request: RequestId | None = None
+        self.last: RegisterRecord | None = None
+        self.epoch_read_at: Instant = now
+        self.proof: Proof | None = None
+        self.target: HostId | None = None
+        self.order = 0
+        self.order_sent: Instant | None = None
+        self.attempts = 0
+        self.failed_on: set[HostId] = set()
+        self.owned_idle_since: Instant | None = None
+        self.why = "its host is not running it"
+
+    def enter(self, stage: Stage, now: Instant, patience: Duration) -> None:
+        """Begin a stage that ends by itself after `patience`."""
+        self.stage, self.since, self.deadline = stage, now, after(now, patience)
+
+    def read(self, request: RequestId, now: Instant) -> None:
+        """The register is being read."""
+        self.request = request
+        self.enter(Stage.READING, now, READ_PATIENCE)
+
+    def back_off(self, why: str, now: Instant) -> None:
+        """It did not work; try again later, ever more slowly, for ever."""
+        self.why = why
+        length = min(BACK_OFF_FIRST << min(self.attempts, 6), BACK_OFF_LAST)
+        self.attempts += 1
+        self.request, self.target, self.proof = None, None, None
+        self.enter(Stage.WAITING, now, Duration(length))
+
+    def look_again(self, why: str, now: Instant) -> None:
+        """Nothing failed, but the register does not tell enough yet; read it again in half a second."""
+        self.why, self.request = why, None
+        self.enter(Stage.WAITING, now, Duration(SECOND // 2))
+
+    def settle(self, why: str, now: Instant) -> None:
+        """Nothing more to do."""
+        self.why = why
+        self.enter(Stage.SETTLED, now, Duration(0))
+
+    def proven(self, kind: ProofKind, observer: HostId, first_seen: int = 0, last_read: int = 0) -> None:
+        """Proof is at hand that the owner will not run the epoch that was read."""
+        last = self.last
+        if last is None:
+            return
+        self.proof = Proof(
+            kind=kind,
+            owner=last.owner,
+            incarnation=last.incarnation,
+            epoch=Epoch(last.epoch),
+            observer=observer,
+            first_seen=first_seen,
+            last_read=last_read,
+        )

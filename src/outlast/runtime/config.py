@@ -1,0 +1,305 @@
+"""The settings file: TOML in, checked values out, every problem named at once with its remedy.
+
+Tables and keys:
+
+    [domain]      name, key_file, isolation_addresses
+    [host]        name: which of the hosts below this one is
+    [[hosts]]     name, id, address, port
+    [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
+    [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
+    [paths]       run, state          [hypervisor] uri          [watchdog] device
+"""
+
+import re
+import tomllib
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from outlast.codec.keys import derive, parse_key
+from outlast.model.errors import UsageError
+from outlast.model.ids import DatastoreName, HostId, HostName
+from outlast.model.inventory import DatastoreMember, HostMember
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.records import Enforcement
+from outlast.model.settings import Settings, problems
+from outlast.model.time import Duration, seconds
+
+DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
+DEFAULT_PORT = 7710
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def parse_duration(value: object) -> Duration:
+    """A duration in nanoseconds from "6s", "500ms", "2min" or a number of seconds. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError('is not a duration: write it like "6s" or "500ms"')
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)", value.strip())
+        if match is None:
+            raise ValueError(f'{value!r} is not a duration: write it like "6s" or "500ms"')
+        return seconds(float(match[1]) * _UNITS[match[2]])
+    return seconds(float(value))
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("is not a name: up to 63 letters, digits, '.', '-' or '_', beginning with a letter or digit")
+    return value
+
+
+_Duration = Annotated[Duration, BeforeValidator(parse_duration)]
+_Name = Annotated[str, BeforeValidator(_name)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Domain(_Table):
+    name: _Name
+    key_file: Path
+    isolation_addresses: tuple[str, ...] = ()
+
+
+class _Host(_Table):
+    name: _Name
+
+
+class _Member(_Table):
+    name: _Name
+    id: str
+    address: str
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+
+    @field_validator("id")
+    @classmethod
+    def _is_uuid(cls, value: str) -> str:
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            raise ValueError("is not a UUID: make one with `uuidgen`") from None
+
+
+class _Datastore(_Table):
+    name: _Name
+    path: Path
+    in_flight_bound: _Duration | None = None
+    accept_in_flight_risk: bool = True
+
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, value: Path) -> Path:
+        if not value.is_absolute() or ".." in value.parts:
+            raise ValueError("must be an absolute path without '..'")
+        return value
+
+
+class _Settings(_Table):
+    heartbeat_interval: _Duration | None = None
+    unreachable_after: _Duration | None = None
+    ping_timeout: _Duration | None = None
+    datastore_heartbeat_interval: _Duration | None = None
+    datastore_poll_interval: _Duration | None = None
+    lease_duration: _Duration | None = None
+    lease_margin: _Duration | None = None
+    datastore_stale_after: _Duration | None = None
+    isolation_after: _Duration | None = None
+    election_timeout: _Duration | None = None
+    storage_loss_after: _Duration | None = None
+    shutdown_timeout: _Duration | None = None
+    start_timeout: _Duration | None = None
+    heartbeat_datastores_per_host: int | None = None
+    accessibility_threshold: int | None = None
+    isolation_response: Literal["leave-running", "shut-down", "power-off"] | None = None
+    version: int | None = None
+
+
+class _Paths(_Table):
+    run: Path = Path("/run/outlast")
+    state: Path = Path("/var/lib/outlast")
+
+
+class _Hypervisor(_Table):
+    uri: str = "qemu:///system"
+
+
+class _Watchdog(_Table):
+    device: str = ""
+
+
+class _File(_Table):
+    domain: _Domain
+    host: _Host
+    hosts: tuple[_Member, ...] = Field(min_length=1)
+    datastores: tuple[_Datastore, ...] = Field(min_length=1)
+    settings: _Settings = _Settings()
+    paths: _Paths = _Paths()
+    hypervisor: _Hypervisor = _Hypervisor()
+    watchdog: _Watchdog = _Watchdog()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One host's settings, complete and consistent. `cluster_key` is None if it was not asked for."""
+
+    path: Path
+    domain: str
+    host: HostMember
+    hosts: tuple[HostMember, ...]
+    datastores: tuple[DatastoreMember, ...]
+    settings: Settings
+    isolation_addresses: tuple[str, ...]
+    cluster_key: bytes
+    run_dir: str
+    state_dir: str
+    libvirt_uri: str
+    watchdog_device: str
+
+    @property
+    def datastore_key(self) -> bytes:
+        """The key that authenticates records on datastores."""
+        return derive(self.cluster_key, "datastore")
+
+    @property
+    def keeper_socket(self) -> str:
+        """Where the keeper answers its agent and the hook."""
+        return f"{self.run_dir}/keeper.sock"
+
+    @property
+    def control_socket(self) -> str:
+        """Where the agent answers `outlast status` and its kin."""
+        return f"{self.run_dir}/agent.sock"
+
+    def for_keeper(self) -> KeeperConfig:
+        """What the keeper needs of it, without its boot id and session."""
+        return KeeperConfig(
+            domain=self.domain,
+            host=self.host.id,
+            name=self.host.name,
+            hosts=self.hosts,
+            datastores=self.datastores,
+            settings=self.settings,
+            datastore_key=self.datastore_key.hex(),
+            run_dir=self.run_dir,
+            state_dir=self.state_dir,
+            watchdog_device=self.watchdog_device,
+            enforcement=Enforcement.WATCHDOG if self.watchdog_device else Enforcement.KEEPER,
+        )
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a settings file. Raises UsageError that lists every problem, one to a line."""
+    file = _parse(path)
+    found = _relations(file)
+    settings = Settings(**{key: value for key, value in file.settings.model_dump().items() if value is not None})
+    found += [f"[settings] {problem}" for problem in problems(settings)]
+    key, key_problem = _read_key(file.domain.key_file)
+    found += key_problem
+    if found:
+        raise _error(path, found)
+    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port) for m in file.hosts)
+    return Config(
+        path=path,
+        domain=file.domain.name,
+        host=next(m for m in members if m.name == file.host.name),
+        hosts=members,
+        datastores=tuple(
+            DatastoreMember(DatastoreName(d.name), str(d.path), d.in_flight_bound, d.accept_in_flight_risk)
+            for d in file.datastores
+        ),
+        settings=settings,
+        isolation_addresses=file.domain.isolation_addresses,
+        cluster_key=key,
+        run_dir=str(file.paths.run),
+        state_dir=str(file.paths.state),
+        libvirt_uri=file.hypervisor.uri,
+        watchdog_device=file.watchdog.device,
+    )
+
+
+def _parse(path: Path) -> _File:
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        remedy = "name it with --config, or make it: see docs/setup.md"
+        raise UsageError(f"there is no settings file {path}", remedy) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the settings file {path} cannot be read: {error}", "check the file and its mode") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the settings file {path} is not TOML: {error}", "correct that place") from None
+    try:
+        return _File.model_validate(content)
+    except ValidationError as error:
+        raise _error(path, [_sentence(each) for each in error.errors()]) from None
+
+
+def _error(path: Path, found: list[str]) -> UsageError:
+    lines = "\n".join(f"  - {problem}" for problem in found)
+    return UsageError(f"{path} cannot be used:\n{lines}", "correct it; nothing was started or changed")
+
+
+def _sentence(error: Any) -> str:
+    location = error["loc"]
+    numbered = [f"[{part}]" if isinstance(part, str) else f"number {part + 1}" for part in location[:-1]]
+    where = " ".join([*numbered, str(location[-1])]) if location else "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{where} is not known: misspelt? {_nearest(location)}"
+        case "missing":
+            return f"{where} is missing"
+        case "value_error":
+            return f"{where} {error['ctx']['error']}"
+        case _:
+            return f"{where}: {error['msg']} (it is {error['input']!r})"
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    import difflib
+
+    tables: dict[str, type[BaseModel]] = {
+        "settings": _Settings,
+        "domain": _Domain,
+        "host": _Host,
+        "hosts": _Member,
+        "datastores": _Datastore,
+        "paths": _Paths,
+        "hypervisor": _Hypervisor,
+        "watchdog": _Watchdog,
+    }
+    table = tables.get(str(location[0]), _File) if len(location) > 1 else _File
+    near = difflib.get_close_matches(str(location[-1]), list(table.model_fields), 1)
+    return f"the nearest is {near[0]}" if near else f"known are {', '.join(table.model_fields)}"
+
+
+def _relations(file: _File) -> list[str]:
+    found: list[str] = []
+    for what, values in (
+        ("[[hosts]] name", [m.name for m in file.hosts]),
+        ("[[hosts]] id", [m.id for m in file.hosts]),
+        ("[[hosts]] address and port", [f"{m.address}:{m.port}" for m in file.hosts]),
+        ("[[datastores]] name", [d.name for d in file.datastores]),
+        ("[[datastores]] path", [str(d.path) for d in file.datastores]),
+    ):
+        for value in sorted({v for v in values if values.count(v) > 1}):
+            found.append(f"{what} {value} is there more than once: each must be its own")
+    if file.host.name not in [m.name for m in file.hosts]:
+        found.append(f"[host] name {file.host.name} is not among [[hosts]]: add it there, or correct it")
+    for inner in file.datastores:
+        for outer in file.datastores:
+            if outer.path in inner.path.parents:
+                found.append(f"[[datastores]] {inner.name} lies inside {outer.name} ({outer.path}): keep them apart")
+    return found
+
+
+def _read_key(path: Path) -> tuple[bytes, list[str]]:
+    try:
+        return parse_key(path.read_text()), []
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        return b"", [f"[domain] key_file {path} cannot be read ({reason}): make one with `openssl rand -hex 32`"]
+    except ValueError as error:
+        return b"", [f"[domain] key_file {path}: {error}; make one with `openssl rand -hex 32`"]
