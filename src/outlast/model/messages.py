@@ -86,6 +86,7 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     datastore: DatastoreName | None
     text: str
     wall_clock_ms: int
+    vm_name: str = ""
 
 
 Message = Heartbeat | RestartOrder | OrderReport | EventNotice

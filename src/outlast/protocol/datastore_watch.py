@@ -118,16 +118,7 @@ class DatastoreWatch:
 
     def _take_list(self, host: HostId, content: PowerOnList) -> None:
         old = self._known.power_on.get(host)
-        seen = self._known.beats.get(host)
-        if old is None or content.boot_id == old.boot_id:
-            newer = old is None or content.sequence > old.sequence
-        else:
-            # Another boot: believe the one that its network heartbeats or its record speak of.
-            boots = {watch.record.boot_id for (h, _), watch in self._known.watches.items() if h == host and watch.record}
-            if seen is not None:
-                boots.add(seen.beat.boot_id)
-            newer = content.boot_id in boots and old.boot_id not in boots
-        if newer:
+        if old is None or content.sequence > old.sequence:
             self._known.power_on[host] = content
 
     def list_announced(self, host: HostId, sequence: int) -> None:

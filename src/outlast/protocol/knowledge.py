@@ -27,7 +27,11 @@ LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdi
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's place in its fault domain. `session` is random and new at each start of the agent."""
+    """One agent's place in its fault domain. `session` is random and new at each start of the agent.
+
+    `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
+    of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    """
 
     domain: str
     host: HostId
@@ -37,6 +41,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     isolation_addresses: tuple[str, ...]
     boot_id: BootId
     session: str
+    first_sequence: int
 
 
 class BeatSeen(msgspec.Struct, frozen=True):

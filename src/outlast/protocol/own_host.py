@@ -58,7 +58,8 @@ class OwnHost:
         self._known = knowledge
         self._out = outbox
         self._copies = {name: _Copy() for name in knowledge.datastores}
-        self._list = self._make_list(0, False)
+        self._first_sequence = knowledge.config.first_sequence
+        self._list = self._make_list(self._first_sequence, False)
         self._stored_xml: dict[VmId, str] = {}
         self._storing: dict[RequestId, tuple[VmId, str]] = {}
         self._stopped: dict[VmId, Reason] = {}
@@ -81,8 +82,12 @@ class OwnHost:
         self._respond_to_isolation(isolated)
 
     def _refresh_list(self, isolated: bool) -> None:
+        if self._known.keeper is None:
+            # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
+            return
         content = self._make_list(self._list.sequence + 1, isolated)
-        if (content.vms, content.isolated) != (self._list.vms, self._list.isolated) or self._list.sequence == 0:
+        unwritten = self._list.sequence == self._first_sequence
+        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
             self._list = content
             self._known.power_on[self._known.me] = content
         now = self._known.now

@@ -1,0 +1,339 @@
+"""libvirt: what runs here, why it stopped, starting and shutting down. It may be down, hang or restart at any time.
+
+libvirt's own event loop runs in one thread; calls run in a pool of two, and nobody waits for them. The keepalive breaks a
+connection to a hung libvirtd after 8 s; a connection that is gone is made again for ever. After each connection, and
+whenever an event says that something changed, the whole inventory is read and told; what vanished while nobody looked is
+told as stopped, with the reason that libvirt remembers.
+
+QEMU processes do not depend on any of this: the keeper guards them without libvirt.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+
+from outlast.drivers.hypervisor import domains
+from outlast.model.effects import Note
+from outlast.model.errors import OutlastError
+from outlast.model.events import Event, HypervisorState, InventoryChanged, StopReason, VmStartEnded, VmStopped
+from outlast.model.ids import RequestId, VmId, VmName
+from outlast.model.inventory import Capacity, DatastoreMember, VmDefinition
+
+try:
+    import libvirt
+except ImportError as error:  # pragma: no cover - depends on the machine
+    raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
+
+RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 5.0
+CALL_TIMEOUT_S = 12.0
+SETTLE_S = 0.1
+LOOK_EVERY_S = 15.0
+
+_STOPPED = {
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: StopReason.SHUTDOWN,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: StopReason.DESTROYED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: StopReason.CRASHED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: StopReason.MIGRATED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: StopReason.SAVED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: StopReason.FAILED,
+}
+_SHUT_OFF = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: StopReason.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: StopReason.DESTROYED,
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: StopReason.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: StopReason.MIGRATED,
+    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: StopReason.SAVED,
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: StopReason.FAILED,
+}
+
+
+class PolicyMemory:
+    """The last policy of each VM, so that a redefinition without our metadata never silently unprotects one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._policies: dict[VmId, domains.Policy] = {}
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            self._policies = msgspec.json.decode(path.read_bytes(), type=dict[VmId, domains.Policy])
+
+    def take(self, vm: VmId, found: domains.PolicyFound) -> tuple[domains.Policy, bool]:
+        """The policy that holds, and whether it is one that was kept although the definition has lost it."""
+        if found.policy is None:
+            kept = self._policies.get(vm)
+            return (kept, True) if kept is not None else (domains.Policy(), False)
+        if self._policies.get(vm) != found.policy:
+            self._policies[vm] = found.policy
+            self._save()
+        return found.policy, False
+
+    def _save(self) -> None:
+        # Losing this file loses a memory of what definitions say themselves, so a full disk is no reason to stop.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".new")
+            temporary.write_bytes(msgspec.json.encode(self._policies))
+            temporary.replace(self._path)
+
+
+class _Inventory(msgspec.Struct):
+    """One reading of all domains. `off`: why those that are shut off are."""
+
+    definitions: tuple[VmDefinition, ...]
+    running: frozenset[VmId]
+    off: dict[VmId, StopReason]
+    capacity: Capacity
+    notes: list[Note]
+
+
+class Hypervisor:
+    """See the top of this file. `happen` and `on_note` are called on the event loop that `start` was called on."""
+
+    def __init__(
+        self,
+        uri: str,
+        datastores: tuple[DatastoreMember, ...],
+        state_dir: Path,
+        happen: Callable[[Event], None],
+        on_note: Callable[[Note], None],
+    ) -> None:
+        self._uri = uri
+        self._datastores = datastores
+        self._happen = happen
+        self._on_note = on_note
+        self._policies = PolicyMemory(state_dir / "policies.json")
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="libvirt-call")
+        self._connection: Any = None
+        self._up = False
+        self._told_problem = ""
+        self._running: dict[VmId, VmName] = {}
+        self._told: tuple[Any, ...] = ()
+        self._noted: dict[VmId, str] = {}
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to connect."""
+        _run_event_loop_once()
+        self._task = self._loop.create_task(self._keep_connected())
+
+    async def stop(self) -> None:
+        """Let go of libvirt; calls that hang are left behind."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        connection, self._connection = self._connection, None
+        if connection is not None and self._up:
+            with contextlib.suppress(libvirt.libvirtError, TimeoutError):
+                await self._call(connection.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        pause_s = RECONNECT_FIRST_S
+        while True:
+            try:
+                await self._connect()
+                pause_s = RECONNECT_FIRST_S
+                await self._follow()
+            except libvirt.libvirtError as error:
+                self._down(_words(error))
+            except TimeoutError:
+                self._down(f"libvirtd does not answer within {CALL_TIMEOUT_S:g} s: it hangs; restart it")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+
+    async def _connect(self) -> None:
+        self._wanted.clear()
+        self._connection = await self._call(self._open)
+
+    def _open(self) -> Any:
+        connection = libvirt.open(self._uri)
+        connection.setKeepAlive(2, 3)
+        connection.registerCloseCallback(self._closed, None)
+        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+        return connection
+
+    def _down(self, problem: str) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Closing a connection to a hung daemon may hang as well.
+            self._pool.submit(_close_quietly, connection)
+        if self._up or problem != self._told_problem:
+            self._up, self._told_problem = False, problem
+            self._happen(HypervisorState(False, problem))
+
+    async def _follow(self) -> None:
+        """Tell the inventory now, and whenever it changed, until the connection ends."""
+        while True:
+            await self._tell_inventory(await self._call(self._read_inventory))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), LOOK_EVERY_S)
+            await asyncio.sleep(SETTLE_S)
+            self._wanted.clear()
+
+    async def _call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a call in the pool. Raises TimeoutError: then a fresh pool replaces the one whose threads may be stuck."""
+        future = self._loop.run_in_executor(self._pool, work, *arguments)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), CALL_TIMEOUT_S)
+        except TimeoutError:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._pool.shutdown(wait=False)
+            self._pool = ThreadPoolExecutor(2, thread_name_prefix="libvirt-call")
+            raise
+
+    # -- called by libvirt in its thread --------------------------------------------------------------------------
+
+    def _closed(self, _connection: Any, reason: int, _opaque: Any) -> None:
+        self._loop.call_soon_threadsafe(self._wanted.set)
+
+    def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
+        stopped = None
+        if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            reason = _STOPPED.get(detail, StopReason.UNKNOWN)
+            stopped = VmStopped(VmId(domain.UUIDString()), VmName(domain.name()), reason)
+        self._loop.call_soon_threadsafe(self._changed, stopped)
+
+    def _changed(self, stopped: VmStopped | None) -> None:
+        if stopped is not None:
+            self._running.pop(stopped.vm, None)
+            self._happen(stopped)
+        self._wanted.set()
+
+    # -- the inventory --------------------------------------------------------------------------------------------
+
+    def _read_inventory(self) -> _Inventory:
+        connection = self._connection
+        if connection is None:
+            raise libvirt.libvirtError("the connection to libvirt is closed")
+        found: list[VmDefinition] = []
+        running: set[VmId] = set()
+        off: dict[VmId, StopReason] = {}
+        notes: list[Note] = []
+        for domain in connection.listAllDomains():
+            vm = VmId(domain.UUIDString())
+            with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError):
+                active = bool(domain.isActive())
+                found.append(self._definition(vm, domain, notes))
+                if active:
+                    running.add(vm)
+                else:
+                    off[vm] = _SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN)
+        if not connection.isAlive():
+            # What could not be asked must not look as if it had vanished.
+            raise libvirt.libvirtError("the connection to libvirt broke")
+        total_kib, free_bytes = connection.getInfo()[1] * 1024, connection.getFreeMemory()
+        capacity = Capacity(total_kib // 1024, free_bytes >> 20, connection.getInfo()[2])
+        return _Inventory(tuple(found), frozenset(running), off, capacity, notes)
+
+    def _definition(self, vm: VmId, domain: Any, notes: list[Note]) -> VmDefinition:
+        persistent = bool(domain.isPersistent())
+        flags = libvirt.VIR_DOMAIN_XML_SECURE | (libvirt.VIR_DOMAIN_XML_INACTIVE if persistent else 0)
+        xml = domain.XMLDesc(flags)
+        found = domains.find_policy(domains.parse(xml))
+        policy, kept = self._policies.take(vm, found)
+        said = "its definition has lost its Outlast metadata; its last policy is kept" if kept else found.problem
+        if said != self._noted.get(vm, ""):
+            self._noted[vm] = said
+            if said:
+                kind = "policy-kept" if kept else "policy-problem"
+                notes.append(Note(kind=kind, vm=vm, facts={"name": domain.name(), "problem": said}))
+        return domains.define(xml, policy, self._datastores)
+
+    async def _tell_inventory(self, found: _Inventory) -> None:
+        if not self._up:
+            self._up, self._told_problem = True, ""
+            self._happen(HypervisorState(True))
+        names = {d.vm: d.name for d in found.definitions}
+        vanished = {vm: name for vm, name in self._running.items() if vm not in found.running}
+        self._running = {vm: names.get(vm, VmName(vm)) for vm in found.running}
+        for vm, name in vanished.items():
+            self._happen(VmStopped(vm, name, found.off.get(vm, StopReason.UNKNOWN)))
+        for note in found.notes:
+            self._on_note(note)
+        # Free memory moves all the time; only a change that matters to a placement is news.
+        content = (found.definitions, found.running, found.capacity.memory_mib, found.capacity.free_memory_mib // 64)
+        if content != self._told:
+            self._told = content
+            self._happen(InventoryChanged(found.definitions, found.running, found.capacity))
+
+    # -- what the agent asks for ----------------------------------------------------------------------------------
+
+    def start_vm(self, request: RequestId, vm: VmId, xml: str) -> None:
+        """Define and start; answered by `VmStartEnded`. A VM that runs already is a success."""
+
+        async def work() -> None:
+            try:
+                await self._call(self._start, vm, xml)
+                self._happen(VmStartEnded(request, vm, True))
+            except libvirt.libvirtError as error:
+                self._happen(VmStartEnded(request, vm, False, _words(error)))
+            except TimeoutError:
+                self._happen(VmStartEnded(request, vm, False, f"libvirtd gave no answer within {CALL_TIMEOUT_S:g} s"))
+            self._wanted.set()
+
+        self._spawn(work())
+
+    def _start(self, vm: VmId, xml: str) -> None:
+        connection = self._connection
+        if connection is None:
+            raise libvirt.libvirtError(f"libvirt is not connected: {self._told_problem or 'not yet'}")
+        # Always defined anew: what this host has may be older than what the VM last ran with elsewhere.
+        domain = connection.defineXML(xml)
+        if not domain.isActive():
+            domain.create()
+
+    def shut_down(self, vm: VmId) -> None:
+        """Ask the guest to shut down; what comes of it is an event, or the caller's deadline."""
+
+        async def work() -> None:
+            connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(libvirt.libvirtError, TimeoutError):
+                    await self._call(lambda: connection.lookupByUUIDString(vm).shutdown())
+
+        self._spawn(work())
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+
+def _words(error: Any) -> str:
+    text = error.get_error_message() or str(error)
+    if "Failed to connect socket" in text or "No such file" in text:
+        return f"{text} (is libvirtd installed and started? systemctl status libvirtd)"
+    return str(text)
+
+
+def _close_quietly(connection: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+_event_loop = threading.Lock()
+
+
+def _run_event_loop_once() -> None:
+    """Start libvirt's event loop in a thread of its own, once a process."""
+    if not _event_loop.acquire(blocking=False):
+        return
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+
+    def turn() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=turn, name="libvirt-events", daemon=True).start()

@@ -1,0 +1,138 @@
+"""`outlast status`: one screen with everything that matters now, as this host's agent sees it."""
+
+import time
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.output import show_json
+from outlast.model.errors import OutlastError
+from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
+from outlast.runtime.control import ControlRequest
+
+_GOOD = {"connected", "running"}
+_BAD = {"dead", "presumed-dead", "lost", "unresponsive", "isolated", "waiting"}
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+def status(*, output: str, watch: bool, path: Path) -> None:
+    """Show hosts with their verdicts, datastores, virtual machines, and what is wrong."""
+    console = Console(highlight=False)
+    if not watch:
+        found = _status(path)
+        if output == "json":
+            show_json(found)
+        else:
+            console.print(screen(found))
+        return
+    try:
+        if output == "json":
+            while True:
+                show_json(_status(path))
+                time.sleep(1.0)
+        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+            while True:
+                try:
+                    shown: RenderableType = screen(_status(path))
+                except OutlastError as error:
+                    shown = Text(str(error), style="red")
+                live.update(shown, refresh=True)
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
+
+
+def _status(path: Path) -> DomainStatus:
+    reply = ask(path, ControlRequest("status"))
+    if reply.status is None:
+        raise OutlastError("the agent gave no status", "restart it after an upgrade")
+    return reply.status
+
+
+def screen(found: DomainStatus) -> Group:
+    """The whole screen."""
+    primary = f"primary {found.primary}, term {found.term}" if found.primary else "NO PRIMARY"
+    head = Text.assemble(
+        ("fault domain ", ""), (found.domain, "bold"), f"  {primary}  seen from {found.seen_from}  Outlast {found.version}"
+    )
+    parts: list[RenderableType] = [head, _hosts(found.hosts), _datastores(found.datastores), _vms(found.vms)]
+    parts += [Text(f"! {problem}", style="yellow") for problem in found.problems]
+    return Group(*parts)
+
+
+def _coloured(word: str) -> Text:
+    return Text(word, style="green" if word in _GOOD else "red" if word in _BAD else "yellow")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
+    table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE MEMORY", "LIBVIRT", "LEASES", "STOPPED BY")
+    for host in hosts:
+        role = "primary" if host.primary else "secondary"
+        lapsed = f"lapsed on {', '.join(host.lapsed)}" if host.lapsed else "good"
+        alive = host.verdict in ("connected", "storage-lost", "isolated") or host.here
+        table.add_row(
+            Text(host.name + (" *" if host.here else ""), style="bold" if host.here else ""),
+            _coloured(host.verdict),
+            _seconds(host.verdict_age_s),
+            role if alive else "-",
+            str(host.vms),
+            f"{host.free_memory_mib} MiB" if alive else "-",
+            "-" if host.hypervisor_up is None or not alive else "up" if host.hypervisor_up else Text("down", "red"),
+            lapsed if alive else "-",
+            host.enforcement or "-",
+        )
+    return table
+
+
+def _datastores(datastores: tuple[DatastoreStatus, ...]) -> Table:
+    table = _table("DATASTORE", "REACHED", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE HERE", "HEARTBEATS OF")
+    for each in datastores:
+        lease = f"term {each.lease_term}" if each.lease_held else "lapsed"
+        table.add_row(
+            each.name,
+            Text("yes", style="green") if each.reachable else Text("no", style="red"),
+            "-" if each.score is None else str(each.score),
+            each.filesystem or "-",
+            f"{each.free_bytes / 2**30:.1f} GiB",
+            f"{each.responsible} (epoch {each.responsible_epoch})" if each.responsible else Text("nobody", style="yellow"),
+            Text(lease, style="" if each.lease_held else "red"),
+            ", ".join(each.heartbeats_of),
+        )
+    return table
+
+
+def _vms(vms: tuple[VmStatus, ...]) -> RenderableType:
+    if not vms:
+        return Text("no virtual machine runs", style="dim")
+    table = _table("VM", "HOST", "STATE", "PROTECTED", "HOME", "EPOCH", "LEASE AGE", "NOTE")
+    for vm in vms:
+        table.add_row(
+            vm.name,
+            vm.host or "-",
+            _coloured(vm.state),
+            "yes" if vm.protected else Text("no", style="yellow"),
+            vm.home or "-",
+            "-" if vm.epoch is None else str(vm.epoch),
+            _seconds(vm.lease_age_s),
+            vm.note,
+        )
+    return table

@@ -1,0 +1,159 @@
+"""libvirt's hook, the gate of safety rule 7: asks the keeper before any start, whoever asked for it.
+
+libvirt runs it as `hooks/qemu.d/outlast NAME OPERATION SUB-OPERATION EXTRA` with the domain's XML on standard input. A
+non-zero exit refuses the operation, and what stands on standard error is shown to whoever asked. It uses the standard
+library alone and is started with -I -S, because libvirt waits for it; it must never call back into libvirt.
+
+    prepare begin          asks; refuses with the keeper's sentence
+    release end            tells the keeper that libvirt has let go of the domain
+    restore, migrate begin refused for domains with a disk on a datastore: their epochs are not followed yet
+    anything else          passes
+
+It fails closed: when the keeper cannot be asked, a domain with a disk on a datastore of the fault domain may not start.
+Any other domain passes without asking anybody. Where the datastores are stands in /etc/outlast/hook.json, written by
+`outlast hook install`; paths are compared as text, since resolving one on dead storage would hang.
+"""
+
+import json
+import os
+import posixpath
+import socket
+import sys
+import time
+from typing import Any
+from xml.etree import ElementTree
+
+SETTINGS = "/etc/outlast/hook.json"
+NAMESPACE = "https://outlast.dev/ns/vm/1"
+ANSWER_TIMEOUT_S = 6.0
+_ASKED = {("prepare", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
+
+
+class RefusedError(Exception):
+    """The sentence for whoever asked."""
+
+
+def load_settings(path: str = SETTINGS) -> dict[str, Any]:
+    """{"datastores": [paths], "socket": path, "run_dir": path}. Raises RefusedError: without it nothing can be judged."""
+    try:
+        with open(path) as file:
+            settings = json.load(file)
+        return {"datastores": [str(d) for d in settings["datastores"]], "socket": str(settings["socket"]),
+                "run_dir": str(settings["run_dir"])}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedError(f"{path} cannot be read ({error}): run `outlast hook install`") from None
+
+
+def guarded_disks(domain: ElementTree.Element, datastores: list[str]) -> list[str]:
+    """The domain's disks that lie on a datastore, in order, as the datastores' own paths."""
+    found: list[str] = []
+    roots = [(posixpath.normpath(root), _resolved_above(root)) for root in datastores]
+    for source in domain.findall("devices/disk/source"):
+        path = source.get("file") or source.get("dev") or source.get("dir")
+        if not path:
+            continue
+        for candidate in (posixpath.normpath(path), _resolved_above(path)):
+            inside = next((root for root, real in roots for each in (root, real) if candidate.startswith(each + "/")), None)
+            if inside is not None:
+                real = next(real for root, real in roots if root == inside)
+                tail = candidate.removeprefix(inside if candidate.startswith(inside + "/") else real)
+                found.append(inside + tail)
+                break
+    return found
+
+
+def _resolved_above(path: str) -> str:
+    """The path with symbolic links resolved in its first component alone: /link/x where /link -> /srv. Never hangs."""
+    path = posixpath.normpath(path)
+    head, _, tail = path.lstrip("/").partition("/")
+    first = "/" + head
+    return posixpath.normpath(posixpath.join(os.path.realpath(first), tail)) if os.path.islink(first) else path
+
+
+def protected(domain: ElementTree.Element) -> bool:
+    """What the domain's metadata says; protected unless it says no."""
+    element = domain.find(f"metadata/{{{NAMESPACE}}}vm")
+    return element is None or element.get("protected") != "no"
+
+
+def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The keeper's reply. Raises OSError or ValueError when it cannot be had in time."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.connect(path)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        received = b""
+        while time.monotonic() < deadline:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            data = connection.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError("the keeper ended the connection")
+            *lines, received = (received + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if message.get("type") == "reply":
+                    return dict(message)
+    raise TimeoutError("no answer in time")
+
+
+def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None:
+    """Raises RefusedError if the operation may not go on."""
+    try:
+        domain = ElementTree.fromstring(xml)  # noqa: S314 - it comes from libvirt, which has parsed it
+    except ElementTree.ParseError as error:
+        raise RefusedError(f"libvirt gave a definition of {name} that cannot be read ({error})") from None
+    disks = guarded_disks(domain, settings["datastores"])
+    if not disks:
+        return
+    if operation in ("restore", "migrate"):
+        raise RefusedError(
+            f"{name} may not be {operation}d here: Outlast does not follow its ownership through that yet; "
+            "shut it down and start it, or move it by stopping it first"
+        )
+    uuid = domain.findtext("uuid", "")
+    request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
+    request["protected"] = protected(domain)
+    if operation == "release":
+        request = {"type": "ended", "request": 1, "vm": uuid}
+    try:
+        reply = ask(settings["socket"], request)
+    except (OSError, ValueError) as error:
+        if operation == "release":
+            return  # The keeper sees the exit itself.
+        raise RefusedError(
+            f"{name} may not start: the keeper of this host cannot be asked ({error}), and without it nobody could stop "
+            f"the VM if this host lost its storage; see `systemctl status outlast-keeper`"
+        ) from None
+    if not reply.get("allowed"):
+        raise RefusedError(str(reply.get("sentence") or "the keeper refused"))
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code for libvirt."""
+    name, operation, sub = (*arguments, "", "", "")[:3]
+    if (operation, sub) not in _ASKED:
+        return 0
+    xml = sys.stdin.read()
+    try:
+        settings = load_settings()
+        _leave_mark(settings["run_dir"], operation, name)
+        judge(operation, name, xml, settings)
+    except RefusedError as refusal:
+        sys.stderr.write(f"outlast: {refusal}\n")
+        return 0 if operation == "release" else 1
+    return 0
+
+
+def _leave_mark(run_dir: str, operation: str, name: str) -> None:
+    """For `outlast hook status`: that libvirt really calls us, and when it last did."""
+    try:
+        os.makedirs(run_dir, exist_ok=True)
+        with open(f"{run_dir}/hook-called", "w") as file:
+            json.dump({"operation": operation, "name": name, "at": int(time.time())}, file)
+    except OSError:
+        pass  # A mark that cannot be left is no reason to refuse a start.
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,320 @@
+"""The keeper as a process: one thread, one selector, no waiting for anything but the next thing to happen.
+
+    python -m outlast.keeper.process FD      (FD: a file with the `KeeperConfig` as JSON; see launch.py)
+
+It does what its machine (`protocol/keeping.py`) asks for, in order, and feeds it what happens: answers of the I/O helpers,
+exits of QEMU processes, requests, the passing of time. It is small, real-time and locked in memory, and imports little, so
+that it can freeze within milliseconds on a host that is on its knees.
+"""
+
+import collections
+import fcntl
+import os
+import secrets
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from outlast.drivers import clock
+from outlast.drivers.notify import notify, watchdog_interval_s
+from outlast.drivers.watchdog import Watchdog
+from outlast.keeper import processes
+from outlast.keeper.clients import Clients
+from outlast.keeper.lease_file import LeaseFile, read_deadlines
+from outlast.keeper.storage import KeeperStorage
+from outlast.model.ids import KeeperSession, VmId
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import (
+    Changed,
+    Freeze,
+    KeeperEffect,
+    Kill,
+    LinkRegister,
+    PetWatchdog,
+    PublishLease,
+    ReadRegister,
+    Reply,
+    StopWatching,
+    Tell,
+    Thaw,
+    WatchForProcess,
+    WriteHeartbeat,
+)
+from outlast.model.keeper_events import (
+    CloseAsked,
+    FoundProcess,
+    KeeperEvent,
+    ProcessAppeared,
+    ProcessesFound,
+    ProcessExited,
+    Woken,
+)
+from outlast.model.keeping import Happened
+from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
+from outlast.protocol.keeping import KeeperMachine
+
+LOOK_EVERY = Duration(10 * MILLISECOND)
+"""How often the pid file of a start that passed the gate is looked for."""
+SAFETY_LOOK_EVERY = SECOND
+"""How often all pid files are looked at, for guests that did not pass the gate."""
+REPORT_EVERY = Duration(2 * SECOND)
+PET_EVERY = SECOND
+CLOSE_PATIENCE_S = 20.0
+
+
+class KeeperProcess:
+    """See the top of this file."""
+
+    def __init__(self, config: KeeperConfig, selector: selectors.BaseSelector) -> None:
+        """Raises OSError if the socket or the lease file cannot be made, or the watchdog not be opened."""
+        run = Path(config.run_dir)
+        now = clock.now()
+        adopted = read_deadlines(run / "leases", config.boot_id)
+        self._config = config
+        self._selector = selector
+        self._events: collections.deque[KeeperEvent] = collections.deque()
+        self.machine = KeeperMachine(config, now, adopted)
+        self._leases = LeaseFile(run / "leases", config.boot_id, tuple(d.name for d in config.datastores))
+        for name, place in self.machine.places.items():
+            if place.lease.deadline is not None:
+                self._leases.publish(name, place.lease.deadline)
+        self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
+        self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
+        self._watchdog = Watchdog(config.watchdog_device, 2) if config.watchdog_device else None
+        self._processes: dict[VmId, processes.WatchedProcess] = {}
+        self._looked_for: dict[VmId, WatchForProcess] = {}
+        self._look_at = now
+        self._safety_look_at = now
+        self._report_at = now
+        self._pet_at = now
+        self._changed = False
+        self._may_pet = True
+        self._doing: dict[type, Callable[..., object]] = {
+            WriteHeartbeat: lambda e: self._storage[e.datastore].write_heartbeat(e),
+            ReadRegister: lambda e: self._storage[e.datastore].read_register(e),
+            LinkRegister: lambda e: self._storage[e.datastore].link_register(e),
+            Freeze: self._freeze,
+            Thaw: self._thaw,
+            Kill: self._kill,
+            WatchForProcess: self._watch_for,
+            StopWatching: lambda e: self._looked_for.pop(e.vm, None),
+            Reply: lambda e: self._clients.send(e.client, e.reply),
+            Tell: lambda e: self._tell(e.happened),
+            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline),
+            Changed: lambda _: setattr(self, "_changed", True),
+            PetWatchdog: lambda _: self._pet(),
+        }
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Find every QEMU process before the first renewal (safety rule 8)."""
+        found: list[FoundProcess] = []
+        for qemu in processes.all_guests():
+            process = self._guard(qemu)
+            if process is not None:
+                found.append(process)
+        self._happen(ProcessesFound(tuple(found)))
+
+    def turn(self) -> None:
+        """Wait for the next thing to happen, and see to it."""
+        for key, mask in self._selector.select(self._patience_s()):
+            key.data(mask)
+        now = clock.now()
+        for storage in self._storage.values():
+            storage.tick()
+        self._look_for_processes(now)
+        if not self._events:
+            self._happen(Woken())
+        while self._events:
+            self._happen(self._events.popleft())
+        if self._changed or now >= self._report_at:
+            self._changed = False
+            self._report_at = after(now, REPORT_EVERY)
+            self._clients.broadcast(self.machine.report())
+
+    def _happen(self, event: KeeperEvent) -> None:
+        self.machine.wall_clock_s = clock.wall_ms() // 1000
+        for effect in self.machine.handle(event, clock.now()):
+            self._do(effect)
+
+    def _do(self, effect: KeeperEffect) -> None:
+        self._doing[type(effect)](effect)
+
+    def _patience_s(self) -> float:
+        due = [self._safety_look_at, self._report_at]
+        due += [t for t in (self.machine.deadline(), *(s.retry_at for s in self._storage.values())) if t is not None]
+        if self._looked_for:
+            due.append(self._look_at)
+        if self._watchdog is not None:
+            due.append(self._pet_at)
+        if self._events:
+            return 0.0
+        return max(0.0, (min(due) - clock.now()) / SECOND)
+
+    def close(self) -> bool:
+        """The host shuts down: say the last word once no QEMU is left. True when it is said everywhere it can be."""
+        self._events.append(CloseAsked())
+        deadline = time.monotonic() + CLOSE_PATIENCE_S
+        last_word_at: Instant | None = None
+        while time.monotonic() < deadline:
+            self.turn()
+            if self._processes or self._looked_for:
+                continue
+            last_word_at = last_word_at or clock.now()
+            # Two intervals: the write that was under way, and the one that says it.
+            if clock.now() >= last_word_at + 2 * self._config.settings.datastore_heartbeat_interval:
+                if self._watchdog is not None:
+                    self._watchdog.disarm()
+                return True
+        return False
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
+        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
+        home = self._config.home_of(qemu.disks)
+        if home is None or qemu.vm in self._processes:
+            return None
+        try:
+            process = processes.WatchedProcess(qemu)
+        except OSError:
+            return None
+        self._processes[qemu.vm] = process
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
+        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped)
+
+    def _exited(self, vm: VmId) -> None:
+        process = self._processes.pop(vm)
+        self._selector.unregister(process.pidfd)
+        process.close()
+        self._events.append(ProcessExited(vm))
+
+    def _watch_for(self, effect: WatchForProcess) -> None:
+        self._looked_for[effect.vm] = effect
+        self._look_at = clock.now()
+
+    def _look_for_processes(self, now: Instant) -> None:
+        if self._looked_for and now >= self._look_at:
+            self._look_at = after(now, LOOK_EVERY)
+            for effect in list(self._looked_for.values()):
+                qemu = processes.by_pid_file(effect.name)
+                if qemu is not None and qemu.vm == effect.vm:
+                    self._appeared(qemu)
+        if now >= self._safety_look_at:
+            self._safety_look_at = after(now, SAFETY_LOOK_EVERY)
+            known = {process.qemu.name for process in self._processes.values()}
+            for name in processes.pid_file_names():
+                if name not in known and (qemu := processes.by_pid_file(name)) is not None:
+                    self._appeared(qemu)
+
+    def _appeared(self, qemu: processes.Qemu) -> None:
+        process = self._guard(qemu)
+        if process is not None:
+            self._events.append(ProcessAppeared(process))
+
+    def _freeze(self, effect: Freeze) -> None:
+        process = self._processes.get(effect.vm)
+        if process is not None and not process.freeze():
+            # What cannot be frozen must not outlive its lease: the watchdog is let to fire (safety rule 6).
+            self._may_pet = False
+            self._log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
+
+    def _thaw(self, effect: Thaw) -> None:
+        process = self._processes.get(effect.vm)
+        if process is not None:
+            process.thaw()
+
+    def _kill(self, effect: Kill) -> None:
+        process = self._processes.get(effect.vm)
+        if process is not None:
+            process.kill()
+
+    # -- the rest -------------------------------------------------------------------------------------------------
+
+    def _pet(self) -> None:
+        now = clock.now()
+        if self._watchdog is not None and self._may_pet and now >= self._pet_at:
+            self._pet_at = after(now, PET_EVERY)
+            self._watchdog.pet()
+
+    def _tell(self, happened: Happened) -> None:
+        self._clients.broadcast(happened)
+        words = [str(happened.kind)]
+        words += [f"{key}={value}" for key, value in (("vm", happened.vm), ("datastore", happened.datastore)) if value]
+        if happened.epoch is not None:
+            words.append(f"epoch={happened.epoch}")
+        self._log(" ".join(words) + (f": {happened.detail}" if happened.detail else ""))
+
+    def _log(self, text: str) -> None:
+        print(f"outlast-keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _take_lock(run_dir: Path) -> int:
+    """There is one keeper: hold its lock for as long as this process lives. Exits with a sentence if there is another."""
+    run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    descriptor = os.open(run_dir / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"outlast keeper: another keeper runs on this host (it holds {run_dir}/keeper.lock); nothing was done")
+    return descriptor
+
+
+def _host_goes_down() -> bool:
+    """Whether the host itself shuts down, and not just this service: systemd makes this file when it does."""
+    return Path("/run/nologin").exists()
+
+
+def main() -> None:
+    """Be the keeper that the configuration describes, until SIGTERM."""
+    with os.fdopen(int(sys.argv[1]), "rb") as file:
+        config = msgspec.json.decode(file.read(), type=KeeperConfig)
+    config = msgspec.structs.replace(config, boot_id=clock.boot_id(), session=KeeperSession(secrets.token_hex(8)))
+    lock = _take_lock(Path(config.run_dir))
+    wakeup, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    selector = selectors.EpollSelector()
+    selector.register(wakeup, selectors.EVENT_READ, lambda _: None)
+    try:
+        keeper = KeeperProcess(config, selector)
+    except OSError as error:
+        sys.exit(
+            f"outlast keeper: {error.filename or config.run_dir}: {error.strerror}; check that it exists and is writable"
+        )
+    for refusal in processes.lock_into_memory():
+        print(f"outlast-keeper: not granted: {refusal}", file=sys.stderr, flush=True)  # noqa: T201
+    keeper.begin()
+    notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
+    _run(keeper, wakeup)
+    if _host_goes_down():
+        notify("STOPPING=1")
+        keeper.close()
+    os.close(lock)
+
+
+def _run(keeper: KeeperProcess, wakeup: int) -> None:
+    """Turn until a signal asks to end."""
+    interval_s = watchdog_interval_s()
+    alive_at = 0.0
+    while True:
+        keeper.turn()
+        if interval_s is not None and time.monotonic() >= alive_at:
+            alive_at = time.monotonic() + interval_s
+            notify("WATCHDOG=1")
+        try:
+            if os.read(wakeup, 64):
+                return
+        except BlockingIOError:
+            continue
+
+
+if __name__ == "__main__":
+    main()

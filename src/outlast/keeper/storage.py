@@ -1,0 +1,247 @@
+"""The keeper's storage: one I/O helper per datastore, spoken to without ever waiting.
+
+No request has a deadline here: an answer comes when the helper gives it, or when the helper ended. The machine has the
+deadlines that matter (a lease lapses, an asker is refused). This boot's incarnation is won here too (safety rule 9):
+
+    read the newest incarnation  ->  it is this boot's: found again
+                                 ->  it is another boot's, or there is none: create the next one, exclusively
+"""
+
+import contextlib
+import selectors
+from collections.abc import Callable
+
+import msgspec
+
+from outlast.codec import records
+from outlast.codec.frames import FrameError
+from outlast.drivers import clock
+from outlast.drivers.datastore import places
+from outlast.drivers.datastore.helper_process import HelperProcess
+from outlast.drivers.datastore.opening import open_newest
+from outlast.drivers.datastore.wire import (
+    Answer,
+    Done,
+    Failed,
+    Inbox,
+    Lasts,
+    LinkEnded,
+    LinkNext,
+    Newest,
+    Op,
+    ReadLast,
+    Renew,
+    Request,
+    Result,
+    pack,
+)
+from outlast.model.ids import Incarnation
+from outlast.model.inventory import DatastoreMember
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import LinkRegister, ReadRegister, WriteHeartbeat
+from outlast.model.keeper_events import (
+    HeartbeatWritten,
+    IncarnationWon,
+    KeeperEvent,
+    Linked,
+    LinkOutcome,
+    RegisterRead,
+)
+from outlast.model.time import SECOND, Instant, after
+
+RESPAWN = SECOND
+Then = Callable[[Result], None]
+
+
+class KeeperStorage:
+    """One datastore. `happen` receives the events; `selector` calls `ready` when the helper has something to say."""
+
+    def __init__(
+        self,
+        config: KeeperConfig,
+        member: DatastoreMember,
+        selector: selectors.BaseSelector,
+        happen: Callable[[KeeperEvent], None],
+    ) -> None:
+        self._config = config
+        self._member = member
+        self._key = bytes.fromhex(config.datastore_key)
+        self._selector = selector
+        self._happen = happen
+        self._helper: HelperProcess | None = None
+        self._inbox = Inbox(Answer)
+        self._out = bytearray()
+        self._number = 0
+        self._waiting: dict[int, Then] = {}
+        self._has_incarnation = False
+        self.retry_at: Instant | None = clock.now()
+
+    # -- the helper -----------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Start the helper if it is due, and ask for this boot's incarnation."""
+        if self.retry_at is None or clock.now() < self.retry_at:
+            return
+        self.retry_at = None
+        if self._helper is None:
+            self._start()
+        if not self._has_incarnation:
+            self._ask(ReadLast((places.incarnations(self._config.host),)), self._incarnations_read)
+
+    def _start(self) -> None:
+        member, config = self._member, self._config
+        self._helper = HelperProcess(member.path, member.name, config.domain, config.host, "keeper")
+        self._inbox = Inbox(Answer)
+        self._out.clear()
+        self._selector.register(self._helper.connection, selectors.EVENT_READ, self.ready)
+
+    def ready(self, mask: int) -> None:
+        """The helper's connection can be read or written."""
+        if self._helper is None:
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._flush()
+        if not mask & selectors.EVENT_READ:
+            return
+        try:
+            data = self._helper.connection.recv(1 << 18)
+            answers = self._inbox.feed(data) if data else None
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, msgspec.DecodeError):
+            answers = None
+        if answers is None:
+            self._ended()
+            return
+        for answer in answers:
+            then = self._waiting.pop(answer.number, None)
+            if then is not None:
+                then(answer.result)
+
+    def _ended(self) -> None:
+        """The helper is gone, and with it what it was asked; a link's outcome is unknown, and may yet land."""
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            self._selector.unregister(helper.connection)
+            helper.end()
+        self.retry_at = after(clock.now(), RESPAWN)
+        waiting, self._waiting = self._waiting, {}
+        for then in waiting.values():
+            then(Failed(f"the I/O helper of {self._member.name} ended"))
+
+    def _ask(self, op: Op, then: Then) -> None:
+        if self._helper is None:
+            then(Failed(f"the I/O helper of {self._member.name} does not run"))
+            return
+        self._number += 1
+        self._waiting[self._number] = then
+        self._out += pack(Request(self._number, op))
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._helper is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while self._out:
+                try:
+                    sent = self._helper.connection.send(self._out)
+                except BlockingIOError:
+                    raise
+                except OSError:
+                    self._out.clear()  # Its end is noticed when it is read from.
+                    break
+                del self._out[:sent]
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        self._selector.modify(self._helper.connection, wanted, self.ready)
+
+    def close(self) -> None:
+        """End the helper, without waiting for it."""
+        if self._helper is not None:
+            self._selector.unregister(self._helper.connection)
+            self._helper.end()
+            self._helper = None
+
+    # -- this boot's incarnation ----------------------------------------------------------------------------------
+
+    def _incarnations_read(self, result: Result) -> None:
+        if not isinstance(result, Lasts):
+            self._no_incarnation(result)
+            return
+        newest = result.found[0]
+        if newest.problem:
+            self._no_incarnation(Failed(newest.problem))
+            return
+        number = 0
+        if newest.epoch is not None:
+            try:
+                record = records.open_incarnation(newest.data, self._key)
+            except FrameError as error:
+                self._no_incarnation(Failed(f"this host's incarnation {newest.epoch} is not believed: {error}"))
+                return
+            if record.boot_id == self._config.boot_id:
+                self._won(record.incarnation)
+                return
+            number = newest.epoch + 1
+        mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1))
+        data = records.seal_incarnation(mine, self._key)
+        link = LinkNext(places.incarnations(self._config.host), number, data)
+        self._ask(link, lambda ended: self._incarnation_linked(mine.incarnation, ended))
+
+    def _incarnation_linked(self, incarnation: Incarnation, result: Result) -> None:
+        if isinstance(result, LinkEnded) and result.outcome == "won":
+            self._won(incarnation)
+        else:
+            self._no_incarnation(result)
+
+    def _won(self, incarnation: Incarnation) -> None:
+        self._has_incarnation = True
+        self._happen(IncarnationWon(self._member.name, incarnation))
+
+    def _no_incarnation(self, result: Result) -> None:
+        self.retry_at = self.retry_at or after(clock.now(), RESPAWN)
+        # No write was under way, so this only tells the problem.
+        self._happen(HeartbeatWritten(self._member.name, -1, False, problem=_problem(result)))
+
+    # -- what the machine asks for --------------------------------------------------------------------------------
+
+    def write_heartbeat(self, effect: WriteHeartbeat) -> None:
+        """Answered by `HeartbeatWritten`."""
+
+        def written(result: Result) -> None:
+            ok = isinstance(result, Done) and result.ok
+            foreign = isinstance(result, Done) and result.foreign
+            self._happen(
+                HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, "" if ok else _problem(result))
+            )
+
+        data = records.seal_heartbeat(effect.record, self._key)
+        self._ask(Renew(places.heartbeat(self._config.host), data), written)
+
+    def read_register(self, effect: ReadRegister) -> None:
+        """Answered by `RegisterRead`."""
+
+        def found(result: Result) -> None:
+            newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
+            record, problem = open_newest(newest, effect.subject, self._key)
+            self._happen(RegisterRead(effect.request, not problem, record, problem))
+
+        self._ask(ReadLast((places.register(effect.subject),)), found)
+
+    def link_register(self, effect: LinkRegister) -> None:
+        """Answered by `Linked`."""
+
+        def ended(result: Result) -> None:
+            if isinstance(result, LinkEnded):
+                self._happen(Linked(effect.request, LinkOutcome(result.outcome), result.problem))
+            else:
+                self._happen(Linked(effect.request, LinkOutcome.UNKNOWN, _problem(result)))
+
+        record = effect.record
+        data = records.seal_register(record, self._key)
+        self._ask(LinkNext(places.register(record.subject), record.epoch, data), ended)
+
+
+def _problem(result: Result) -> str:
+    if isinstance(result, Failed | Done | LinkEnded):
+        return result.problem
+    return "the I/O helper gave an answer of another kind"

@@ -1,0 +1,80 @@
+"""What `outlast status` shows, as values: one agent's view of the fault domain at one moment.
+
+Ages are seconds; None: never, or not known here. Everything is from facts that the agent holds anyway: asking for it asks
+nobody else.
+"""
+
+import msgspec
+
+
+class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose)."""
+
+    name: str
+    id: str
+    address: str
+    verdict: str
+    verdict_age_s: float | None
+    verdict_by: str
+    reason: str
+    primary: bool
+    here: bool
+    isolated: bool
+    hypervisor_up: bool | None
+    enforcement: str
+    memory_mib: int
+    free_memory_mib: int
+    vms: int
+    heartbeat_age_s: float | None
+    lapsed: tuple[str, ...]
+
+
+class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One datastore as seen from here. `score` is its accessibility score for this host, None when it is not reached."""
+
+    name: str
+    path: str
+    reachable: bool
+    filesystem: str
+    device: str
+    free_bytes: int
+    score: int | None
+    heartbeats_of: tuple[str, ...]
+    responsible: str
+    responsible_epoch: int | None
+    lease_held: bool
+    lease_term: int
+    lease_left_s: float | None
+    expiry_is_proof: bool
+    problem: str
+
+
+class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One virtual machine. `lease_age_s`: since the owner's lease on its home was last seen renewed."""
+
+    name: str
+    uuid: str
+    host: str
+    state: str
+    protected: bool
+    home: str
+    epoch: int | None
+    lease_age_s: float | None
+    memory_mib: int
+    note: str
+
+
+class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole view."""
+
+    domain: str
+    seen_from: str
+    version: str
+    primary: str
+    term: int
+    isolated: bool
+    hosts: tuple[HostStatus, ...]
+    datastores: tuple[DatastoreStatus, ...]
+    vms: tuple[VmStatus, ...]
+    problems: tuple[str, ...]
+    dropped_datagrams: dict[str, int]

@@ -1,0 +1,283 @@
+"""The agent's view for people: what it takes for true, and why. Reads the machine, changes nothing.
+
+`snapshot` is one screen (`outlast status`); `explain_*` are the sentences behind one line of it (`outlast explain`).
+"""
+
+from outlast.model.ids import DatastoreName, HostId
+from outlast.model.records import PoweredVm
+from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
+from outlast.model.time import Instant, in_seconds
+from outlast.protocol.agent import AgentMachine
+from outlast.protocol.knowledge import LIVES
+from outlast.protocol.recovery import SUSPECT
+from outlast.protocol.restart import Stage
+from outlast.protocol.verdict import Verdict, explain
+
+
+class Reporter:
+    """Reads one agent machine at the moment `now`."""
+
+    def __init__(self, machine: AgentMachine, now: Instant) -> None:
+        self._machine = machine
+        self._known = machine.known
+        self._now = now
+
+    def _age_s(self, then: Instant | None) -> float | None:
+        return None if then is None else round(in_seconds(self._now - then), 1)
+
+    # -- one screen -----------------------------------------------------------------------------------------------
+
+    def snapshot(self, version: str, dropped: dict[str, int]) -> DomainStatus:
+        """The whole domain as this agent sees it."""
+        hosts = tuple(self._host(host) for host in self._known.members)
+        return DomainStatus(
+            domain=self._known.config.domain,
+            seen_from=self._known.name(self._known.me),
+            version=version,
+            primary=self._known.name(self._machine.election.primary) if self._machine.election.primary else "",
+            term=self._machine.election.term,
+            isolated=self._machine.isolation.isolated,
+            hosts=hosts,
+            datastores=tuple(self._datastore(name) for name in self._known.datastores),
+            vms=self._vms(),
+            problems=tuple(self._problems(hosts)),
+            dropped_datagrams=dropped,
+        )
+
+    def _host(self, host: HostId) -> HostStatus:
+        known = self._known
+        here = host == known.me
+        seen = known.beats.get(host)
+        verdict, age_s, verdict_by, reason = self._verdict(host)
+        capacity = known.capacity if here or seen is None else seen.beat.capacity
+        listed = known.power_on.get(host)
+        record = next((known.watches[host, d].record for d in known.datastores if known.watches[host, d].record), None)
+        enforcement = str(record.enforcement) if record is not None else ""
+        lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
+        return HostStatus(
+            name=known.name(host),
+            id=host,
+            address=known.members[host].address,
+            verdict=verdict,
+            verdict_age_s=age_s,
+            verdict_by=verdict_by,
+            reason=reason,
+            primary=host == self._machine.election.primary,
+            here=here,
+            isolated=self._machine.isolation.isolated if here else listed is not None and listed.isolated,
+            hypervisor_up=known.hypervisor_up if here else seen.beat.hypervisor_up if seen is not None else None,
+            enforcement=enforcement,
+            memory_mib=capacity.memory_mib,
+            free_memory_mib=capacity.free_memory_mib,
+            vms=len([vm for vm in listed.vms if vm.state != "ending"]) if listed is not None else 0,
+            heartbeat_age_s=0.0 if here else self._age_s(seen.at if seen is not None else None),
+            lapsed=tuple(lapsed),
+        )
+
+    def _verdict(self, host: HostId) -> tuple[str, float | None, str, str]:
+        """Verdict, age, by whom, why: the primary's as it told us, or our own."""
+        known, primary = self._known, self._machine.election.primary
+        if host == known.me:
+            if self._machine.isolation.isolated:
+                return "isolated", self._age_s(self._machine.isolation.since), known.name(host), "it hears nobody"
+            return "connected", None, known.name(host), "this host"
+        if primary is not None and primary not in (known.me, host) and known.live(primary):
+            for note in known.beats[primary].beat.verdicts:
+                if note.host == host:
+                    return note.verdict, round(note.age_ms / 1000, 1), known.name(primary), note.reason
+        judgement = known.judgements[host]
+        said = explain(judgement, self._now)[0]
+        return (
+            judgement.verdict,
+            self._age_s(judgement.since),
+            known.name(known.me),
+            said.partition("because ")[2].rstrip("."),
+        )
+
+    def _datastore(self, name: DatastoreName) -> DatastoreStatus:
+        known = self._known
+        member, reach, lease = known.datastores[name], known.reach.get(name), known.lease(name)
+        score = next((s.score for s in known.scores(known.me) if s.datastore == name), None)
+        holder = self._machine.responsibility.holder(name)
+        held = holder is not None and holder.state == "owned"
+        bounded = member.in_flight_bound is not None and member.in_flight_bound <= known.settings.lease_margin
+        return DatastoreStatus(
+            name=name,
+            path=member.path,
+            reachable=reach is not None and reach.reachable,
+            filesystem=reach.filesystem if reach is not None else "",
+            device=reach.device if reach is not None else "",
+            free_bytes=reach.free_bytes if reach is not None else 0,
+            score=score,
+            heartbeats_of=tuple(known.name(host) for host in known.members if name in known.associated(host)),
+            responsible=known.name(holder.owner) if holder is not None and held else "",
+            responsible_epoch=holder.epoch if holder is not None and held else None,
+            lease_held=lease is not None and lease.held,
+            lease_term=lease.term if lease is not None else 0,
+            lease_left_s=None
+            if lease is None or not lease.held
+            else round(max(0.0, in_seconds(lease.deadline - self._now)), 1),
+            expiry_is_proof=bounded or member.accept_in_flight_risk,
+            problem=(reach.problem if reach is not None else "") or (lease.problem if lease is not None else ""),
+        )
+
+    def _vms(self) -> tuple[VmStatus, ...]:
+        best: dict[str, VmStatus] = {}
+        for host, content in self._known.power_on.items():
+            for line in content.vms:
+                status = self._vm(host, line)
+                old = best.get(line.vm)
+                # A VM that was restarted stands on its dead host's last list as well: the one that lives is meant.
+                if old is None or (status.epoch or 0) > (old.epoch or 0):
+                    best[line.vm] = status
+        for case in self._machine.recovery.cases.values():
+            old = best.get(case.vm)
+            if case.stage is not Stage.SETTLED and (old is None or old.state not in ("running", "starting")):
+                note = f"{case.stage}: {case.why}"
+                best[case.vm] = VmStatus(
+                    name=case.name,
+                    uuid=case.vm,
+                    host=old.host if old is not None else "",
+                    state="waiting" if case.stage is Stage.WAITING else "restarting",
+                    protected=True,
+                    home=case.home,
+                    epoch=case.last.epoch if case.last is not None else None,
+                    lease_age_s=None,
+                    memory_mib=case.memory_mib,
+                    note=note,
+                )
+        return tuple(sorted(best.values(), key=lambda vm: vm.name))
+
+    def _vm(self, host: HostId, line: PoweredVm) -> VmStatus:
+        state, note = line.state, line.note
+        verdict = self._known.verdict(host)
+        if verdict in SUSPECT:
+            state, note = "lost", note or f"its host is {verdict}"
+        elif host != self._known.me and verdict not in LIVES:
+            state, note = "unknown", note or f"its host is {verdict}"
+        return VmStatus(
+            name=line.name,
+            uuid=line.vm,
+            host=self._known.name(host),
+            state=state,
+            protected=line.protected,
+            home=line.home or "",
+            epoch=line.epoch,
+            lease_age_s=self._lease_age_s(host, line.home),
+            memory_mib=line.memory_mib,
+            note=note,
+        )
+
+    def _lease_age_s(self, host: HostId, home: DatastoreName | None) -> float | None:
+        if home is None or home not in self._known.datastores:
+            return None
+        return self._age_s(self._known.watches[host, home].changed_at)
+
+    def _problems(self, hosts: tuple[HostStatus, ...]) -> list[str]:
+        known = self._known
+        found: list[str] = []
+        if self._machine.election.primary is None:
+            found.append("there is no primary: nothing would be restarted now")
+        if known.keeper is None:
+            found.append("the keeper of this host does not answer: systemctl status outlast-keeper")
+        if not known.hypervisor_up:
+            found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
+        for name in known.datastores:
+            reach, lease = known.reach.get(name), known.lease(name)
+            if reach is not None and not reach.reachable:
+                found.append(f"this host does not reach {name}: {reach.problem}")
+            elif known.keeper is not None and lease is not None and not lease.held:
+                found.append(f"this host holds no lease on {name}: {lease.problem or 'not confirmed yet'}")
+        found += [f"{host.name} is {host.verdict}: {host.reason}" for host in hosts if host.verdict not in ("connected",)]
+        for (host, name), watch in known.watches.items():
+            if watch.record is None and watch.problem and watch.last_read is not None:
+                found.append(f"the record of {known.name(host)} on {name}: {watch.problem}")
+        return found
+
+    # -- the sentences behind it ----------------------------------------------------------------------------------
+
+    def explain_host(self, name: str) -> list[str] | None:
+        """Evidence and rule behind a host's verdict; None if there is no such host."""
+        host = next((h for h in self._known.members if name in (self._known.name(h), h)), None)
+        if host is None:
+            return None
+        status = self._host(host)
+        age = "" if status.verdict_age_s is None else f" for {status.verdict_age_s:.1f} s"
+        lines = [f"{status.name} is {status.verdict}{age} according to {status.verdict_by}: {status.reason}."]
+        if host == self._known.me:
+            lines += self._explain_self()
+        else:
+            lines.append(f"What {self._known.name(self._known.me)} knows of it itself:")
+            lines += explain(self._known.judgements[host], self._now)
+        lines.append("Its heartbeat datastores, by accessibility score:")
+        lines += [f"  {scored.datastore}: {scored.why}." for scored in self._known.scores(host)]
+        listed = self._known.power_on.get(host)
+        if listed is not None:
+            names = ", ".join(f"{vm.name} ({vm.state})" for vm in listed.vms) or "nothing"
+            lines.append(f"Its power-on list names: {names}.")
+        return lines
+
+    def _explain_self(self) -> list[str]:
+        lines: list[str] = []
+        for name in self._known.datastores:
+            lease = self._known.lease(name)
+            if lease is None:
+                lines.append(f"Nothing is known of its lease on {name}: its keeper does not answer.")
+            elif lease.held:
+                lines.append(f"It holds its lease on {name}, term {lease.term}, incarnation {lease.incarnation}.")
+            else:
+                lines.append(f"It holds no lease on {name}: {lease.problem or 'no heartbeat was confirmed yet'}.")
+        return lines
+
+    def explain_datastore(self, name: str) -> list[str] | None:
+        """What is known of a datastore, and its score for each host; None if there is no such datastore."""
+        if name not in self._known.datastores:
+            return None
+        status = self._datastore(DatastoreName(name))
+        lines = [
+            f"{name} is the directory {status.path} ({status.filesystem or 'unknown'} on {status.device or 'unknown'})."
+        ]
+        lines.append(
+            f"This host {'reaches' if status.reachable else 'does not reach'} it"
+            + (f": {status.problem}." if status.problem else ".")
+        )
+        for host in self._known.members:
+            for scored in self._known.scores(host):
+                if scored.datastore == name:
+                    lines.append(f"For {self._known.name(host)}: {scored.why}.")
+        lines.append(
+            f"Responsible for its VMs: {status.responsible} (epoch {status.responsible_epoch})."
+            if status.responsible
+            else "Nobody is responsible for its VMs now."
+        )
+        proof = "is" if status.expiry_is_proof else "is not"
+        lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
+        return lines
+
+    def explain_vm(self, name: str) -> list[str] | None:
+        """Where a VM stands and why; None if nobody here knows it."""
+        status = next((vm for vm in self._vms() if name in (vm.name, vm.uuid)), None)
+        if status is None:
+            return None
+        where = f"on {status.host}" if status.host else "nowhere"
+        lines = [f"{status.name} ({status.uuid}) is {status.state} {where}."]
+        if status.home:
+            lines.append(f"Its home is {status.home}; its register stands at epoch {status.epoch}.")
+        lines.append(
+            "It is protected: it is restarted when its host dies, is isolated with a response that ends it, or it crashes."
+            if status.protected
+            else f"It is not protected{': ' + status.note if status.note else ' (its metadata says so)'}."
+        )
+        if status.lease_age_s is not None:
+            lines.append(f"Its owner's lease on {status.home} was last seen renewed {status.lease_age_s:.1f} s ago.")
+        case = next((c for c in self._machine.recovery.cases.values() if status.uuid == c.vm), None)
+        if case is not None:
+            lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
+            if case.attempts:
+                lines.append(f"{case.attempts} attempts have failed.")
+        elif status.state == "lost" and not self._machine.election.am_primary:
+            lines.append("Ask the primary's host how far its restart is.")
+        host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
+        if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:
+            lines += explain(self._known.judgements[host], self._now)
+        return lines

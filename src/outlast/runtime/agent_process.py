@@ -1,0 +1,283 @@
+"""One agent as a process: `outlast agent --config FILE`. Puts the drivers around the machine, and ends in good order.
+
+The machine decides; the executor does; what is here only starts things, tells people, and stops things. Nothing that is
+missing at the start (libvirt, the keeper, a datastore) keeps the agent from starting: it says so, and goes on trying.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import secrets
+import signal
+from pathlib import Path
+
+import structlog
+
+from outlast.codec.datagrams import Opener, Sealer
+from outlast.drivers import clock, ping
+from outlast.drivers.datastore.client import HelperClient
+from outlast.drivers.datastore.store import Store
+from outlast.drivers.hypervisor.libvirt import Hypervisor
+from outlast.drivers.network import HeartbeatSocket
+from outlast.drivers.notify import notify, watchdog_interval_s
+from outlast.drivers.ping import Pinger
+from outlast.model.effects import Note
+from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
+from outlast.model.ids import DatastoreName
+from outlast.model.messages import EventNotice
+from outlast.model.time import in_seconds
+from outlast.protocol.agent import AgentMachine
+from outlast.protocol.knowledge import AgentConfig
+from outlast.protocol.reporting import Reporter
+from outlast.runtime.config import Config
+from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
+from outlast.runtime.event_log import EventLog, LoggedEvent
+from outlast.runtime.event_texts import WARNINGS, sentence
+from outlast.runtime.executor import Executor
+from outlast.runtime.keeper_link import KeeperLink
+from outlast.runtime.second_freezer import SecondFreezer
+
+SURVEY_EVERY_S = 5.0
+FREEZER_LOOKS_EVERY_S = 0.5
+
+
+def session_number(state_dir: Path) -> int:
+    """A number higher than that of every earlier agent of this host: wall clock in ms, or the stored one plus 1."""
+    path = state_dir / "session"
+    before = 0
+    with contextlib.suppress(OSError, ValueError):
+        before = int(path.read_text())
+    number = max(clock.wall_ms(), before + 1)
+    # A full disk leaves the wall clock, which is enough unless it is set back at the same time.
+    with contextlib.suppress(OSError):
+        state_dir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(f"{number}\n")
+        temporary.replace(path)
+    return number
+
+
+class AgentProcess:
+    """See the top of this file."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._log = structlog.get_logger()
+        self._version = importlib.metadata.version("outlast")
+        number, random = session_number(Path(config.state_dir)), secrets.token_bytes(8)
+        boot_id, members = clock.boot_id(), config.hosts
+        self._events = EventLog(Path(config.state_dir) / "events.jsonl")
+        self._notices = 0
+        self._freezer = SecondFreezer(Path(config.run_dir) / "leases", boot_id)
+        machine = AgentMachine(
+            AgentConfig(
+                domain=config.domain,
+                host=config.host.id,
+                hosts=members,
+                datastores=config.datastores,
+                settings=config.settings,
+                isolation_addresses=config.isolation_addresses,
+                boot_id=boot_id,
+                session=random.hex(),
+                first_sequence=number,
+            ),
+            clock.now(),
+        )
+        ids = tuple(member.id for member in members)
+        self._stores = {
+            d.name: Store(d, HelperClient(d, config.domain, config.host.id, "agent"), config.datastore_key, ids)
+            for d in config.datastores
+        }
+        opener = Opener(config.cluster_key, config.host.id, frozenset(ids))
+        sealer = Sealer(config.cluster_key, config.host.id, number, random)
+        self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
+        self._hypervisor = Hypervisor(
+            config.libvirt_uri, config.datastores, Path(config.state_dir), self._happen, self._note
+        )
+        self._keeper = KeeperLink(config.keeper_socket, self._happen)
+        self._executor = Executor(
+            machine,
+            stores=self._stores,
+            hypervisor=self._hypervisor,
+            network=self._network,
+            pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
+            keeper=self._keeper,
+            on_note=self._note,
+        )
+        self._control = ControlServer(config.control_socket, self._answer)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raises OutlastError if the agent cannot start at all."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self._network.open()
+        await self._control.start()
+        problem = await ping.problem()
+        if problem:
+            self._log.warning(problem)
+        self._keeper.start()
+        self._hypervisor.start()
+        self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
+        self._tasks += [loop.create_task(self._look_as_freezer()), loop.create_task(self._tell_manager())]
+        self._note(Note("agent-started", host=self._config.host.id, facts={"version": self._version}))
+        self._happen(Woken())
+        notify("READY=1", f"STATUS=Agent of {self._config.host.name} in the fault domain {self._config.domain}")
+        await stop.wait()
+        notify("STOPPING=1")
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._note(Note("agent-stopped", host=self._config.host.id))
+        for task in self._tasks:
+            task.cancel()
+        await self._executor.stop()
+        self._control.stop()
+        self._keeper.stop()
+        self._network.close()
+        for store in self._stores.values():
+            store.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hypervisor.stop(), 1.0)
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:
+        if isinstance(event, KeeperReported):
+            self._freezer.remember(event.report)
+        if isinstance(event, Received) and isinstance(event.message, EventNotice):
+            self._log_notice(event.message, self._executor.machine.known.name(event.sender))
+        self._executor.happen(event)
+
+    async def _survey(self, name: DatastoreName) -> None:
+        store = self._stores[name]
+        while True:
+            self._happen(DatastoreSurveyed(await store.survey()))
+            await asyncio.sleep(SURVEY_EVERY_S)
+
+    async def _look_as_freezer(self) -> None:
+        while True:
+            await asyncio.sleep(FREEZER_LOOKS_EVERY_S)
+            for vm in self._freezer.look(clock.now()):
+                self._note(Note("second-freeze", host=self._config.host.id, vm=vm.vm, datastore=vm.home, relay=True))
+
+    async def _tell_manager(self) -> None:
+        interval_s = watchdog_interval_s()
+        while interval_s is not None:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
+
+    # -- telling people -------------------------------------------------------------------------------------------
+
+    def _note(self, note: Note) -> None:
+        known = self._executor.machine.known
+        reporter = self._config.host.name
+        vm = note.facts.get("name") or self._vm_name(note.vm)
+        names = {
+            **note.facts,
+            "reporter": reporter,
+            "host": known.name(note.host) if note.host is not None else "",
+            "vm": vm,
+            "datastore": note.datastore or "",
+        }
+        text = sentence(note.kind, names)
+        event = LoggedEvent(
+            at_ms=clock.wall_ms(),
+            reporter=reporter,
+            kind=note.kind,
+            host=names["host"],
+            vm=vm,
+            datastore=names["datastore"],
+            text=text,
+            facts=note.facts,
+        )
+        self._events.append(event)
+        (self._log.warning if note.kind in WARNINGS else self._log.info)(text, kind=note.kind)
+        if note.relay:
+            self._relay(note, event)
+
+    def _vm_name(self, vm: str | None) -> str:
+        if vm is None:
+            return ""
+        known = self._executor.machine.known
+        for definition in known.definitions.values():
+            if definition.vm == vm:
+                return definition.name
+        for content in known.power_on.values():
+            for line in content.vms:
+                if line.vm == vm:
+                    return line.name
+        case = next((c for c in self._executor.machine.recovery.cases.values() if c.vm == vm), None)
+        return case.name if case is not None else vm
+
+    def _relay(self, note: Note, event: LoggedEvent) -> None:
+        self._notices += 1
+        notice = EventNotice(
+            sequence=self._notices,
+            kind=note.kind,
+            host=note.host,
+            vm=note.vm,
+            datastore=note.datastore,
+            text=event.text,
+            wall_clock_ms=event.at_ms,
+            vm_name=event.vm,
+        )
+        for member in self._config.hosts:
+            if member.id != self._config.host.id:
+                self._network.send(member.id, notice)
+
+    def _log_notice(self, notice: EventNotice, sender: str) -> None:
+        known = self._executor.machine.known
+        self._events.append(
+            LoggedEvent(
+                at_ms=notice.wall_clock_ms,
+                reporter=sender,
+                kind=notice.kind,
+                host=known.name(notice.host) if notice.host is not None else "",
+                vm=notice.vm_name,
+                datastore=notice.datastore or "",
+                text=notice.text,
+            )
+        )
+
+    def _answer(self, request: ControlRequest) -> ControlReply:
+        reporter = Reporter(self._executor.machine, clock.now())
+        if request.do == "status":
+            return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
+        lines = {
+            "host": reporter.explain_host,
+            "vm": reporter.explain_vm,
+            "datastore": reporter.explain_datastore,
+        }[request.what](request.name)
+        if lines is None:
+            return ControlReply(ok=False, problem=f"there is no {request.what} {request.name}; see `outlast status`")
+        return ControlReply(ok=True, lines=lines)
+
+
+def configure_log() -> None:
+    """One line per event on standard error: with a level that journald understands, or readable on a terminal."""
+    journald = "JOURNAL_STREAM" in os.environ
+    stamps = [] if journald else [structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False)]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            *stamps,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=open(2, "w", closefd=False, buffering=1)),  # noqa: SIM115
+    )
+
+
+def run_agent(config: Config) -> None:
+    """Run the agent until it is told to end. Raises OutlastError."""
+    import uvloop
+
+    configure_log()
+
+    async def main() -> None:
+        await AgentProcess(config).run()
+
+    uvloop.run(main())

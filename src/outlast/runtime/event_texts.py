@@ -1,0 +1,88 @@
+"""What happened, in sentences. One template per kind of event; `{host}`, `{vm}` and `{datastore}` are names, not ids.
+
+A kind that has no template here is told by its facts: nothing is ever dropped for want of words.
+"""
+
+TEMPLATES: dict[str, str] = {
+    "agent-started": "the agent of {host} started (Outlast {version})",
+    "agent-stopped": "the agent of {host} ended in good order; its VMs and its keeper go on",
+    "verdict": "{host} is {verdict} (was {before}): {because}",
+    "host-rebooted": "{host} has rebooted",
+    "primary-elected": "{host} is primary, term {term}",
+    "primary-lost": "{host} knows of no primary",
+    "register-taken": "the agent is responsible for {datastore} (epoch {epoch} of its primary register)",
+    "register-lost": "another agent is responsible for {datastore} now",
+    "list-unwritten": "the protected list of {datastore} could not be written: {problem}",
+    "vm-protected": "{vm} is protected; it runs on {host}, its home is {datastore}",
+    "vm-unprotectable": "{vm} cannot be protected: {why}",
+    "vm-switched-off": "{vm} was switched off on purpose: it is not restarted",
+    "vm-stopped": "{vm} stopped ({reason})",
+    "vm-crashed": "{vm} ended without being told to ({reason})",
+    "restart-proof": "{vm} may be taken from {host}: proof {proof}",
+    "restart-ordered": "{vm} is to be restarted on {host} (proof {proof})",
+    "restart-owned": "{reporter} owns {vm}: epoch {epoch} of its register on {datastore}",
+    "restart-started": "{vm} is started on {reporter}",
+    "restart-done": "{vm} runs again on {host}",
+    "restart-failed": "{vm} could not be restarted: {problem}",
+    "isolated": "{host} is isolated: it hears no other host, and no isolation address answers it",
+    "isolation-ended": "{host} is not isolated any more",
+    "isolation-response": "{vm}: isolation response {response}",
+    "datastore-back": "{reporter} reaches {datastore}",
+    "datastore-lost": "{reporter} does not reach {datastore}: {problem}",
+    "record-undecodable": "the record of {host} on {datastore}: {problem}",
+    "keeper-gone": "the keeper of {host} does not answer its agent",
+    "hypervisor-up": "libvirt of {host} answers",
+    "hypervisor-down": "libvirt of {host} does not answer: {problem}",
+    "policy-kept": "{vm}: {problem}",
+    "policy-problem": "{vm}: {problem}",
+    "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
+    "lease-began": "{host} holds its lease on {datastore} ({detail})",
+    "lease-lapsed": "the lease of {host} on {datastore} lapsed: {detail}",
+    "frozen": "{vm} is frozen on {host}: {detail}",
+    "thawed": "{vm} is thawed on {host}: {detail}",
+    "killed": "the process of {vm} on {host} is killed: {detail}",
+    "exited": "the process of {vm} on {host} has ended",
+    "claimed": "{host} has claimed {vm}: {detail}",
+    "released": "{host} has released {vm}: {detail}",
+    "lost": "{host} has lost {vm}: {detail}",
+    "adopted": "the keeper of {host} found {vm} running: {detail}",
+    "refused": "{host} refused to start {vm}: {detail}",
+    "cloned-host": "ALARM: {host} has a clone on {datastore}: {detail}",
+    "start-voided": "the start of {vm} on {host} is void: {detail}",
+}
+
+WARNINGS = frozenset(
+    {
+        "restart-failed",
+        "isolated",
+        "datastore-lost",
+        "record-undecodable",
+        "keeper-gone",
+        "hypervisor-down",
+        "second-freeze",
+        "lease-lapsed",
+        "frozen",
+        "killed",
+        "lost",
+        "cloned-host",
+        "start-voided",
+        "vm-crashed",
+        "vm-unprotectable",
+        "list-unwritten",
+        "policy-problem",
+    }
+)
+"""Kinds that an operator should look at."""
+
+
+class _Names(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def sentence(kind: str, names: dict[str, str]) -> str:
+    """The sentence for one event; `names` holds reporter, host, vm, datastore and the event's own facts."""
+    template = TEMPLATES.get(kind)
+    if template is None:
+        return f"{kind}: " + ", ".join(f"{key} {value}" for key, value in names.items() if value)
+    return template.format_map(_Names(names))
