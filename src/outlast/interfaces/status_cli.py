@@ -63,7 +63,12 @@ def screen(found: DomainStatus) -> Group:
     head = Text.assemble(
         ("fault domain ", ""), (found.domain, "bold"), f"  {primary}  seen from {found.seen_from}  Outlast {found.version}"
     )
-    parts: list[RenderableType] = [head, _hosts(found.hosts), _datastores(found.datastores), _vms(found.vms)]
+    parts: list[RenderableType] = [
+        head,
+        _hosts(found.hosts),
+        _datastores(found.datastores, len(found.hosts)),
+        _vms(found.vms),
+    ]
     parts += [Text(f"! {problem}", style="yellow") for problem in found.problems]
     return Group(*parts)
 
@@ -73,9 +78,11 @@ def _coloured(word: str) -> Text:
 
 
 def _table(*columns: str) -> Table:
+    """A table whose last column alone may fold: names and states stay whole on a terminal of 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        last = column == columns[-1]
+        table.add_column(column, overflow="fold", no_wrap=not last)
     return table
 
 
@@ -84,10 +91,10 @@ def _seconds(value: float | None) -> str:
 
 
 def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
-    table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE MEMORY", "LIBVIRT", "LEASES", "STOPPED BY")
+    table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE", "LIBVIRT", "LEASES")
     for host in hosts:
         role = "primary" if host.primary else "secondary"
-        lapsed = f"lapsed on {', '.join(host.lapsed)}" if host.lapsed else "good"
+        lapsed = f"lapsed on {', '.join(host.lapsed)}" if host.lapsed else f"good ({host.enforcement or 'unknown'})"
         alive = host.verdict in ("connected", "storage-lost", "isolated") or host.here
         table.add_row(
             Text(host.name + (" *" if host.here else ""), style="bold" if host.here else ""),
@@ -95,27 +102,27 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
             _seconds(host.verdict_age_s),
             role if alive else "-",
             str(host.vms),
-            f"{host.free_memory_mib} MiB" if alive else "-",
+            f"{host.free_memory_mib / 1024:.1f} GiB" if alive else "-",
             "-" if host.hypervisor_up is None or not alive else "up" if host.hypervisor_up else Text("down", "red"),
-            lapsed if alive else "-",
-            host.enforcement or "-",
+            Text(lapsed, style="red" if host.lapsed else "") if alive else "-",
         )
     return table
 
 
-def _datastores(datastores: tuple[DatastoreStatus, ...]) -> Table:
-    table = _table("DATASTORE", "REACHED", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE HERE", "HEARTBEATS OF")
+def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:
+    table = _table("DATASTORE", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE HERE", "HEARTBEATS OF")
     for each in datastores:
         lease = f"term {each.lease_term}" if each.lease_held else "lapsed"
+        watched = "all hosts" if len(each.heartbeats_of) == hosts else ", ".join(each.heartbeats_of)
+        responsible = f"{each.responsible}, epoch {each.responsible_epoch}"
         table.add_row(
             each.name,
-            Text("yes", style="green") if each.reachable else Text("no", style="red"),
-            "-" if each.score is None else str(each.score),
-            each.filesystem or "-",
-            f"{each.free_bytes / 2**30:.1f} GiB",
-            f"{each.responsible} (epoch {each.responsible_epoch})" if each.responsible else Text("nobody", style="yellow"),
+            "-" if each.score is None else str(each.score) if each.reachable else Text("not reached", style="red"),
+            each.filesystem.removeprefix("fuse.") or "-",
+            f"{each.free_bytes / 2**30:.1f} GiB" if each.reachable else "-",
+            responsible if each.responsible else Text("nobody", style="yellow"),
             Text(lease, style="" if each.lease_held else "red"),
-            ", ".join(each.heartbeats_of),
+            watched or "none",
         )
     return table
 

@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 SETTINGS = "/etc/outlast/hook.json"
 NAMESPACE = "https://outlast.dev/ns/vm/1"
 ANSWER_TIMEOUT_S = 6.0
+CONNECT_PATIENCE_S = 3.0
 _ASKED = {("prepare", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
 
 
@@ -81,7 +82,7 @@ def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_TIMEOUT_S)
-        connection.connect(path)
+        _connect(connection, path)
         connection.sendall(json.dumps(request).encode() + b"\n")
         received = b""
         while time.monotonic() < deadline:
@@ -95,6 +96,19 @@ def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
                 if message.get("type") == "reply":
                     return dict(message)
     raise TimeoutError("no answer in time")
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """Connect; a keeper that is just being restarted is waited for."""
+    deadline = time.monotonic() + CONNECT_PATIENCE_S
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
 
 
 def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None:

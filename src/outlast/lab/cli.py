@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from outlast.lab import bench, demo, outlast_view
 from outlast.lab import host as hosts_module
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
@@ -60,6 +61,8 @@ def up(*, hosts: int, datastores: int, vms: int, start: bool, settings: tuple[st
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if start:
+        if "agent" in here.state().services:
+            outlast_view.wait_ready(here)
         for name, vm in here.state().vms.items():
             done = here.vm_start(name, vm.host)
             if done.returncode != 0:
@@ -292,6 +295,28 @@ def guest_log(host: str, vm: str, lines: int) -> None:
     """Show what VM printed while it ran on HOST."""
     for line in Lab().guest_log(host, vm)[-lines:]:
         click.echo(line)
+
+
+@lab.command(name="demo")
+def demonstration() -> None:
+    """Show on three hosts what Outlast does when power, network and storage go. Cleans up behind itself."""
+    raise SystemExit(demo.run(Lab()))
+
+
+@lab.command(name="bench-failover")
+@click.option("--runs", default=10, show_default=True, help="How many power losses of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench_failover(runs: int, as_json: bool) -> None:
+    """Measure the way from a power loss to the guest's first line, for a secondary and for the primary."""
+    bench.failover(Lab(), runs, as_json=as_json)
+
+
+@lab.command(name="bench-idle")
+@click.option("--seconds", default=60, show_default=True, help="How long to measure.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench_idle(seconds: int, as_json: bool) -> None:
+    """Measure what Outlast costs on an idle host: CPU seconds a minute and memory (PSS)."""
+    bench.idle(Lab(), seconds, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -363,6 +363,10 @@ class Lab:
         """Run a command inside a host, and wait for it."""
         return host.run_in(self.layout, self.init(name), argv, stdin=stdin, timeout_s=timeout_s)
 
+    def is_on(self, name: str) -> bool:
+        """Whether a host has power."""
+        return is_alive(self._host(self.state(), name).init)
+
     def init(self, name: str) -> Process:
         """PID 1 of a host that is on."""
         return self._running(name, self._host(self.state(), name))

@@ -12,6 +12,9 @@ and on proof alone.
     silent                     no answer                             presumed dead
     silent                     no answer      fresh                  isolated if its list says so, else partitioned
     silent                     no answer      stale everywhere       dead, once proof is at hand
+
+A record that is fresh only because it was written before the silence began is no sign of life: the pings mark when that
+was. So a host that lost its power is presumed dead at once, and not taken for partitioned until its record is stale.
 """
 
 import enum
@@ -107,7 +110,7 @@ def _row(before: Judgement, facts: Facts, settings: Settings, now: Instant) -> t
         if facts.lapsed:
             return Verdict.STORAGE_LOST, Rule.REPORTS_LAPSED_LEASE
         return Verdict.CONNECTED, Rule.HEARTBEAT_HEARD
-    fresh = any(fact.freshness is Freshness.FRESH for fact in facts.datastores)
+    fresh = any(_shows_life(fact, facts) for fact in facts.datastores)
     stale = bool(facts.datastores) and all(fact.freshness is Freshness.STALE for fact in facts.datastores)
     if answers_ping(facts, settings, now):
         return _row_answering(before, facts, fresh, stale)
@@ -121,6 +124,13 @@ def _row(before: Judgement, facts: Facts, settings: Settings, now: Instant) -> t
     if readable and all(fact.proven for fact in readable):
         return Verdict.DEAD, Rule.PROOF_AT_HAND
     return Verdict.PRESUMED_DEAD, Rule.PING_UNANSWERED
+
+
+def _shows_life(fact: DatastoreFact, facts: Facts) -> bool:
+    """Fresh, and changed since the silence began: what was written before it tells nothing about a silent host."""
+    if fact.freshness is not Freshness.FRESH or fact.changed_at is None:
+        return False
+    return facts.first_ping_at is None or fact.changed_at >= facts.first_ping_at
 
 
 def _row_answering(before: Judgement, facts: Facts, fresh: bool, stale: bool) -> tuple[Verdict, Rule]:
