@@ -161,7 +161,7 @@ class AgentMachine:
     def _surveyed(self, event: DatastoreSurveyed) -> None:
         name = event.reach.datastore
         before = self.known.reach.get(name)
-        self.known.reach[name] = event.reach
+        self.known.take_reach(event.reach)
         if before is None or before.reachable != event.reach.reachable:
             if event.reach.reachable:
                 self.own.reached(name)
@@ -250,6 +250,7 @@ class AgentMachine:
         may_lead = not self.isolation.isolated and (sure or not self.known.peers) and not self._leaving
         if self.election.judge(self._rank(), may_lead, now):
             self.responsibility.read_soon()
+            self.peers.beat_soon()
             if self.election.am_primary:
                 self._out.note("primary-elected", host=self.known.me, relay=True, term=self.election.term)
             elif self.election.primary is None:

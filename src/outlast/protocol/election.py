@@ -2,8 +2,9 @@
 
 Every heartbeat carries its sender's rank, the highest term it knows, and whom it takes for primary. An agent follows the
 primary of the highest term that it hears. When it has heard none for `election_timeout`, and no agent that it hears has a
-better rank, it makes itself primary in a new, higher term. Two primaries that hear each other: the higher term stays; in
-one term, the better rank. An agent that hears nobody at all waits until it knows that it is not isolated.
+better rank or still follows a primary, it makes itself primary in a new, higher term. Two primaries that hear each other:
+the higher term stays; in one term, the better rank. An agent that hears nobody at all waits until it knows that it is not
+isolated, and one that comes back from a silence listens first.
 
     I am       what happens                                        then I am
     secondary  the primary is heard                                secondary
@@ -18,7 +19,7 @@ import msgspec
 from outlast.model.ids import ElectionTerm, HostId
 from outlast.model.messages import Heartbeat, Rank
 from outlast.model.settings import Settings
-from outlast.model.time import Instant, after
+from outlast.model.time import Duration, Instant, after
 
 
 class _Heard(msgspec.Struct):
@@ -72,13 +73,27 @@ class Election:
                 self._follow(None, now)
                 self._primary_heard = now
             return self.primary != before
+        if not may_lead:
+            # When it may again, it first listens for a heartbeat and a half: there may well be a primary.
+            listen = Duration(3 * self._settings.heartbeat_interval // 2)
+            self._primary_heard = max(self._primary_heard, Instant(now - self._settings.election_timeout + listen))
         if now - self._primary_heard < self._settings.election_timeout:
-            return False
+            if not may_lead and self.primary is not None and not self._hears_primary(now):
+                self._follow(None, now)
+            return self.primary != before
         self._follow(None, now)
-        if may_lead and all(my_rank > other.rank for other in self._within_hearing(now)):
+        heard = self._within_hearing(now)
+        if any(other.primary not in (None, self._me) for other in heard):
+            # Somebody whom we hear still follows a primary: after a silence of ours, or where we alone do not hear it.
+            return self.primary != before
+        if all(my_rank > other.rank for other in heard):
             self.term = ElectionTerm(self.term + 1)
             self._follow(self._me, now)
         return self.primary != before
+
+    def _hears_primary(self, now: Instant) -> bool:
+        heard = self._heard.get(self.primary) if self.primary is not None else None
+        return heard is not None and now - heard.at < self._settings.election_timeout
 
     def _within_hearing(self, now: Instant) -> list[_Heard]:
         return [h for h in self._heard.values() if now - h.at < self._settings.unreachable_after]

@@ -342,6 +342,10 @@ class KeeperMachine:
         term = self.term(ownership.home)
         if term is None or not ownership.needs_assertion(term):
             return []
+        if self.places[ownership.home].incarnation is None:
+            # A keeper that has just started on an adopted lease: without its boot's number it cannot tell its own
+            # record from an earlier boot's, and must not take its own VM for lost.
+            return []
         if ownership.epoch is None:
             return self.read(ownership, Purpose.ASSERT)
         return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
@@ -351,7 +355,9 @@ class KeeperMachine:
         if ownership.phase not in (Phase.FROZEN, Phase.RUNNING):
             return []
         incarnation = self.places[ownership.home].incarnation
-        if last is not None and (incarnation is None or not ownership.is_ours(last, incarnation)):
+        if incarnation is None:
+            return []
+        if last is not None and not ownership.is_ours(last, incarnation):
             owner = self.config.host_name(last.owner)
             lost = self.tell(Happening.LOST, ownership, f"{owner} owns it since epoch {last.epoch}")
             return [*ownership.lost(), lost, Changed()]

@@ -110,6 +110,9 @@ class Knowledge:
         self.capacity = Capacity()
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"
+        self._inventory: dict[HostId, tuple[object, ...]] = {}
+        self._scores: dict[HostId, tuple[Scored, ...]] = {}
+        self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
 
     def name(self, host: HostId | None) -> HostName:
@@ -118,6 +121,24 @@ class Knowledge:
             return HostName("nobody")
         member = self.members.get(host)
         return member.name if member is not None else HostName(host)
+
+    def take_beat(self, beat: Heartbeat) -> None:
+        """A network heartbeat of another host, now."""
+        self.beats[beat.sender] = BeatSeen(self.now, beat)
+        self._inventory_of(beat.sender, beat.reach)
+
+    def take_reach(self, reach: DatastoreReach) -> None:
+        """What this host found out about one of its datastores, now."""
+        self.reach[reach.datastore] = reach
+        self._inventory_of(self.me, tuple(self.reach.values()))
+
+    def _inventory_of(self, host: HostId, reach: tuple[DatastoreReach, ...]) -> None:
+        """Heartbeat datastores are chosen anew only when the inventory changed; free space is not part of it."""
+        inventory = tuple((r.datastore, r.reachable, r.filesystem, r.device) for r in reach)
+        if self._inventory.get(host) != inventory:
+            self._inventory[host] = inventory
+            self._scores.clear()
+            self._associated.clear()
 
     def take_inventory(self, event: InventoryChanged) -> None:
         """This host's VMs as libvirt knows them now."""
@@ -183,13 +204,19 @@ class Knowledge:
 
     def scores(self, host: HostId) -> tuple[Scored, ...]:
         """The accessibility scores behind `associated`, best first."""
-        settings = self.settings
-        return choose(host, self.domain_reach(), settings.heartbeat_datastores_per_host, settings.accessibility_threshold)
+        known = self._scores.get(host)
+        if known is None:
+            per_host, threshold = self.settings.heartbeat_datastores_per_host, self.settings.accessibility_threshold
+            known = self._scores[host] = choose(host, self.domain_reach(), per_host, threshold)
+        return known
 
     def associated(self, host: HostId) -> tuple[DatastoreName, ...]:
         """The host's heartbeat datastores; all datastores as long as nothing is known of what it reaches."""
-        chosen = tuple(sorted(s.datastore for s in self.scores(host) if s.chosen and s.datastore in self.datastores))
-        return chosen or tuple(sorted(self.datastores))
+        known = self._associated.get(host)
+        if known is None:
+            chosen = tuple(sorted(s.datastore for s in self.scores(host) if s.chosen and s.datastore in self.datastores))
+            known = self._associated[host] = chosen or tuple(sorted(self.datastores))
+        return known
 
     def is_fresh(self, host: HostId) -> bool:
         """Whether a host's record changes on any datastore."""

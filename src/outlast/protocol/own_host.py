@@ -194,7 +194,10 @@ class OwnHost:
     def _respond_to_isolation(self, isolated: bool) -> None:
         if not isolated:
             self._responded = False
-            self._responding.clear()
+            # A guest that was told to shut down does so also after the isolation ended, and it was no operator's wish:
+            # what is remembered here tells that, until it ends or its time is over.
+            for vm in [vm for vm, deadline in self._responding.items() if self._known.now >= deadline]:
+                del self._responding[vm]
             return
         if not self._responded and self._list_says_isolated():
             self._responded = True

@@ -10,7 +10,7 @@ from outlast.model.effects import Ping, Send
 from outlast.model.ids import BootId, DatastoreName, HostId
 from outlast.model.messages import Heartbeat
 from outlast.model.time import Duration, Instant, after
-from outlast.protocol.knowledge import BeatSeen, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
 from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answers_ping, judge, sentence
 
@@ -38,6 +38,10 @@ class Peers:
         """Whether it is time for our own heartbeat."""
         return self._known.now >= self._beat_due
 
+    def beat_soon(self) -> None:
+        """What we say has changed in a way that others wait for."""
+        self._beat_due = self._known.now
+
     def send_beat(self, beat: Heartbeat) -> None:
         """Send our heartbeat to every other host."""
         self._sequence += 1
@@ -48,8 +52,7 @@ class Peers:
 
     def heard(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host. An older boot's is worth nothing."""
-        known = self._known
-        known.beats[beat.sender] = BeatSeen(known.now, beat)
+        self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
         self._boots[beat.sender] = beat.boot_id

@@ -147,9 +147,14 @@ class Responsibility:
                 seat.list_request = self._out.request()
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
-        if not may_lead or not self._known.holds_lease(name):
-            return
         last = seat.last
+        if not may_lead:
+            if last is not None and last.owner == self._known.me and last.state is RegisterState.OWNED:
+                # A yield whose outcome was never known, or an earlier agent of this host: nobody else could take it.
+                self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
+            return
+        if not self._known.holds_lease(name):
+            return
         if last is None or last.state is RegisterState.RELEASED or last.owner == self._known.me:
             self._link(name, seat, RegisterState.OWNED, Reason.ELECTED, None)
             return

@@ -1,0 +1,341 @@
+"""The agent of one simulated host: carries out what the `AgentMachine` asks for, and tells it what happens.
+
+What `runtime/executor.py` and the drivers do on a real host, with the same deadlines and refusals.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from outlast.model.effects import (
+    AskKeeper,
+    Effect,
+    LinkPrimary,
+    Note,
+    Ping,
+    ReadPowerOnLists,
+    ReadProtectedList,
+    ReadRegisters,
+    ReadSightings,
+    Send,
+    ShutDownVm,
+    StartVm,
+    StoreDefinition,
+    WritePowerOnList,
+    WriteProtectedList,
+)
+from outlast.model.events import (
+    DatastoreSurveyed,
+    Event,
+    HypervisorState,
+    InventoryChanged,
+    KeeperGone,
+    PowerOnListsRead,
+    PrimaryLinked,
+    ProtectedListRead,
+    RegistersRead,
+    SightingsRead,
+    Stored,
+    VmStartEnded,
+    Woken,
+)
+from outlast.model.ids import DatastoreName, HostId
+from outlast.model.inventory import DatastoreReach
+from outlast.model.keeper_events import LinkOutcome
+from outlast.model.records import Sighting
+from outlast.model.time import MILLISECOND, SECOND
+from outlast.protocol.agent import AgentMachine
+from outlast.sim.datastore import Datastore, Way
+from outlast.sim.machine_host import HostServices
+from outlast.sim.scheduler import Timer
+
+RESTART_AFTER = 2 * SECOND
+STORAGE_DEADLINE = 2500 * MILLISECOND
+SURVEY_EVERY = 5 * SECOND
+FREEZER_LOOKS = SECOND // 2
+FREEZER_GRACE = SECOND // 4
+
+
+class AgentHost:
+    """One host's agent, for one boot of the host."""
+
+    def __init__(self, services: HostServices) -> None:
+        self._host = services
+        self._alive = False
+        self._stopped = False
+        self._machine: AgentMachine | None = None
+        self._ways: dict[DatastoreName, Way] = {}
+        self._overdue: set[DatastoreName] = set()
+        self._timer: Timer | None = None
+        self._backlog: list[Event] = []
+        self._life = 0
+        self._sessions = 0
+        self._surveys_asked: set[DatastoreName] = set()
+
+    @property
+    def works(self) -> bool:
+        """Whether an agent process exists and is not stopped."""
+        return self._alive and not self._stopped
+
+    @property
+    def machine(self) -> AgentMachine | None:
+        """The machine of the agent that exists now."""
+        return self._machine if self._alive else None
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """An agent process begins."""
+        self._alive, self._stopped = True, False
+        self._life += 1
+        self._sessions += 1
+        self._overdue.clear()
+        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
+        self._machine = AgentMachine(config, self._host.clock())
+        self._ways = {d.name: self._host.way(d.name, "agent") for d in config.datastores}
+        self.happen(Woken())
+        self._host.agent_connects()
+        self.hypervisor_changed()
+        for name in self._ways:
+            self._survey(name, self._life)
+        self._look_as_freezer(self._life)
+
+    def kill(self, *, restart: bool = True) -> None:
+        """SIGKILL; its service manager starts it again after a while."""
+        if not self._alive:
+            return
+        self._alive = False
+        self._life += 1
+        self._backlog.clear()
+        self._cancel_timer()
+        for way in self._ways.values():
+            way.end(lands_late=self._host.rng.randrange(2) == 0)
+        if restart:
+            life = self._life
+            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+
+    def leave(self) -> None:
+        """SIGTERM: the agent ends in good order, and is started again (an upgrade)."""
+        if self._machine is not None and self.works:
+            for effect in self._machine.leave(self._host.clock()):
+                self._do(effect)
+            life = self._life
+            self._host.later(SECOND // 2, lambda: self.kill() if self._life == life else None)
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self._stopped = True
+        self._cancel_timer()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if not self._alive or not self._stopped:
+            return
+        self._stopped = False
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            self.happen(event)
+        self.happen(Woken())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def happen(self, event: Event) -> None:
+        """Feed the machine, if it lives; a stopped one finds it later."""
+        if not self._alive or self._machine is None:
+            return
+        if self._stopped:
+            if not isinstance(event, Woken):
+                self._backlog.append(event)
+            return
+        for effect in self._machine.handle(event, self._host.clock()):
+            self._do(effect)
+        self._cancel_timer()
+        deadline = self._machine.deadline()
+        if deadline is not None:
+            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
+
+    def keeper_gone(self) -> None:
+        """The connection to the keeper broke; it is made again every half second."""
+        life = self._life
+        self.happen(KeeperGone())
+
+        def again() -> None:
+            if self._life == life and self._alive and not self._host.agent_connects():
+                self._host.later(SECOND // 2, again)
+
+        self._host.later(SECOND // 2, again)
+
+    def hypervisor_changed(self) -> None:
+        """Libvirt has news, if it answers."""
+        hypervisor = self._host.hypervisor
+        if not hypervisor.answers:
+            self.happen(HypervisorState(False, f"libvirtd is {hypervisor.mode}"))
+            return
+        self.happen(HypervisorState(True))
+        definitions = tuple(hypervisor.definitions.values())
+        running = frozenset(hypervisor.processes)
+        self.happen(InventoryChanged(definitions, running, self._host.capacity()))
+
+    def _survey(self, name: DatastoreName, life: int) -> None:
+        if self._life != life:
+            return
+        store = self._ways[name].datastore
+        reach = DatastoreReach(name, True, store.filesystem, store.device, 1 << 40)
+        self._request(
+            name,
+            lambda _: reach,
+            DatastoreSurveyed,
+            lambda problem: DatastoreSurveyed(DatastoreReach(name, False, problem=problem)),
+        )
+        self._host.later(SURVEY_EVERY, lambda: self._survey(name, life))
+
+    def _look_as_freezer(self, life: int) -> None:
+        """Safety rule 4, the second freezer: `runtime/second_freezer.py` on a real host."""
+        if self._life != life:
+            return
+        if self.works:
+            self._host.freeze_overdue(FREEZER_GRACE)
+        self._host.later(FREEZER_LOOKS, lambda: self._look_as_freezer(life))
+
+    # -- what it asks for -----------------------------------------------------------------------------------------
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._host.send(effect.to, effect.message)
+            case Ping():
+                self._host.ping(effect.host, effect.address)
+            case AskKeeper():
+                self._host.ask_keeper(effect.request)
+            case StartVm():
+                self._start_vm(effect)
+            case ShutDownVm():
+                self._host.shut_down_guest(effect.vm)
+            case Note():
+                self._host.note(effect)
+            case _:
+                self._store(effect)
+
+    def _request(
+        self,
+        name: DatastoreName,
+        work: Callable[[Datastore], Any],
+        done: Callable[[Any], Event],
+        failed: Callable[[str], Event],
+    ) -> None:
+        """One request with the agent's deadline; while an overdue one is out, new ones are refused at once."""
+        way, life = self._ways[name], self._life
+        if name in self._overdue:
+            self._host.later(MILLISECOND, lambda: self._tell(life, failed("its storage hangs")))
+            return
+        pending = [True]
+
+        def answer(event: Event) -> None:
+            self._overdue.discard(name)
+            if pending[0]:
+                pending[0] = False
+                self._tell(life, event)
+
+        def give_up() -> None:
+            if pending[0] and self._life == life:
+                pending[0] = False
+                self._overdue.add(name)
+                self._tell(life, failed("no answer in time: its storage hangs"))
+
+        way.ask(work, lambda result: answer(done(result)), lambda problem: answer(failed(problem)))
+        self._host.later(STORAGE_DEADLINE, give_up)
+
+    def _tell(self, life: int, event: Event) -> None:
+        if self._life == life:
+            self.happen(event)
+
+    def _store(self, effect: Effect) -> None:
+        match effect:
+            case ReadSightings(request, name):
+                hosts = self._host.members()
+                self._request(
+                    name,
+                    lambda store: {host: _sighting(store, host) for host in hosts},
+                    lambda found: SightingsRead(request, name, True, found),
+                    lambda problem: SightingsRead(request, name, False, {}, problem),
+                )
+            case ReadPowerOnLists(request, name):
+                self._request(
+                    name,
+                    lambda store: dict(store.power_on),
+                    lambda found: PowerOnListsRead(request, name, True, found),
+                    lambda problem: PowerOnListsRead(request, name, False, {}, problem),
+                )
+            case ReadRegisters(request, name, subjects):
+                self._request(
+                    name,
+                    lambda store: {subject: store.last(subject) for subject in subjects},
+                    lambda found: RegistersRead(request, name, True, found),
+                    lambda problem: RegistersRead(request, name, False, {}, problem),
+                )
+            case LinkPrimary(request, name, record):
+                self._request(
+                    name,
+                    lambda store: store.link(record),
+                    lambda outcome: PrimaryLinked(request, name, outcome),
+                    lambda problem: PrimaryLinked(request, name, LinkOutcome.UNKNOWN, problem),
+                )
+            case ReadProtectedList(request, name):
+                self._request(
+                    name,
+                    lambda store: store.protected,
+                    lambda found: ProtectedListRead(request, name, True, found),
+                    lambda problem: ProtectedListRead(request, name, False, None, problem),
+                )
+            case WriteProtectedList() | WritePowerOnList() | StoreDefinition():
+                self._write(effect)
+            case _:
+                raise TypeError(f"the simulated world does not know the effect {effect!r}")
+
+    def _write(self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition) -> None:
+        request, name = effect.request, effect.datastore
+
+        def work(store: Datastore) -> None:
+            match effect:
+                case WriteProtectedList():
+                    store.protected = effect.content
+                case WritePowerOnList():
+                    store.power_on[effect.content.host] = effect.content
+                case StoreDefinition():
+                    store.definitions[effect.vm] = effect.xml
+
+        self._request(
+            name, work, lambda _: Stored(request, name, True), lambda problem: Stored(request, name, False, problem)
+        )
+
+    def _start_vm(self, effect: StartVm) -> None:
+        life = self._life
+
+        def defined(xml: str | None) -> Event:
+            if xml is None:
+                return VmStartEnded(effect.request, effect.vm, False, "its definition cannot be read: there is none")
+            self._host.start_process(
+                effect.vm, lambda problem: self._tell(life, VmStartEnded(effect.request, effect.vm, not problem, problem))
+            )
+            return Woken()
+
+        self._request(
+            effect.home,
+            lambda store: store.definitions.get(effect.vm),
+            defined,
+            lambda problem: VmStartEnded(effect.request, effect.vm, False, f"its definition cannot be read: {problem}"),
+        )
+
+
+def _sighting(store: Datastore, host: HostId) -> Sighting:
+    record = store.heartbeats.get(host)
+    if record is None:
+        return Sighting(None, None, "it has no heartbeat record yet")
+    # The raw bytes of a record are a function of its value; msgpack stands for the frame around it.
+    return Sighting(msgspec.msgpack.encode(record), record, "", record.incarnation)

@@ -1,0 +1,312 @@
+"""The keeper of one simulated host: carries out what the `KeeperMachine` asks for, and tells it what happens.
+
+What `keeper/process.py` and `keeper/storage.py` do on a real host. A keeper may be killed (its service manager starts it
+again), stopped and resumed; what it published in /run outlives it, for the same boot.
+"""
+
+from collections.abc import Callable
+
+from outlast.model.ids import DatastoreName, KeeperSession, VmId
+from outlast.model.keeper_effects import (
+    Changed,
+    Freeze,
+    KeeperEffect,
+    Kill,
+    LinkRegister,
+    PublishLease,
+    ReadRegister,
+    Reply,
+    StopWatching,
+    Tell,
+    Thaw,
+    WatchForProcess,
+    WriteHeartbeat,
+)
+from outlast.model.keeper_events import (
+    Asked,
+    CloseAsked,
+    FoundProcess,
+    HeartbeatWritten,
+    IncarnationWon,
+    KeeperEvent,
+    Linked,
+    LinkOutcome,
+    ProcessAppeared,
+    ProcessesFound,
+    ProcessExited,
+    RegisterRead,
+    Woken,
+)
+from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subscribe
+from outlast.model.records import HeartbeatRecord
+from outlast.model.time import MILLISECOND, SECOND, Instant
+from outlast.protocol.keeping import KeeperMachine
+from outlast.sim.datastore import Datastore, Way
+from outlast.sim.machine_host import HostServices
+from outlast.sim.scheduler import Timer
+
+AGENT = 1
+RESTART_AFTER = 2 * SECOND
+SAFETY_LOOK = SECOND
+Answer = Callable[[KeeperReply], None]
+
+
+class KeeperHost:
+    """`services` is the host that it runs on; `to_agent` carries its messages, None while no agent is connected."""
+
+    def __init__(self, services: HostServices, published: dict[DatastoreName, Instant]) -> None:
+        self._host = services
+        self._published = published
+        self._sessions = 0
+        self._alive = False
+        self._stopped = False
+        self._machine: KeeperMachine | None = None
+        self._ways: dict[DatastoreName, Way] = {}
+        self._timer: Timer | None = None
+        self._backlog: list[KeeperEvent] = []
+        self._answers: dict[int, Answer] = {}
+        self._clients = AGENT
+        self._watched: dict[VmId, WatchForProcess] = {}
+        self._report_due = False
+        self._life = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether a keeper process exists."""
+        return self._alive
+
+    @property
+    def works(self) -> bool:
+        """Whether it exists and is not stopped."""
+        return self._alive and not self._stopped
+
+    @property
+    def machine(self) -> KeeperMachine | None:
+        """The machine of the keeper that exists now."""
+        return self._machine if self._alive else None
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A keeper process begins: it finds what runs, and then its incarnations."""
+        self._alive, self._stopped = True, False
+        self._life += 1
+        self._sessions += 1
+        session = KeeperSession(f"{self._host.boot_id}-k{self._sessions}")
+        config = self._host.keeper_config(session)
+        self._machine = KeeperMachine(config, self._host.clock(), dict(self._published))
+        for name, place in self._machine.places.items():
+            self._published[name] = place.lease.deadline or Instant(0)
+        self._ways = {d.name: self._host.way(d.name, "keeper") for d in config.datastores}
+        found = [
+            FoundProcess(process.vm, process.name, home, process.pid, not process.executing)
+            for process in self._host.hypervisor.processes.values()
+            if (home := self._host.home_of(process.vm)) is not None and process.ending is None
+        ]
+        self.happen(ProcessesFound(tuple(found)))
+        for name in self._ways:
+            self._ask_incarnation(name)
+        self._look_for_strangers(self._life)
+
+    def kill(self, *, restart: bool = True) -> None:
+        """SIGKILL; its service manager starts it again after a while."""
+        if not self._alive:
+            return
+        self._alive = False
+        self._life += 1
+        self._backlog.clear()
+        self._answers.clear()
+        self._watched.clear()
+        self._cancel_timer()
+        for way in self._ways.values():
+            way.end(lands_late=self._host.rng.randrange(2) == 0)
+        self._host.keeper_gone()
+        if restart:
+            life = self._life
+            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self._stopped = True
+        self._cancel_timer()
+
+    def resume(self) -> None:
+        """SIGCONT: what happened meanwhile is handled now, the oldest first."""
+        if not self._alive or not self._stopped:
+            return
+        self._stopped = False
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            self.happen(event)
+        self.happen(Woken())
+
+    def close(self) -> None:
+        """The host shuts down in order."""
+        self.happen(CloseAsked())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def happen(self, event: KeeperEvent) -> None:
+        """Feed the machine, if it lives; a stopped one finds it later."""
+        if not self._alive or self._machine is None:
+            return
+        if self._stopped:
+            if not isinstance(event, Woken):
+                self._backlog.append(event)
+            return
+        self._machine.wall_clock_s = self._host.wall_clock_s()
+        for effect in self._machine.handle(event, self._host.clock()):
+            self._do(effect)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._cancel_timer()
+        if self._machine is not None and self._alive and (deadline := self._machine.deadline()) is not None:
+            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
+
+    def ask(self, request: KeeperRequest, answer: Answer) -> None:
+        """Somebody on this host asks; no answer ever comes from a dead keeper."""
+        self._clients += 1
+        client = self._clients
+        self._answers[client] = answer
+        self._later_if_same_life(lambda: self.happen(Asked(client, request)))
+
+    def agent_asks(self, request: KeeperRequest) -> None:
+        """The agent asks over its connection."""
+        self._later_if_same_life(lambda: self.happen(Asked(AGENT, request)))
+
+    def agent_connects(self) -> None:
+        """The agent subscribes."""
+        self.agent_asks(Subscribe())
+
+    def _later_if_same_life(self, work: Callable[[], None]) -> None:
+        life = self._life
+        self._host.later(MILLISECOND // 5, lambda: work() if self._life == life else None)
+
+    def process_appeared(self, vm: VmId) -> None:
+        """A process came into being; who looks for it finds it soon."""
+        if vm in self._watched:
+            self._later_if_same_life(lambda: self._found(vm))
+
+    def _found(self, vm: VmId) -> None:
+        process, home = self._host.hypervisor.processes.get(vm), self._host.home_of(vm)
+        known = self._machine.vms.get(vm) if self._machine is not None else None
+        if process is None or home is None or (known is not None and known.pid == process.pid):
+            return
+        self.happen(ProcessAppeared(FoundProcess(vm, process.name, home, process.pid, not process.executing)))
+
+    def process_exited(self, vm: VmId) -> None:
+        """A pidfd reports an exit."""
+        known = self._machine.vms.get(vm) if self._machine is not None else None
+        if known is not None and known.pid is not None:
+            self._later_if_same_life(lambda: self.happen(ProcessExited(vm)))
+
+    def _look_for_strangers(self, life: int) -> None:
+        if self._life != life:
+            return
+        if not self._stopped:
+            for vm in list(self._host.hypervisor.processes):
+                self._found(vm)
+        self._host.later(SAFETY_LOOK, lambda: self._look_for_strangers(life))
+
+    # -- what it asks for -----------------------------------------------------------------------------------------
+
+    def _do(self, effect: KeeperEffect) -> None:
+        match effect:
+            case WriteHeartbeat():
+                self._write_heartbeat(effect)
+            case ReadRegister():
+                self._read_register(effect)
+            case LinkRegister():
+                self._link_register(effect)
+            case Freeze():
+                self._host.hypervisor.stop(effect.vm)
+            case Thaw():
+                self._host.hypervisor.resume(effect.vm)
+            case Kill():
+                self._host.kill_process(effect.vm)
+            case WatchForProcess():
+                self._watched[effect.vm] = effect
+                self._later_if_same_life(lambda: self._found(effect.vm))
+            case StopWatching():
+                self._watched.pop(effect.vm, None)
+            case Reply():
+                self._reply(effect)
+            case Tell():
+                self._host.keeper_did(effect.happened)
+            case PublishLease():
+                self._published[effect.datastore] = effect.deadline
+            case Changed():
+                self._report()
+            case _:
+                pass  # PetWatchdog: this world's watchdogs come with the full simulator.
+
+    def _reply(self, effect: Reply) -> None:
+        if effect.client == AGENT:
+            self._later_if_same_life(lambda: self._host.keeper_answered(effect.reply))
+            return
+        answer = self._answers.pop(effect.client, None)
+        if answer is not None:
+            self._later_if_same_life(lambda: answer(effect.reply))
+
+    def _report(self) -> None:
+        if self._report_due:
+            return
+        self._report_due = True
+
+        def tell() -> None:
+            self._report_due = False
+            if self._machine is not None and self.works:
+                self._host.keeper_reported(self._machine.report())
+
+        self._host.later(MILLISECOND, tell)
+
+    def report(self) -> KeeperReport | None:
+        """How things stand, as the keeper itself would say."""
+        return self._machine.report() if self._machine is not None and self.works else None
+
+    def _ask_incarnation(self, name: DatastoreName) -> None:
+        host, boot_id, life = self._host.id, self._host.boot_id, self._life
+
+        def failed(_: str) -> None:
+            self._host.later(SECOND, lambda: self._ask_incarnation(name) if self._life == life else None)
+
+        def done(number: int) -> None:
+            self.happen(IncarnationWon(name, number))  # type: ignore[arg-type]
+
+        self._ways[name].ask(lambda store: store.boot(host, boot_id), done, failed)
+
+    def _write_heartbeat(self, effect: WriteHeartbeat) -> None:
+        record, name = effect.record, effect.datastore
+
+        def work(store: Datastore) -> None:
+            _put_heartbeat(store, record)
+
+        self._ways[name].ask(
+            work,
+            lambda _: self.happen(HeartbeatWritten(name, record.sequence, True)),
+            lambda problem: self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem)),
+        )
+
+    def _read_register(self, effect: ReadRegister) -> None:
+        self._ways[effect.datastore].ask(
+            lambda store: store.last(effect.subject),
+            lambda last: self.happen(RegisterRead(effect.request, True, last)),
+            lambda problem: self.happen(RegisterRead(effect.request, False, None, problem)),
+        )
+
+    def _link_register(self, effect: LinkRegister) -> None:
+        self._ways[effect.datastore].ask(
+            lambda store: store.link(effect.record),
+            lambda outcome: self.happen(Linked(effect.request, outcome)),
+            lambda problem: self.happen(Linked(effect.request, LinkOutcome.UNKNOWN, problem)),
+        )
+
+
+def _put_heartbeat(store: Datastore, record: HeartbeatRecord) -> None:
+    store.heartbeats[record.host] = record
