@@ -69,7 +69,9 @@ class Lab:
             save(self.layout, state)
             building.furnish(self.layout, state, commands)
             self.network.create()
-            building.boot(self.layout, self.network, state, list(state.hosts), install_hook="hook install" in commands)
+            # Without a keeper to ask, the hook would refuse every start.
+            hook = "hook install" in commands and "keeper" in state.services
+            building.boot(self.layout, self.network, state, list(state.hosts), install_hook=hook)
             building.define_all(self.layout, state, metadata or {})
             return state.notes
 
