@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from outlast.lab import outlast_view
+from outlast.lab import moving, outlast_view
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
+from outlast.lab.moving import Running
 from outlast.lab.stages import STAGES, Failover
 
 _console = Console(stderr=True, highlight=False)
@@ -58,21 +59,12 @@ def _one(lab: Lab, role: str) -> dict[str, float]:
 
 
 def _move_one_to(lab: Lab, host: str) -> None:
-    """Have exactly something to lose: if nothing runs on the host, stop a VM elsewhere and start it there."""
+    """Have something to lose: if nothing runs on the host, move a VM there."""
     if lab.guests(host):
         return
     counts = {name: lab.guests(name) for name in lab.state().hosts}
     donor = max(counts, key=lambda name: len(counts[name]))
-    vm = counts[donor][-1].name
-    lab.run(donor, ["virsh", "destroy", vm])
-    outlast_view.wait_until(f"{vm} to be stopped", lambda: not lab.where(vm), 10.0)
-
-    def started() -> bool:
-        # Refused until its owner has released it.
-        return lab.vm_start(vm, host).returncode == 0
-
-    outlast_view.wait_until(f"{vm} to start on {host}", started, 20.0, 0.5)
-    outlast_view.wait_until(f"{vm} to write", lambda: bool(lab.guest_log(host, vm)), 30.0)
+    moving.move(lab, counts[donor][-1].name, host)
     time.sleep(2.0)
 
 
@@ -96,34 +88,6 @@ def _show(report: dict[str, dict[str, dict[str, float]]], runs: int) -> None:
         texts = ["-" if c is None else f"{c['min']:.2f} / {c['median']:.2f} / {c['max']:.2f}" for c in cells]
         table.add_row(stage.replace("_", " "), *texts)
     Console(highlight=False).print(table)
-
-
-class Running:
-    """A lab for the time of a `with`: made, guarded by Outlast, its VMs running; gone afterwards, whatever happens."""
-
-    def __init__(self, lab: Lab, hosts: int, datastores: int, vms: int) -> None:
-        self._lab = lab
-        self._size = (hosts, datastores, vms)
-
-    def __enter__(self) -> Lab:
-        self._lab.up(*self._size)
-        try:
-            outlast_view.wait_ready(self._lab)
-            for name, vm in self._lab.state().vms.items():
-                done = self._lab.vm_start(name, vm.host)
-                if done.returncode != 0:
-                    raise LabError(f"{name} did not start on {vm.host}: {done.stderr.strip()}")
-            outlast_view.wait_until("every guest to write its log", self._all_write, 60.0)
-        except BaseException:
-            self._lab.down()
-            raise
-        return self._lab
-
-    def _all_write(self) -> bool:
-        return all(len(self._lab.disk_records(vm)) >= 2 for vm in self._lab.state().vms)
-
-    def __exit__(self, *_: object) -> None:
-        self._lab.down()
 
 
 def idle(lab: Lab, seconds: int, *, as_json: bool) -> None:

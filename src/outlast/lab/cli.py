@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outlast.lab import bench, demo, outlast_view
+from outlast.lab import bench, demo, moving, outlast_view
 from outlast.lab import host as hosts_module
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
@@ -63,10 +63,7 @@ def up(*, hosts: int, datastores: int, vms: int, start: bool, settings: tuple[st
     if start:
         if "agent" in here.state().services:
             outlast_view.wait_ready(here)
-        for name, vm in here.state().vms.items():
-            done = here.vm_start(name, vm.host)
-            if done.returncode != 0:
-                raise LabError(f"{name} did not start on {vm.host}: {done.stderr.strip()}")
+        moving.start_all(here)
     seconds = time.monotonic() - began
     click.echo(f"the lab is up after {seconds:.1f} s: {hosts} hosts, {datastores} datastores, {vms} virtual machines")
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from outlast.interfaces.status_cli import screen
-from outlast.lab import outlast_view
+from outlast.lab import moving, outlast_view
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.lab.stages import STAGES, Failover
@@ -119,14 +119,8 @@ class _Story:
         outlast_view.wait_ready(self._lab)
         self._say(f"the hosts are up and guarded after {time.monotonic() - began:.1f} s")
         for name, vm in self._lab.state().vms.items():
-            done = self._lab.vm_start(name, vm.host)
-            if done.returncode != 0:
-                raise LabError(f"{name} did not start on {vm.host}: {done.stderr.strip()}")
             self._say(f"  virsh start {name}     (on {vm.host})")
-        vms = list(self._lab.state().vms)
-        outlast_view.wait_until(
-            "every guest to write its log", lambda: all(len(self._lab.disk_records(vm)) > 1 for vm in vms), 60.0
-        )
+        moving.start_all(self._lab)
         self._show_status(outlast_view.primary(self._lab))
 
     def power_loss(self) -> None:

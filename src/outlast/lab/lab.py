@@ -134,6 +134,20 @@ class Lab:
         }
         return {"root": str(self.layout.root), "hosts": hosts, "vms": vms, "network_faults": faults, "notes": state.notes}
 
+    def heal(self) -> None:
+        """End every fault: cables, storage, services that were stopped, power."""
+        state = self.state()
+        self.isolation_address_heal()
+        for name in state.hosts:
+            self.network_heal(name)
+            for datastore in list(state.hosts[name].storage_faults):
+                self.storage_heal(name, datastore)
+            if not self.is_on(name):
+                self.power_on(name)
+            for service in state.services:
+                if self.service_state(name, service) == "stopped":
+                    self.service_resume(name, service)
+
     # ---- power
 
     def power_off(self, name: str) -> None:
@@ -261,6 +275,10 @@ class Lab:
     def storage_slow(self, name: str, datastore: str, milliseconds: int) -> None:
         """Each of the host's operations on this datastore takes so much longer."""
         self._storage(name, datastore, {"do": "slow", "ms": milliseconds})
+
+    def storage_full(self, name: str, datastore: str) -> None:
+        """Whatever needs space on this datastore fails for the host; what overwrites in place does not."""
+        self._storage(name, datastore, {"do": "full"})
 
     def storage_heal(self, name: str, datastore: str) -> None:
         self._storage(name, datastore, {"do": "heal"})

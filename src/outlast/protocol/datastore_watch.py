@@ -119,7 +119,7 @@ class DatastoreWatch:
     def _take_list(self, host: HostId, content: PowerOnList) -> None:
         old = self._known.power_on.get(host)
         if old is None or content.sequence > old.sequence:
-            self._known.power_on[host] = content
+            self._known.take_list(content)
 
     def list_announced(self, host: HostId, sequence: int) -> None:
         """A heartbeat says that the host's list has changed: read it now, not at the next round."""

@@ -120,7 +120,9 @@ class KeeperMachine:
             case Linked():
                 effects += self._linked(event)
             case IncarnationWon():
+                # The agent needs it too: without it no primary register can be taken.
                 self.places[event.datastore].incarnation = event.incarnation
+                effects.append(Changed())
             case ProcessesFound():
                 effects += self._adopt(event.found)
             case ProcessAppeared():

@@ -8,7 +8,7 @@ import msgspec
 
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
-from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId
+from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
@@ -103,6 +103,7 @@ class Knowledge:
         max_gap = Duration(4 * self.settings.datastore_poll_interval)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
+        self._vm_names: dict[VmId, VmName] = {}
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
         self.definitions: dict[VmId, VmDefinition] = {}
@@ -121,6 +122,20 @@ class Knowledge:
             return HostName("nobody")
         member = self.members.get(host)
         return member.name if member is not None else HostName(host)
+
+    def vm_name(self, vm: VmId) -> VmName:
+        """What people call a VM; its id if it was never heard of. Names outlive the lists that they stood on."""
+        return self._vm_names.get(vm, VmName(vm))
+
+    def learn_vm_name(self, vm: VmId, name: VmName) -> None:
+        """A list, a definition or an order names a VM."""
+        self._vm_names[vm] = name
+
+    def take_list(self, content: PowerOnList) -> None:
+        """A host's power-on list, newer than the one that was known."""
+        self.power_on[content.host] = content
+        for line in content.vms:
+            self.learn_vm_name(line.vm, line.name)
 
     def take_beat(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host, now."""
@@ -143,6 +158,8 @@ class Knowledge:
     def take_inventory(self, event: InventoryChanged) -> None:
         """This host's VMs as libvirt knows them now."""
         self.definitions = {definition.vm: definition for definition in event.definitions}
+        for definition in event.definitions:
+            self.learn_vm_name(definition.vm, definition.name)
         self.running = event.running
         self.capacity = event.capacity
 

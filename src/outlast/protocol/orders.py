@@ -44,6 +44,7 @@ class OrderDesk:
 
     def ordered(self, sender: HostId, order: RestartOrder) -> None:
         """An order came; a repeated one is answered with what is known."""
+        self._known.learn_vm_name(order.vm, order.name)
         job = self._jobs.get(order.vm)
         if job is not None and (job.sender, job.order.order) == (sender, order.order):
             self._send(job)

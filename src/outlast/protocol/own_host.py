@@ -89,7 +89,7 @@ class OwnHost:
         unwritten = self._list.sequence == self._first_sequence
         if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
             self._list = content
-            self._known.power_on[self._known.me] = content
+            self._known.take_list(content)
         now = self._known.now
         for name, copy in self._copies.items():
             if copy.request is not None and now - copy.asked_at >= WRITE_PATIENCE:

@@ -45,6 +45,7 @@ class _Seat(msgspec.Struct):
     linking: RegisterRecord | None = None
     next_read: Instant = LONG_AGO
     list_request: RequestId | None = None
+    list_request_at: Instant = LONG_AGO
     list_sequence: int = 0
     loaded: bool = False
 
@@ -101,6 +102,9 @@ class Responsibility:
         if seat.request is not None and self._known.now - seat.request_at >= PATIENCE:
             seat.request, seat.linking = None, None
             seat.read_at = None
+        if seat.list_request is not None and self._known.now - seat.list_request_at >= PATIENCE:
+            # A write whose end is not known is written again; the list's sequence tells the newer.
+            seat.list_request, seat.protection.changed = None, True
 
     def _read(self, name: DatastoreName, seat: _Seat, fast: bool) -> None:
         seat.request, seat.request_at = self._out.request(), self._known.now
@@ -144,7 +148,7 @@ class Responsibility:
             if not may_lead:
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
             elif not seat.loaded and seat.list_request is None:
-                seat.list_request = self._out.request()
+                seat.list_request, seat.list_request_at = self._out.request(), self._known.now
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
         last = seat.last
@@ -223,11 +227,13 @@ class Responsibility:
         seat.list_request = None
         if event.ok and seat.held is not None:
             seat.protection.load(event.content)
+            for entry in event.content.vms if event.content is not None else ():
+                self._known.learn_vm_name(entry.vm, entry.name)
             seat.list_sequence = event.content.sequence if event.content is not None else 0
             seat.loaded = True
 
     def _write_list(self, name: DatastoreName, seat: _Seat, term: ElectionTerm) -> None:
-        seat.list_request = self._out.request()
+        seat.list_request, seat.list_request_at = self._out.request(), self._known.now
         seat.list_sequence += 1
         content = ProtectedList(
             datastore=name,

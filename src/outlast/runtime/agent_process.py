@@ -175,7 +175,7 @@ class AgentProcess:
     def _note(self, note: Note) -> None:
         known = self._executor.machine.known
         reporter = self._config.host.name
-        vm = note.facts.get("name") or self._vm_name(note.vm)
+        vm = note.facts.get("name") or (known.vm_name(note.vm) if note.vm is not None else "")
         names = {
             **note.facts,
             "reporter": reporter,
@@ -198,20 +198,6 @@ class AgentProcess:
         (self._log.warning if note.kind in WARNINGS else self._log.info)(text, kind=note.kind)
         if note.relay:
             self._relay(note, event)
-
-    def _vm_name(self, vm: str | None) -> str:
-        if vm is None:
-            return ""
-        known = self._executor.machine.known
-        for definition in known.definitions.values():
-            if definition.vm == vm:
-                return definition.name
-        for content in known.power_on.values():
-            for line in content.vms:
-                if line.vm == vm:
-                    return line.name
-        case = next((c for c in self._executor.machine.recovery.cases.values() if c.vm == vm), None)
-        return case.name if case is not None else vm
 
     def _relay(self, note: Note, event: LoggedEvent) -> None:
         self._notices += 1

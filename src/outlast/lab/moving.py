@@ -1,0 +1,61 @@
+"""Virtual machines brought to where a demonstration, a measurement or a test needs them, as an operator would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from outlast.lab import outlast_view
+from outlast.lab.errors import LabError
+from outlast.lab.lab import Lab
+
+
+def start_all(lab: Lab) -> None:
+    """Start every VM on the host where it is defined, and wait until each guest writes. Raises LabError."""
+    for name, vm in lab.state().vms.items():
+        done = lab.vm_start(name, vm.host)
+        if done.returncode != 0:
+            raise LabError(f"{name} did not start on {vm.host}: {done.stderr.strip()}")
+    wait_writing(lab, list(lab.state().vms))
+
+
+def wait_writing(lab: Lab, vms: list[str]) -> None:
+    """Wait until each of these guests has written at least two more records to its disk."""
+    before = {vm: len(lab.disk_records(vm)) for vm in vms}
+
+    def all_write() -> bool:
+        return all(len(lab.disk_records(vm)) >= before[vm] + 2 for vm in vms)
+
+    outlast_view.wait_until(f"{', '.join(vms)} to write their logs", all_write, 60.0)
+
+
+def move(lab: Lab, vm: str, host: str) -> None:
+    """Have a VM run on this host: destroyed where it runs, and started here once its owner has released it."""
+    for name in lab.where(vm):
+        if name == host:
+            return
+        lab.run(name, ["virsh", "destroy", vm])
+    outlast_view.wait_until(f"{vm} to be stopped", lambda: not lab.where(vm), 10.0)
+    outlast_view.wait_until(f"{vm} to start on {host}", lambda: lab.vm_start(vm, host).returncode == 0, 20.0, step_s=0.5)
+    wait_writing(lab, [vm])
+
+
+class Running:
+    """A lab for the time of a `with`: made, guarded by Outlast, its VMs running; gone afterwards, whatever happens."""
+
+    def __init__(self, lab: Lab, hosts: int, datastores: int, vms: int, metadata: Mapping[str, str] | None = None) -> None:
+        self._lab = lab
+        self._size = (hosts, datastores, vms)
+        self._metadata = metadata
+
+    def __enter__(self) -> Lab:
+        self._lab.up(*self._size, metadata=self._metadata)
+        try:
+            outlast_view.wait_ready(self._lab)
+            start_all(self._lab)
+        except BaseException:
+            self._lab.down()
+            raise
+        return self._lab
+
+    def __exit__(self, *_: object) -> None:
+        self._lab.down()

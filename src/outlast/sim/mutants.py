@@ -1,0 +1,329 @@
+"""Safety rules switched off, one at a time: what the simulated world must notice.
+
+A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
+by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
+from outlast.model.keeper_events import HeartbeatWritten, LinkOutcome
+from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState, Sighting
+from outlast.model.time import Duration, Instant, after
+from outlast.protocol.gatekeeping import Gatekeeper
+from outlast.protocol.keeping import KeeperMachine, Purpose
+from outlast.protocol.knowledge import Knowledge
+from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.observation import RecordWatch
+from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.recovery import Recovery
+from outlast.sim.datastore import Datastore
+
+_Patch = tuple[type, str, Any]
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One rule switched off. `rule`: its number in design.md section 2; `what`: what is done wrong, as a sentence."""
+
+    name: str
+    rule: int
+    what: str
+    patches: tuple[_Patch, ...]
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _mutant(rule: int, what: str, *targets: tuple[type, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function, named as the mutant, that takes the place of each target."""
+
+    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
+        name = replacement.__name__.strip("_").replace("_", "-")
+        MUTANTS[name] = Mutant(name, rule, what, tuple((owner, attribute, replacement) for owner, attribute in targets))
+        return replacement
+
+    return add
+
+
+@contextlib.contextmanager
+def broken(name: str) -> Iterator[None]:
+    """With one rule switched off. Raises KeyError for a name that is none."""
+    patches = MUTANTS[name].patches
+    saved = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
+    for owner, attribute, replacement in patches:
+        setattr(owner, attribute, replacement)
+    try:
+        yield
+    finally:
+        for owner, attribute, original in saved:
+            setattr(owner, attribute, original)
+
+
+# -- rule 1: the register ---------------------------------------------------------------------------------------------
+
+
+@_mutant(1, "an epoch can be created twice, the second writer takes it", (Datastore, "link"))
+def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutcome:
+    self.registers.setdefault(record.subject, {})[record.epoch] = record
+    self.on_link(self, record)
+    return LinkOutcome.WON
+
+
+@_mutant(
+    1, "a pruned name can be used again: neither the predecessor nor a higher epoch is looked for", (Datastore, "link")
+)
+def _pruned_names_are_reusable(self: Datastore, record: RegisterRecord) -> LinkOutcome:
+    register = self.registers.setdefault(record.subject, {})
+    if record.epoch in register:
+        return LinkOutcome.WON if register[record.epoch] == record else LinkOutcome.LOST
+    register[record.epoch] = record
+    for epoch in sorted(register)[:-2]:
+        del register[epoch]
+    self.on_link(self, record)
+    return LinkOutcome.WON
+
+
+_linked = Ownership.linked
+
+
+@_mutant(1, "a link whose outcome is unknown counts as won", (Ownership, "linked"))
+def _unknown_is_won(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
+    return _linked(self, LinkOutcome.WON if outcome is LinkOutcome.UNKNOWN else outcome, term)
+
+
+# -- rule 2: the lease ------------------------------------------------------------------------------------------------
+
+
+_end_write, _lapse = Lease.end_write, Lease.lapse
+
+
+@_mutant(2, "the lease counts from the completion of the heartbeat write", (Lease, "end_write"))
+def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -> Renewal:
+    renewal = _end_write(self, sequence, ok, now)
+    if ok and renewal is Renewal.NOTHING and self._writing is None:
+        self.term, renewal = self.term + 1, Renewal.NEW_TERM  # type: ignore[assignment]
+    if renewal is not Renewal.NOTHING:
+        self.deadline = after(now, self._settings.lease_duration)
+    return renewal
+
+
+@_mutant(2, "a renewal that is under way keeps the lease from lapsing, however late it is", (Lease, "lapse"))
+def _late_renewal_extends(self: Lease, now: Instant) -> bool:
+    return False if self._writing is not None else _lapse(self, now)
+
+
+# -- rule 3: one term, one epoch --------------------------------------------------------------------------------------
+
+
+@_mutant(3, "an epoch that was linked in an earlier term gives the right to run", (Ownership, "linked"))
+def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
+    if self._linking is None:
+        return False
+    record, _ = self._linking
+    self._linking = None
+    if outcome is not LinkOutcome.WON:
+        return False
+    self.epoch = record.epoch
+    self._granted_in = term
+    return True
+
+
+_lapse_ownership = Ownership.lapse
+
+
+@_mutant(3, "a start that is pending survives a lapse", (Ownership, "lapse"))
+def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
+    return [] if self.phase in (Phase.STARTING, Phase.GRANTED) else _lapse_ownership(self)
+
+
+_start_after_read = Gatekeeper.start_after_read
+
+
+@_mutant(3, "a VM starts on an epoch that its host won before", (Gatekeeper, "start_after_read"))
+def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    waiting = self._waiting.get(ownership.vm)
+    if waiting is None or last is None or last.owner != self._keeper.config.host:
+        return _start_after_read(self, ownership, last)
+    del self._waiting[ownership.vm]
+    ownership.epoch, ownership.phase = last.epoch, Phase.STARTING
+    return self._pass(ownership, waiting.client, waiting.request)
+
+
+# -- rule 4: freeze first ---------------------------------------------------------------------------------------------
+
+
+@_mutant(4, "nothing is frozen when the lease lapses", (Ownership, "lapse"))
+def _no_freeze(self: Ownership) -> list[KeeperEffect]:
+    if self.phase is Phase.RUNNING:
+        return []
+    return _lapse_ownership(self)
+
+
+_heartbeat_written = KeeperMachine._heartbeat_written
+
+
+@_mutant(4, "a new term thaws without a re-assertion", (KeeperMachine, "_heartbeat_written"))
+def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> list[KeeperEffect]:
+    effects = _heartbeat_written(self, event)
+    place = self.places[event.datastore]
+    if place.lease.held:
+        for ownership in self._homed(event.datastore):
+            if ownership.phase is Phase.FROZEN:
+                ownership.phase, ownership._granted_in = Phase.RUNNING, place.lease.term
+                effects.append(Thaw(ownership.vm))
+    return effects
+
+
+_assert_after_read = KeeperMachine._assert_after_read
+
+
+@_mutant(4, "a VM that was lost is taken back in place of being killed", (KeeperMachine, "_assert_after_read"))
+def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self.config.host:
+        return _assert_after_read(self, ownership, last)
+    ownership.epoch = last.epoch
+    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+
+# -- rule 5: takeover -------------------------------------------------------------------------------------------------
+
+
+@_mutant(5, "the window is not waited for", (RecordWatch, "lease_is_over"))
+def _no_window(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
+    return self.last_read_started is not None
+
+
+@_mutant(5, "the window is taken for elapsed without a last read", (RecordWatch, "lease_is_over"))
+def _no_last_read(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
+    # As if nobody looked again: the last read that counts is the first.
+    ends = self.window_ends(window)
+    return ends is not None and self.last_read is not None and self.last_read >= ends - window // 2
+
+
+@_mutant(5, "the epoch may be read after the last read of the owner's record", (RecordWatch, "lease_is_over"))
+def _epoch_read_last(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
+    ends = self.window_ends(window)
+    return ends is not None and self.last_read_started is not None and self.last_read_started >= ends
+
+
+@_mutant(5, "the window is kept across gaps and a lapse of the observer", (RecordWatch, "void"))
+def _window_kept_across_a_lapse(self: RecordWatch) -> None:
+    self._max_gap = Duration(1 << 62)
+
+
+_observe = RecordWatch.observe
+
+
+@_mutant(5, "a record that changes but cannot be decoded counts as silence", (RecordWatch, "observe"))
+def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Instant, now: Instant) -> bool:
+    if sighting.raw is not None and sighting.record is None and self._raw is not None:
+        sighting = msgspec.structs.replace(sighting, raw=self._raw)
+    return _observe(self, sighting, started, now)
+
+
+@_mutant(5, "the compare-and-swap is done from whatever epoch is the newest", (Gatekeeper, "begin"))
+def _any_epoch_is_taken_from(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
+    waiting = self._waiting.get(ownership.vm)
+    if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+        return []
+    waiting.begun = True
+    ownership.phase = Phase.CLAIMING
+    return self._keeper.read(ownership, Purpose.TAKE_OVER if waiting.proof is not None else Purpose.START)
+
+
+def _take_from_newest(self: KeeperMachine, event: Any) -> list[KeeperEffect]:
+    task = self._tasks.get(event.request)
+    if task is None or task.purpose is not Purpose.TAKE_OVER or event.last is None:
+        return _register_read(self, event)
+    del self._tasks[event.request]
+    ownership = self.vms[task.vm]
+    ownership.epoch = event.last.epoch
+    return self.link(ownership, Purpose.TAKE_OVER, RegisterState.OWNED, Reason.TAKEN_OVER, ProofKind.LEASE_EXPIRED)
+
+
+_register_read = KeeperMachine._register_read
+MUTANTS["any-epoch-is-taken-from"] = msgspec.structs.replace(
+    MUTANTS["any-epoch-is-taken-from"],
+    patches=(*MUTANTS["any-epoch-is-taken-from"].patches, (KeeperMachine, "_register_read", _take_from_newest)),
+)
+
+
+@_mutant(5, "an epoch is renounced while its process still runs", (Gatekeeper, "release_if_asked"))
+def _renounced_while_running(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
+    if ownership.phase is Phase.RELEASING or ownership.epoch is None or ownership.phase is not Phase.FROZEN:
+        return _release_if_asked(self, ownership)
+    ownership.release_reason = Reason.CRASHED
+    return self._keeper.link(ownership, Purpose.RELEASE, RegisterState.RELEASED, Reason.CRASHED)
+
+
+_release_if_asked = Gatekeeper.release_if_asked
+
+
+# -- rule 6: enforcement ----------------------------------------------------------------------------------------------
+
+
+@_mutant(
+    6,
+    "lease expiry proves also for level `none`, and for `keeper` while the host answers ping",
+    (Knowledge, "expiry_may_prove"),
+)
+def _any_level_proves(self: Knowledge, *_: Any) -> bool:
+    return True
+
+
+# -- rule 7: the gate -------------------------------------------------------------------------------------------------
+
+
+@_mutant(7, "the gate lets every start pass", (Gatekeeper, "start_after_read"))
+def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    waiting = self._waiting.pop(ownership.vm, None)
+    if waiting is None:
+        return _start_after_read(self, ownership, last)
+    ownership.phase = Phase.STARTING
+    return self._pass(ownership, waiting.client, waiting.request)
+
+
+_process_appeared = Ownership.process_appeared
+
+
+@_mutant(7, "a process that appears after its start was void goes on", (Ownership, "process_appeared"))
+def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
+    effects = _process_appeared(self, pid)
+    if any(isinstance(effect, Kill) for effect in effects):
+        self.phase = Phase.RUNNING
+        return [StopWatching(self.vm)]
+    return effects
+
+
+# -- rule 8: the keeper's restart -------------------------------------------------------------------------------------
+
+
+_init = KeeperMachine.__init__
+
+
+@_mutant(8, "a keeper renews before it knows what runs, and never looks", (KeeperMachine, "_adopt"))
+def _renews_before_it_knows(self: KeeperMachine, found: tuple[Any, ...]) -> list[KeeperEffect]:
+    self._ready = True
+    return []
+
+
+@_mutant(8, "a keeper that starts takes the lease for held", (KeeperMachine, "__init__"))
+def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any) -> None:
+    _init(self, config, now, {name: after(now, config.settings.lease_duration) for name in adopted})
+
+
+# -- responsibility ---------------------------------------------------------------------------------------------------
+
+
+_confirmed = Recovery._confirmed
+
+
+@_mutant(5, "a primary acts although the register calls another one responsible", (Recovery, "_confirmed"))
+def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
+    self._place(case)
