@@ -81,7 +81,7 @@ class Gatekeeper:
                 effects = known.start_ended() if known is not None else []
                 return [*effects, Changed(), _yes(client, request.request)]
             case Progress():
-                self._keeper.agent_progress = request.counter
+                self._keeper.agent_tells(request)
                 return []
             case Subscribe():
                 return [Changed()]
@@ -93,7 +93,7 @@ class Gatekeeper:
         refusal = self._refusal(ask.vm, ask.name, home)
         if refusal:
             return [_no(client, ask.request, refusal)]
-        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False))
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
         if ownership.use_grant(self._keeper.term(home)):
             return self._pass(ownership, client, ask.request)
         ownership.release_reason = None
@@ -246,6 +246,14 @@ class Gatekeeper:
                 self._abandon(vm)
             else:
                 effects += self.begin(self._keeper.vms[vm])
+        return effects
+
+    def close(self) -> list[KeeperEffect]:
+        """Nothing starts any more: refuse whoever waits. An epoch that is won for them later is won for nobody."""
+        effects: list[KeeperEffect] = []
+        for vm, waiting in list(self._waiting.items()):
+            effects.append(_no(waiting.client, waiting.request, "it may not start: this host is shutting down"))
+            self._abandon(vm)
         return effects
 
     def _abandon(self, vm: VmId) -> None:

@@ -68,6 +68,8 @@ class Ownership:
         self.epoch: Epoch | None = None
         """The last epoch that is known to be ours, or that we compare-and-swap from."""
         self.pid: int | None = None
+        self.unfreezable = False
+        """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
         self.release_reason: Reason | None = None
         self._identity = identity
