@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from outlast.drivers import clock
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import Watchdog
 from outlast.keeper import processes
@@ -281,11 +282,6 @@ def _take_lock(run_dir: Path) -> int:
     return descriptor
 
 
-def _host_goes_down() -> bool:
-    """Whether the host itself shuts down, and not just this service: systemd makes this file when it does."""
-    return Path("/run/nologin").exists()
-
-
 def main() -> None:
     """Be the keeper that the configuration describes, until SIGTERM."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
@@ -309,7 +305,7 @@ def main() -> None:
     keeper.begin()
     notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
     _run(keeper, wakeup)
-    if _host_goes_down():
+    if host_goes_down():
         notify("STOPPING=1")
         keeper.close()
     os.close(lock)

@@ -138,7 +138,7 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.START_FAILED, Reason.ISOLATED):
+            if last.reason in (Reason.START_FAILED, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
                 case.failed_on.add(last.owner)
             self._have_proof(case, ProofKind.RENOUNCED)
         else:
