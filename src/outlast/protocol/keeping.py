@@ -12,8 +12,6 @@ before `ProcessesFound` (rule 8) and before this boot's incarnation is won (rule
 answered is in `gatekeeping.py`.
 """
 
-import enum
-
 import msgspec
 
 from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm, RequestId, VmId
@@ -55,17 +53,9 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, Instant, after
-from outlast.protocol.lease import Lease, Renewal
-from outlast.protocol.ownership import Identity, Ownership, Phase
-
-
-class Purpose(enum.Enum):
-    """Why a register is being read or linked."""
-
-    ASSERT = enum.auto()
-    START = enum.auto()
-    TAKE_OVER = enum.auto()
-    RELEASE = enum.auto()
+from outlast.protocol.gatekeeping import Gatekeeper
+from outlast.protocol.lease import Lease, Place, Renewal
+from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
 
 
 class Task(msgspec.Struct):
@@ -73,14 +63,6 @@ class Task(msgspec.Struct):
 
     vm: VmId
     purpose: Purpose
-
-
-class Place(msgspec.Struct):
-    """This host's standing on one datastore."""
-
-    lease: Lease
-    incarnation: Incarnation | None = None
-    problem: str = ""
 
 
 class KeeperMachine:
@@ -103,9 +85,6 @@ class KeeperMachine:
         self._requests = 0
         self._tasks: dict[RequestId, Task] = {}
         self._retry_at: dict[VmId, Instant] = {}
-        # Imported here because the two halves know each other: the gate asks this machine for links.
-        from outlast.protocol.gatekeeping import Gatekeeper
-
         self.gate = Gatekeeper(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------

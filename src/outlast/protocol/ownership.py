@@ -43,6 +43,15 @@ class Phase(enum.StrEnum):
     RELEASING = "releasing"
 
 
+class Purpose(enum.Enum):
+    """Why a VM's register is being read or linked."""
+
+    ASSERT = enum.auto()
+    START = enum.auto()
+    TAKE_OVER = enum.auto()
+    RELEASE = enum.auto()
+
+
 class Identity:
     """Who writes: this host, its boot as counted on the VM's home datastore, this keeper session. Makes the nonces."""
 
