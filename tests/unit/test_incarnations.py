@@ -38,7 +38,7 @@ class Boot:
             name=HostName("alpha"),
             hosts=(HostMember(ME, HostName("alpha"), "192.0.2.1", 1),),
             datastores=(member,),
-            settings=Settings(datastore_heartbeat_interval=Duration(100 * MILLISECOND)),
+            settings=Settings(lease_duration=Duration(300 * MILLISECOND), lease_margin=Duration(100 * MILLISECOND)),
             datastore_key=KEY.hex(),
             run_dir="/run",
             state_dir="/var",
@@ -87,6 +87,7 @@ RECORD = HeartbeatRecord(
     enforcement=Enforcement.KEEPER,
     agent_progress=1,
     wall_clock_s=0,
+    window=Settings().window,
 )
 
 

@@ -6,7 +6,7 @@ deadlines that matter (a lease lapses, an asker is refused). This boot's incarna
     read the newest incarnation  ->  it is this boot's: found again
                                  ->  there is none: create the first one, exclusively
                                  ->  it is another boot's: look at our heartbeat record for a while; if nobody rewrites
-                                     it, create the next one, exclusively
+                                     it for a whole window, create the next one, exclusively
 
 A higher incarnation proves to everybody that the earlier boots are gone. A cloned host would tell that lie about the host
 that it is a copy of; so nobody wins an incarnation while another machine renews with the same id.
@@ -204,8 +204,8 @@ class KeeperStorage:
         self._ask(ReadBlocks((places.heartbeat(self._config.host),)), found)
 
     def _nobody_renews(self, data: bytes) -> bool:
-        """Whether our record has not changed for two and a half heartbeats. If not yet, it is looked at again then."""
-        now, patience = clock.now(), Duration(5 * self._config.settings.datastore_heartbeat_interval // 2)
+        """Whether our record has not changed for a window: then no other boot with our id may run anything any more."""
+        now, patience = clock.now(), self._config.settings.window
         before = self._twin
         if before is not None and before[0] == data and now - before[1] >= patience:
             return True
@@ -214,7 +214,7 @@ class KeeperStorage:
         if before is not None and before[0] != data:
             sentence = f"another machine renews as {self._config.name}: two hosts have its id, or it was cloned; stop one"
             self._happen(HeartbeatWritten(self._member.name, -1, False, foreign=True, problem=sentence))
-        self.retry_at = after(now, patience)
+        self.retry_at = after(now, Duration(patience // 5))
         return False
 
     def _link_incarnation(self, number: int) -> None:
@@ -246,6 +246,9 @@ class KeeperStorage:
         def written(result: Result) -> None:
             ok = isinstance(result, Done) and result.ok
             foreign = isinstance(result, Done) and result.foreign
+            if foreign:
+                # Which boot of this host counts is found out anew, before anything is written again.
+                self._has_incarnation, self._twin, self.retry_at = False, None, clock.now()
             self._happen(
                 HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, "" if ok else _problem(result))
             )

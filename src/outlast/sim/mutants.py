@@ -230,7 +230,7 @@ def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Inst
 @_mutant(5, "the compare-and-swap is done from whatever epoch is the newest", (Gatekeeper, "begin"))
 def _any_epoch_is_taken_from(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
     waiting = self._waiting.get(ownership.vm)
-    if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+    if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
         return []
     waiting.begun = True
     ownership.phase = Phase.CLAIMING
