@@ -113,6 +113,10 @@ def _isolation_addresses(world: World, *, answer: bool) -> None:
     world.domain.network.isolation_address_answers = answer
 
 
+def _slow(world: World, keys: Keys) -> None:
+    world.hosts[keys["host"]].slow_storage(DatastoreName(keys["datastore"]), keys["latency"])
+
+
 def _storage(mode: str) -> Callable[[World, Keys], None]:
     def work(world: World, keys: Keys) -> None:
         for host in [keys["host"]] if "host" in keys else list(world.hosts):
@@ -140,7 +144,7 @@ _VERBS: dict[str, Callable[[World, Keys], object]] = {
     "storage-cut": _storage("hang"),
     "storage-heal": _storage("ok"),
     "storage-lost": _storage("fail"),
-    "storage-slow": lambda world, keys: world.hosts[keys["host"]].slow_storage(keys["datastore"], keys["latency"]),
+    "storage-slow": _slow,
     "storage-outage": _storage("hang"),
     "storage-restore": _storage("ok"),
     "agent-kill": lambda world, keys: world.hosts[keys["host"]].agent.kill(),
@@ -159,4 +163,5 @@ _VERBS: dict[str, Callable[[World, Keys], object]] = {
     "start-fails": lambda world, keys: world.start_fails(keys["vm"], keys.get("host", ""), keys.get("times", 1)),
     "clock-jump": lambda world, keys: world.hosts[keys["host"]].jump_wall_clock(keys["by"]),
 }
+VERBS = frozenset(_VERBS)
 """What `shut-down` and `host-stall` need is not in this world."""
