@@ -54,26 +54,39 @@ class Datastore:
         self.protected: Slots[ProtectedList] = Slots()
         self.definitions: dict[VmId, str] = {}
         self.linked_at: dict[str, int] = {}
+        self.made_at: dict[tuple[str, int], int] = {}
+        self.landed_at: dict[HostId, int] = {}
+        self.newer_format: set[HostId] = set()
         self.now: Callable[[], int] = lambda: 0
         self.on_link: Callable[[Datastore, RegisterRecord], None] = lambda _store, _record: None
+        self._records: dict[HostId, HeartbeatRecord] = {}
         self._torn = 0
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
     def put_heartbeat(self, record: HeartbeatRecord) -> None:
         """A record is whole in its place. Its raw bytes are a function of its value: msgpack stands for them."""
-        self.sightings[record.host] = Sighting(msgspec.msgpack.encode(record), record, "", record.incarnation)
+        raw = msgspec.msgpack.encode(record)
+        self.landed_at[record.host] = self.now()
+        self._records[record.host] = record
+        if record.host in self.newer_format:
+            self.sightings[record.host] = Sighting(
+                raw, None, "its heartbeat record is not believed: it has format version 2"
+            )
+        else:
+            self.sightings[record.host] = Sighting(raw, record, "", record.incarnation)
 
     def damage_heartbeat(self, host: HostId, problem: str = "it is torn: its checksum does not match") -> None:
         """A host's block holds bytes that nobody can read, and that were not there before."""
         self._torn += 1
+        self.landed_at[host] = self.now()
+        self._records.pop(host, None)
         raw = b"damaged %d" % self._torn
         self.sightings[host] = Sighting(raw, None, f"its heartbeat record is not believed: {problem}")
 
     def holds(self, record: HeartbeatRecord) -> bool:
         """Whether exactly this record lies in its host's place."""
-        sighting = self.sightings.get(record.host)
-        return sighting is not None and sighting.record == record
+        return self._records.get(record.host) == record
 
     # -- registers ------------------------------------------------------------------------------------------------
 
@@ -102,7 +115,7 @@ class Datastore:
         for epoch in sorted(register)[:-KEEP]:
             if epoch > 0:
                 del register[epoch]
-        self.linked_at[record.subject] = self.now()
+        self.linked_at[record.subject] = self.made_at[record.subject, record.epoch] = self.now()
         self.on_link(self, record)
         return LinkOutcome.WON
 

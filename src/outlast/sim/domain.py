@@ -44,8 +44,15 @@ class Domain:
         names = self.reach.get(host)
         return tuple(d for d in self.datastores if names is None or d.name in names)
 
+    def _bounded(self, member: DatastoreMember) -> bool:
+        return member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+
     def risk_accepted(self, datastore: DatastoreName) -> bool:
         """Whether `lease_expired` is proof on a datastore although the kernel may hold writes for longer."""
         member = next(d for d in self.datastores if d.name == datastore)
-        bounded = member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
-        return member.accept_in_flight_risk and not bounded
+        return member.accept_in_flight_risk and not self._bounded(member)
+
+    def expiry_allowed(self, datastore: DatastoreName) -> bool:
+        """Whether `lease_expired` may be proof on a datastore at all."""
+        member = next(d for d in self.datastores if d.name == datastore)
+        return member.accept_in_flight_risk or self._bounded(member)

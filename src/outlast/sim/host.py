@@ -13,7 +13,7 @@ from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, Ping
 from outlast.model.ids import BootId, DatastoreName, HostId, KeeperSession, VmId
 from outlast.model.inventory import Capacity, VmDefinition
 from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeping import Happened, KeeperReply, KeeperReport, KeeperRequest
+from outlast.model.keeping import AskTakeover, Happened, KeeperReply, KeeperReport, KeeperRequest
 from outlast.model.messages import EventNotice, Message
 from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.time import MILLISECOND, SECOND, Instant
@@ -36,6 +36,7 @@ BOOT_TIME = SECOND
 AWAKENING = 100 * MILLISECOND
 """The longest time for which processes may execute after a stall before keeper and agent do."""
 WATCHDOG_TIMEOUT = 2 * SECOND
+KEEPER_CLOSES = 20 * SECOND
 RESET_TIME = 20 * SECOND
 """From a reset by the watchdog until the host boots."""
 
@@ -64,6 +65,7 @@ class Host:
         self.on_happened: Callable[[HostId, Happened], None] = lambda _host, _happened: None
         self.on_process: Callable[[HostId, VmId], None] = lambda _host, _vm: None
         self.on_kill: Callable[[HostId, VmId], None] = lambda _host, _vm: None
+        self.on_takeover: Callable[[Host, AskTakeover], None] = lambda _host, _ask: None
         self.on_write: Callable[[VmId, int], None] = lambda _vm, _instance: None
         self.on_lease: Callable[[HostId, DatastoreName], None] = lambda _host, _datastore: None
         self.on_entry: Callable[[HostId, str, str], None] = lambda _host, _kind, _text: None
@@ -140,7 +142,7 @@ class Host:
         """An orderly shutdown: the guests first, then the agent, then the keeper with its last word; then the power."""
         boot = self.boots
         for vm, process in list(self.hypervisor.processes.items()):
-            if process.executing:
+            if process.executing and not process.hung:
                 self.guests.end(vm, StopReason.SHUTDOWN, (2000 + self.rng.randrange(2000)) * MILLISECOND)
         waited = [0]
 
@@ -152,7 +154,9 @@ class Host:
             self.agent.leave()
             self.later(SECOND // 2, lambda: self.agent.kill(restart=False))
             self.keeper.close()
-            patience = 2 * self.domain.settings.datastore_heartbeat_interval + SECOND
+            # Until it has said its last word, or has waited in vain for the last guest to end.
+            last_word = 2 * self.domain.settings.datastore_heartbeat_interval + SECOND
+            patience = KEEPER_CLOSES if self.hypervisor.processes else last_word
             self.later(patience, lambda: self.power_off() if self.boots == boot else None)
 
         self.later(SECOND // 4, stop_services)
@@ -211,6 +215,16 @@ class Host:
         """This boot's CLOCK_BOOTTIME, with its drift."""
         elapsed = self.scheduler.now - self._booted_at
         return Instant(self._offset + elapsed + elapsed * self._drift // 1_000_000)
+
+    @property
+    def booted_clock(self) -> int:
+        """What the clock showed when this boot began."""
+        return self._offset
+
+    def true_time(self, clock: Instant) -> int:
+        """When this boot's clock showed that."""
+        ago = self.clock() - clock
+        return self.scheduler.now - (ago - ago * self._drift // 1_000_000)
 
     def until_clock(self, when: Instant) -> int:
         """How much true time is left until this host's clock shows `when`."""
@@ -335,6 +349,8 @@ class Host:
         )
 
     def ask_keeper(self, request: KeeperRequest) -> None:
+        if type(request) is AskTakeover:
+            self.on_takeover(self, request)
         self.keeper.agent_asks(request)
 
     def agent_connects(self) -> bool:
@@ -401,9 +417,9 @@ class Host:
         self.guests.start(vm, ended)
 
     def shut_down_guest(self, vm: VmId) -> None:
-        """The guest is asked to shut down, and does, unless it is frozen."""
+        """The guest is asked to shut down, and does, unless it is frozen or hangs."""
         process = self.hypervisor.processes.get(vm)
-        if process is not None and process.executing and self.hypervisor.answers:
+        if process is not None and process.executing and not process.hung and self.hypervisor.answers:
             self.guests.end(vm, StopReason.SHUTDOWN, 2 * SECOND)
 
     def freeze(self, vm: VmId) -> None:

@@ -15,7 +15,8 @@ from outlast.model.inventory import VmDefinition
 class Process(msgspec.Struct):
     """One QEMU process. `stopped`: by SIGSTOP. `paused`: by -S, with which libvirt starts QEMU until all is ready.
 
-    `executed`: whether its guest ever ran. `instance`: its number among all processes of a world.
+    `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to.
+    `instance`: its number among all processes of a world.
     """
 
     vm: VmId
@@ -26,6 +27,7 @@ class Process(msgspec.Struct):
     paused: bool = True
     stopped: bool = False
     executed: bool = False
+    hung: bool = False
     ending: StopReason | None = None
 
     @property

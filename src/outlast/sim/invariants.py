@@ -7,6 +7,7 @@
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
     no-needless-kill         no VM is killed on a host that may run it
+    proof-holds              who takes a VM over has the proof that rule 5 asks for (`proofs.py`)
 
 Each is looked at when something changes that it is about: a process begins, goes on or ends; a link or a guest's write
 lands; a lease's deadline passes. (`all-recovered` is in `recovery_watch.py`.)
@@ -21,12 +22,14 @@ import msgspec
 
 from outlast.model.effects import Note
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
+from outlast.model.keeping import AskTakeover
 from outlast.model.records import Enforcement, RegisterRecord, RegisterState
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
 from outlast.sim.host import Host
 from outlast.sim.hypervisor import Process
+from outlast.sim.proofs import problem_with
 from outlast.sim.scheduler import Scheduler
 
 KEEPER_REACTS = 50 * MILLISECOND
@@ -244,6 +247,12 @@ class Invariants:
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
             self.violated("one-responsible-primary", f"{host} orders a restart of {note.vm}; {home} is held by {holder}")
+
+    def takes_over(self, host: Host, ask: AskTakeover) -> None:
+        """An agent asks its keeper to take a VM."""
+        problem = problem_with(ask, host, self._domain)
+        if problem:
+            self.violated("proof-holds", f"{host.id} takes {ask.vm} on the proof {ask.proof.kind}, but {problem}")
 
     # -- kills and writes -----------------------------------------------------------------------------------------
 

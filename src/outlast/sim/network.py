@@ -23,6 +23,7 @@ class Network:
         self.blocked: set[tuple[HostId, HostId]] = set()
         self.loss: dict[HostId, int] = {}
         self.isolation_address_answers = True
+        self.changed_at = 0
 
     @property
     def whole(self) -> bool:

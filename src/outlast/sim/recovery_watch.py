@@ -8,7 +8,7 @@ say so (`awaiting_proof`).
 
 from typing import TYPE_CHECKING
 
-from outlast.model.ids import DatastoreName, VmId
+from outlast.model.ids import VmId
 from outlast.model.records import Enforcement
 from outlast.model.time import SECOND
 
@@ -89,13 +89,7 @@ class RecoveryWatch:
             return False
         sighting = domain.stores[home].sightings.get(last.owner)
         readable = sighting is not None and sighting.record is not None
-        return not readable or owner.enforcement is Enforcement.NONE or not self._expiry_proves(home)
-
-    def _expiry_proves(self, home: DatastoreName) -> bool:
-        domain = self._world.domain
-        member = next(d for d in domain.datastores if d.name == home)
-        bounded = member.in_flight_bound is not None and member.in_flight_bound <= domain.settings.lease_margin
-        return bounded or member.accept_in_flight_risk
+        return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
     def _has_room(self, vm: VmId) -> bool:
         domain = self._world.domain

@@ -1,7 +1,8 @@
 """What is true about one boot's leases, judged from its heartbeat writes alone and not by what its keeper believes.
 
 A lease is good until the start of the last write that was confirmed in time + `lease_duration`, on the host's own clock
-(safety rule 2). `terms` counts the unbroken runs of such renewals, whichever keeper sessions made them.
+(safety rule 2). `terms` counts the unbroken runs of such renewals, whichever keeper sessions made them; `began` is when the
+last one began.
 """
 
 from outlast.model.ids import DatastoreName, Nonce
@@ -16,6 +17,7 @@ class LeaseTruth:
         self._started: dict[tuple[DatastoreName, int], Instant] = {}
         self.deadlines: dict[DatastoreName, Instant] = {}
         self.terms: dict[DatastoreName, int] = {}
+        self.began: dict[DatastoreName, Instant] = {}
         self._issued: dict[Nonce, int] = {}
 
     def keeper_began(self) -> None:
@@ -33,6 +35,7 @@ class LeaseTruth:
             return False
         if not self.holds(datastore, clock):
             self.terms[datastore] = self.terms.get(datastore, 0) + 1
+            self.began[datastore] = clock
         self.deadlines[datastore] = Instant(started + self._duration)
         return True
 

@@ -41,6 +41,10 @@ class World(Ground):
         self.entry(host, "fault", text, vm)
         self.recovery.disturbed()
 
+    def _network_fault(self, host: str, text: str) -> None:
+        self._fault(host, text)
+        self.domain.network.changed_at = self.now
+
     # -- power ----------------------------------------------------------------------------------------------------
 
     def power_off(self, host: str) -> None:
@@ -85,7 +89,7 @@ class World(Ground):
         network: str = "management",
     ) -> None:
         """No packets to and from a host, or between groups; one way: none from it, or from the first to the later ones."""
-        self._fault(host or "", f"{network} network cut {_named(between)}{'one way' if one_way else ''}".rstrip())
+        self._network_fault(host or "", f"{network} network cut {_named(between)}{'one way' if one_way else ''}".rstrip())
         if network != "management":
             return  # Nothing of ours uses the VMs' network.
         net = self.domain.network
@@ -104,7 +108,7 @@ class World(Ground):
         network: str = "management",
     ) -> None:
         """A host's network, or that between groups, is whole again; with neither, all of it."""
-        self._fault(host or "", f"{network} network heals {_named(between)}".rstrip())
+        self._network_fault(host or "", f"{network} network heals {_named(between)}".rstrip())
         if network != "management":
             return
         net = self.domain.network
@@ -121,7 +125,7 @@ class World(Ground):
 
     def network_loss(self, host: str, percent: int) -> None:
         """Lose that share of its packets, both ways; 0 ends it."""
-        self._fault(host, f"loses {percent} % of its packets")
+        self._network_fault(host, f"loses {percent} % of its packets")
         self.domain.network.loss[HostId(host)] = percent
         if not percent:
             del self.domain.network.loss[HostId(host)]
@@ -183,6 +187,12 @@ class World(Ground):
         record: HeartbeatRecord | None = sighting.record if sighting is not None else None
         if record is not None:
             store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=1))
+
+    def record_newer(self, host: str) -> None:
+        """From now on it writes its heartbeat records in a format that the others cannot read (a rolling upgrade)."""
+        self._fault(host, "writes its heartbeat records in a newer format")
+        for store in self.domain.stores.values():
+            store.newer_format.add(HostId(host))
 
     # -- daemons --------------------------------------------------------------------------------------------------
 
@@ -269,8 +279,10 @@ class World(Ground):
             self.hosts[name].guests.end(VmId(vm), StopReason.FAILED)
 
     def vm_hang(self, vm: str) -> None:
-        """Its guest stops answering; its process goes on, and so nothing that Outlast looks at changes."""
+        """Its guest stops answering, and shuts down no more; its process goes on."""
         self._fault("", "its guest hangs", vm)
+        for name in self.processes(vm):
+            self.hosts[name].hypervisor.processes[VmId(vm)].hung = True
 
     def start_fails(self, vm: str, host: str | None = None, times: int = 1) -> None:
         """Its next starts fail, on that host or everywhere; -1: always; 0: no more."""
