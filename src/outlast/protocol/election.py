@@ -103,6 +103,10 @@ class Election:
             self.primary = primary
             self.since = now
 
-    def next_deadline(self) -> Instant | None:
-        """When the primary's silence would lead to an election."""
-        return None if self.am_primary else after(self._primary_heard, self._settings.election_timeout)
+    def next_deadline(self, now: Instant) -> Instant | None:
+        """When the primary's silence would lead to an election; once it has, when to judge again whether it is us."""
+        if self.am_primary:
+            return None
+        soon = after(now, Duration(self._settings.heartbeat_interval // 4))
+        timeout = after(self._primary_heard, self._settings.election_timeout)
+        return timeout if now < timeout else soon
