@@ -350,3 +350,18 @@ def test_a_frozen_host_is_not_raced_by_its_own_restart() -> None:
     assert world.where(vm) == [host]
     assert starts(world, vm) == 1
     never_twice(world)
+
+
+def test_a_primary_that_has_lost_a_datastore_gives_way_to_one_that_reaches_it() -> None:
+    world = domain()
+    primary = world.primaries()[0]
+    others = [name for name in world.hosts if name != primary]
+    world.storage_cut(primary, "ds2")
+    world.run(20)
+    assert world.primaries() != [primary]
+    victim = next(name for name in others if name != world.primaries()[0])
+    lost = [spec.name for spec in world.vm_specs if world.where(spec.name) == [victim] and spec.datastore == "ds2"]
+    assert lost
+    world.power_off(victim)
+    assert world.run_until(lambda: all(world.where(vm) not in ([], [victim]) for vm in lost), 20) is not None
+    never_twice(world)

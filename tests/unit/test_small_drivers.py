@@ -77,7 +77,17 @@ def guest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     program.symlink_to(sys.executable)
     script = "import time; time.sleep(60)"
     arguments = [str(program), "-c", script, "-name", "guest=web,debug-threads=on", "-uuid", "u-1"]
-    arguments += ["-blockdev", '{"driver":"file","filename":"/srv/ds1/web.raw"}', "-drive", "file=/srv/ds2/b.raw,if=none"]
+    nodes = [
+        # The template behind the first disk comes first, as libvirt puts it, and is no disk of the guest.
+        '{"driver":"file","filename":"/srv/ds2/template.qcow2","node-name":"libvirt-3-storage"}',
+        '{"node-name":"libvirt-3-format","driver":"qcow2","file":"libvirt-3-storage"}',
+        '{"driver":"file","filename":"/srv/ds1/web.qcow2","node-name":"libvirt-2-storage"}',
+        '{"node-name":"libvirt-2-format","driver":"qcow2","file":"libvirt-2-storage","backing":"libvirt-3-format"}',
+    ]
+    for node in nodes:
+        arguments += ["-blockdev", node]
+    arguments += ["-device", '{"driver":"virtio-blk-pci","drive":"libvirt-2-format","id":"virtio-disk0"}']
+    arguments += ["-drive", "file=/srv/ds2/b.raw,if=none", "-device", "vfio-pci,host=0000:01:00.0"]
     with subprocess.Popen(arguments) as process:
         yield process
         process.kill()
@@ -94,7 +104,8 @@ def test_a_guest_is_known_by_its_command_line(guest: subprocess.Popen[bytes]) ->
     found = inspect(guest.pid)
     assert found is not None
     assert (found.vm, found.name, found.stopped) == ("u-1", "web", False)
-    assert found.disks == ("/srv/ds1/web.raw", "/srv/ds2/b.raw")
+    assert found.disks == ("/srv/ds1/web.qcow2", "/srv/ds2/b.raw")
+    assert found.unfreezable
     assert inspect(os.getpid()) is None
 
 

@@ -77,6 +77,17 @@ def protected(domain: ElementTree.Element) -> bool:
     return element is None or element.get("protected") != "no"
 
 
+def unfreezable(domain: ElementTree.Element) -> bool:
+    """Whether it has a device that works on while its process is stopped (safety rule 6): vfio, vhost-user, vdpa."""
+    devices = domain.find("devices")
+    if devices is None:
+        return False
+    kinds = {(each.tag, each.get("type", "")) for each in devices}
+    outside = {("interface", "vhostuser"), ("interface", "vdpa"), ("disk", "vhostuser"), ("disk", "vhostvdpa")}
+    drivers = {driver.get("type", "") for driver in devices.iterfind("filesystem/driver")}
+    return devices.find("hostdev") is not None or bool(kinds & outside) or "virtiofs" in drivers
+
+
 def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
     """The keeper's reply. Raises OSError or ValueError when it cannot be had in time."""
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
@@ -128,6 +139,7 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
     uuid = domain.findtext("uuid", "")
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
     request["protected"] = protected(domain)
+    request["unfreezable"] = unfreezable(domain)
     if operation == "release":
         request = {"type": "ended", "request": 1, "vm": uuid}
     try:

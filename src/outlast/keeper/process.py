@@ -21,10 +21,12 @@ from pathlib import Path
 import msgspec
 
 from outlast.drivers import clock
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import Watchdog
 from outlast.keeper import processes
 from outlast.keeper.clients import Clients
+from outlast.keeper.homes import Homes
 from outlast.keeper.lease_file import LeaseFile, read_deadlines
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import KeeperSession, VmId
@@ -55,6 +57,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import Happened
+from outlast.model.records import Enforcement
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.keeping import KeeperMachine
 
@@ -63,7 +66,7 @@ LOOK_EVERY = Duration(10 * MILLISECOND)
 SAFETY_LOOK_EVERY = SECOND
 """How often all pid files are looked at, for guests that did not pass the gate."""
 REPORT_EVERY = Duration(2 * SECOND)
-PET_EVERY = SECOND
+PETS_PER_TIMEOUT = 4
 CLOSE_PATIENCE_S = 20.0
 
 
@@ -75,6 +78,8 @@ class KeeperProcess:
         run = Path(config.run_dir)
         now = clock.now()
         adopted = read_deadlines(run / "leases", config.boot_id)
+        self._watchdog = Watchdog(config.watchdog_device, config.watchdog_timeout_s) if config.watchdog_device else None
+        config = self._with_what_the_watchdog_grants(config)
         self._config = config
         self._selector = selector
         self._events: collections.deque[KeeperEvent] = collections.deque()
@@ -85,7 +90,7 @@ class KeeperProcess:
                 self._leases.publish(name, place.lease.deadline)
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
         self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
-        self._watchdog = Watchdog(config.watchdog_device, 2) if config.watchdog_device else None
+        self._homes = Homes(run / "homes", tuple(d.name for d in config.datastores))
         self._processes: dict[VmId, processes.WatchedProcess] = {}
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
@@ -109,6 +114,16 @@ class KeeperProcess:
             Changed: lambda _: setattr(self, "_changed", True),
             PetWatchdog: lambda _: self._pet(),
         }
+
+    def _with_what_the_watchdog_grants(self, config: KeeperConfig) -> KeeperConfig:
+        """A watchdog that fires too late for `lease_margin` is petted, and not counted on (safety rule 6)."""
+        if self._watchdog is None or self._watchdog.timeout_s <= config.watchdog_timeout_s:
+            return config
+        self._log(
+            f"{config.watchdog_device} fires after {self._watchdog.timeout_s} s at the earliest, and "
+            f"{config.watchdog_timeout_s} s are configured: this host's enforcement level is `keeper`, not `watchdog`"
+        )
+        return msgspec.structs.replace(config, enforcement=Enforcement.KEEPER)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -178,7 +193,7 @@ class KeeperProcess:
 
     def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
         """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
-        home = self._config.home_of(qemu.disks)
+        home = self._homes.recall(qemu.vm) or self._config.home_of(qemu.disks)
         if home is None or qemu.vm in self._processes:
             return None
         try:
@@ -187,7 +202,7 @@ class KeeperProcess:
             return None
         self._processes[qemu.vm] = process
         self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
-        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped)
+        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable)
 
     def _exited(self, vm: VmId) -> None:
         process = self._processes.pop(vm)
@@ -196,6 +211,7 @@ class KeeperProcess:
         self._events.append(ProcessExited(vm))
 
     def _watch_for(self, effect: WatchForProcess) -> None:
+        self._homes.remember(effect.vm, effect.home)
         self._looked_for[effect.vm] = effect
         self._look_at = clock.now()
 
@@ -240,7 +256,7 @@ class KeeperProcess:
     def _pet(self) -> None:
         now = clock.now()
         if self._watchdog is not None and self._may_pet and now >= self._pet_at:
-            self._pet_at = after(now, PET_EVERY)
+            self._pet_at = after(now, Duration(self._config.watchdog_timeout_s * SECOND // PETS_PER_TIMEOUT))
             self._watchdog.pet()
 
     def _tell(self, happened: Happened) -> None:
@@ -266,11 +282,6 @@ def _take_lock(run_dir: Path) -> int:
     return descriptor
 
 
-def _host_goes_down() -> bool:
-    """Whether the host itself shuts down, and not just this service: systemd makes this file when it does."""
-    return Path("/run/nologin").exists()
-
-
 def main() -> None:
     """Be the keeper that the configuration describes, until SIGTERM."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
@@ -294,7 +305,7 @@ def main() -> None:
     keeper.begin()
     notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
     _run(keeper, wakeup)
-    if _host_goes_down():
+    if host_goes_down():
         notify("STOPPING=1")
         keeper.close()
     os.close(lock)

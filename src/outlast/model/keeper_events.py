@@ -59,13 +59,17 @@ class Linked(msgspec.Struct, frozen=True):
 
 
 class FoundProcess(msgspec.Struct, frozen=True):
-    """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file."""
+    """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file.
+
+    `unfreezable`: it has a device that works on while the process is stopped (safety rule 6).
+    """
 
     vm: VmId
     name: VmName
     home: DatastoreName
     pid: int
     stopped: bool
+    unfreezable: bool = False
 
 
 class ProcessesFound(msgspec.Struct, frozen=True):

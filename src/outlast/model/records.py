@@ -81,6 +81,7 @@ class Reason(enum.StrEnum):
     SWITCHED_OFF = "switched-off"
     CRASHED = "crashed"
     ISOLATED = "isolated"
+    HOST_SHUTDOWN = "host-shutdown"
     START_FAILED = "start-failed"
     LOST = "lost"
     ELECTED = "elected"

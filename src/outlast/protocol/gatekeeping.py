@@ -16,12 +16,13 @@ An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage
 epoch won for nobody is owned, not running, until it is released.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, WatchForProcess
+from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, Tell, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     AskEnded,
@@ -36,11 +37,10 @@ from outlast.model.keeping import (
     Subscribe,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.ownership import Ownership, Phase
-
-if TYPE_CHECKING:
-    from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Place
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
 """How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
@@ -56,10 +56,37 @@ class Waiting(msgspec.Struct):
     begun: bool = False
 
 
+class KeeperBooks(Protocol):
+    """What the gate needs of the keeper that it belongs to: its leases, its VMs, and somebody who reads and links."""
+
+    config: KeeperConfig
+    settings: Settings
+    places: dict[DatastoreName, Place]
+    vms: dict[VmId, Ownership]
+    now: Instant
+    closing: bool
+
+    def term(self, home: DatastoreName) -> LeaseTerm | None: ...
+    def busy(self, vm: VmId) -> bool: ...
+    def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]: ...
+    def link(
+        self,
+        ownership: Ownership,
+        purpose: Purpose,
+        state: RegisterState,
+        reason: Reason,
+        proof: ProofKind | None = None,
+    ) -> list[KeeperEffect]: ...
+    def ensure(self, process: FoundProcess) -> Ownership: ...
+    def forget(self, vm: VmId) -> None: ...
+    def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell: ...
+    def agent_tells(self, progress: Progress) -> None: ...
+
+
 class Gatekeeper:
     """See the top of this file. Works on the keeper machine that it belongs to."""
 
-    def __init__(self, keeper: "KeeperMachine") -> None:
+    def __init__(self, keeper: KeeperBooks) -> None:
         self._keeper = keeper
         self._waiting: dict[VmId, Waiting] = {}
 
@@ -81,7 +108,7 @@ class Gatekeeper:
                 effects = known.start_ended() if known is not None else []
                 return [*effects, Changed(), _yes(client, request.request)]
             case Progress():
-                self._keeper.agent_progress = request.counter
+                self._keeper.agent_tells(request)
                 return []
             case Subscribe():
                 return [Changed()]
@@ -93,7 +120,7 @@ class Gatekeeper:
         refusal = self._refusal(ask.vm, ask.name, home)
         if refusal:
             return [_no(client, ask.request, refusal)]
-        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False))
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
         if ownership.use_grant(self._keeper.term(home)):
             return self._pass(ownership, client, ask.request)
         ownership.release_reason = None
@@ -159,8 +186,6 @@ class Gatekeeper:
 
     def begin(self, ownership: Ownership) -> list[KeeperEffect]:
         """Start the work for whoever waits for this VM, unless a read or link of it is still under way."""
-        from outlast.protocol.keeping import Purpose
-
         waiting = self._waiting.get(ownership.vm)
         if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
             return []
@@ -174,8 +199,6 @@ class Gatekeeper:
 
     def start_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
         """The register was read for a start: see the table at the top."""
-        from outlast.protocol.keeping import Purpose
-
         keeper, proof = self._keeper, None
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
@@ -248,6 +271,14 @@ class Gatekeeper:
                 effects += self.begin(self._keeper.vms[vm])
         return effects
 
+    def close(self) -> list[KeeperEffect]:
+        """Nothing starts any more: refuse whoever waits. An epoch that is won for them later is won for nobody."""
+        effects: list[KeeperEffect] = []
+        for vm, waiting in list(self._waiting.items()):
+            effects.append(_no(waiting.client, waiting.request, "it may not start: this host is shutting down"))
+            self._abandon(vm)
+        return effects
+
     def _abandon(self, vm: VmId) -> None:
         del self._waiting[vm]
         ownership = self._keeper.vms[vm]
@@ -262,8 +293,6 @@ class Gatekeeper:
 
     def release_if_asked(self, ownership: Ownership) -> list[KeeperEffect]:
         """Renounce an epoch whose process is known to be gone, once the agent has said why it ended."""
-        from outlast.protocol.keeping import Purpose
-
         idle = ownership.phase in (Phase.IDLE, Phase.ENDED, Phase.GRANTED, Phase.RELEASING)
         if ownership.release_reason is None or ownership.pid is not None or not idle:
             return []
@@ -274,8 +303,6 @@ class Gatekeeper:
 
     def release_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
         """Whether there is anything of ours to renounce."""
-        from outlast.protocol.keeping import Purpose
-
         if last is None or last.owner != self._keeper.config.host or last.state is RegisterState.RELEASED:
             return self._settle(ownership, last)
         if ownership.release_reason is None:

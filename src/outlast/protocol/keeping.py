@@ -12,8 +12,6 @@ before `ProcessesFound` (rule 8) and before this boot's incarnation is won (rule
 answered is in `gatekeeping.py`.
 """
 
-import enum
-
 import msgspec
 
 from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm, RequestId, VmId
@@ -45,7 +43,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import Happened, Happening, KeeperReport, KeptVm, LeaseReport
+from outlast.model.keeping import Happened, Happening, KeeperReport, KeptVm, LeaseReport, Progress
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
@@ -55,17 +53,9 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, Instant, after
-from outlast.protocol.lease import Lease, Renewal
-from outlast.protocol.ownership import Identity, Ownership, Phase
-
-
-class Purpose(enum.Enum):
-    """Why a register is being read or linked."""
-
-    ASSERT = enum.auto()
-    START = enum.auto()
-    TAKE_OVER = enum.auto()
-    RELEASE = enum.auto()
+from outlast.protocol.gatekeeping import Gatekeeper
+from outlast.protocol.lease import Lease, Place, Renewal
+from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
 
 
 class Task(msgspec.Struct):
@@ -73,14 +63,6 @@ class Task(msgspec.Struct):
 
     vm: VmId
     purpose: Purpose
-
-
-class Place(msgspec.Struct):
-    """This host's standing on one datastore."""
-
-    lease: Lease
-    incarnation: Incarnation | None = None
-    problem: str = ""
 
 
 class KeeperMachine:
@@ -94,6 +76,8 @@ class KeeperMachine:
         self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
         self.vms: dict[VmId, Ownership] = {}
         self.agent_progress = 0
+        self._agent_told_at = LONG_AGO
+        self._isolated = False
         self.wall_clock_s = 0
         self.closing = False
         self.now = now
@@ -101,9 +85,6 @@ class KeeperMachine:
         self._requests = 0
         self._tasks: dict[RequestId, Task] = {}
         self._retry_at: dict[VmId, Instant] = {}
-        # Imported here because the two halves know each other: the gate asks this machine for links.
-        from outlast.protocol.gatekeeping import Gatekeeper
-
         self.gate = Gatekeeper(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
@@ -135,6 +116,7 @@ class KeeperMachine:
                 self.gate.client_gone(event.client)
             case CloseAsked():
                 self.closing = True
+                effects += self.gate.close()
             case Woken():
                 pass
         effects += self.gate.expire()
@@ -328,9 +310,34 @@ class KeeperMachine:
             if self._may_work_on(ownership.vm):
                 effects += self._assert(ownership)
                 effects += self.gate.release_if_asked(ownership)
-        if self.config.enforcement is Enforcement.WATCHDOG:
+        if self.config.watchdog_device and self._may_pet():
             effects.append(PetWatchdog())
         return effects
+
+    # -- enforcement (rule 6) -------------------------------------------------------------------------------------
+
+    def agent_tells(self, progress: Progress) -> None:
+        """The agent works, and says whether it hears anybody."""
+        self.agent_progress, self._isolated, self._agent_told_at = progress.counter, progress.isolated, self.now
+
+    def _may_pet(self) -> bool:
+        """Let the watchdog fire for what a freeze does not stop, and when cut off from storage and network at once.
+
+        Then what the kernel still holds for the storage must never get there, and nobody can be told anything anyway.
+        """
+        if any(v.unfreezable and v.pid is not None and not self.places[v.home].lease.held for v in self.vms.values()):
+            return False
+        lately = self.now - self._agent_told_at < self.settings.lease_duration
+        no_storage = not any(place.lease.held for place in self.places.values())
+        frozen = any(v.phase is Phase.FROZEN for v in self.vms.values())
+        return not (frozen and no_storage and self._isolated and lately)
+
+    def _enforcement(self, name: DatastoreName) -> Enforcement:
+        """What stops the VMs homed there at a lapse. A watchdog stops everything; a freeze does not stop every device."""
+        level = self.config.enforcement
+        if level is Enforcement.KEEPER and any(v.unfreezable for v in self._homed(name)):
+            return Enforcement.NONE
+        return level
 
     def _may_work_on(self, vm: VmId) -> bool:
         if self.busy(vm) or vm not in self.vms:
@@ -387,7 +394,7 @@ class KeeperMachine:
             session=self.config.session,
             sequence=sequence,
             term=place.lease.term,
-            enforcement=self.config.enforcement,
+            enforcement=self._enforcement(name),
             agent_progress=self.agent_progress,
             wall_clock_s=self.wall_clock_s,
             ended=self.closing and nothing_left,
@@ -437,6 +444,7 @@ class KeeperMachine:
         if known is None:
             known = Ownership(process.vm, process.name, process.home, self.identity)
             self.vms[process.vm] = known
+        known.unfreezable = known.unfreezable or process.unfreezable
         return known
 
     def forget(self, vm: VmId) -> None:

@@ -4,6 +4,7 @@ what happens                                              what is written or ask
 a VM's keeper phase, name or protection changed           the power-on list, on every datastore that is reached
 libvirt says that a definition changed                    the definition, on its home datastore
 a VM ended, and libvirt says why                          release: switched off, or crashed
+a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed because its start was void           release: start failed
 this host became isolated                                 the list says so; then each VM's isolation response
@@ -38,6 +39,7 @@ _REASONS = {
     StopReason.DESTROYED: Reason.SWITCHED_OFF,
     StopReason.SAVED: Reason.SWITCHED_OFF,
     StopReason.MIGRATED: Reason.SWITCHED_OFF,
+    StopReason.HOST_SHUTDOWN: Reason.HOST_SHUTDOWN,
 }
 
 

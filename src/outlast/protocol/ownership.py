@@ -43,6 +43,15 @@ class Phase(enum.StrEnum):
     RELEASING = "releasing"
 
 
+class Purpose(enum.Enum):
+    """Why a VM's register is being read or linked."""
+
+    ASSERT = enum.auto()
+    START = enum.auto()
+    TAKE_OVER = enum.auto()
+    RELEASE = enum.auto()
+
+
 class Identity:
     """Who writes: this host, its boot as counted on the VM's home datastore, this keeper session. Makes the nonces."""
 
@@ -68,6 +77,8 @@ class Ownership:
         self.epoch: Epoch | None = None
         """The last epoch that is known to be ours, or that we compare-and-swap from."""
         self.pid: int | None = None
+        self.unfreezable = False
+        """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
         self.release_reason: Reason | None = None
         self._identity = identity

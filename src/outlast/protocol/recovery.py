@@ -8,7 +8,8 @@ when it stands on nobody's list. What happens then depends on its register, read
     released, switched off                      not wanted any more: off the protected list
     released, anything else                     proof `renounced`
     owned by a host with a higher incarnation   proof `rebooted`
-    owned, its keeper's last word is the end    proof `clean_shutdown`
+    owned, its keeper session's last word       proof `clean_shutdown`
+      was the end
     owned by a host judged dead                 proof `lease_expired`, once `observation.lease_is_over`
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
@@ -18,7 +19,7 @@ from outlast.model.effects import ReadRegisters, Send
 from outlast.model.events import RegistersRead
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterState
+from outlast.model.records import HeartbeatRecord, ProofKind, ProtectedVm, Reason, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
@@ -137,7 +138,7 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.START_FAILED, Reason.ISOLATED):
+            if last.reason in (Reason.START_FAILED, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
                 case.failed_on.add(last.owner)
             self._have_proof(case, ProofKind.RENOUNCED)
         else:
@@ -151,9 +152,8 @@ class Recovery:
         watch = known.watches.get((last.owner, case.home))
         if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
             self._have_proof(case, ProofKind.REBOOTED)
-        elif watch is not None and watch.record is not None and watch.record.ended:
-            if watch.record.incarnation == last.incarnation:
-                self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
+        elif watch is not None and watch.record is not None and _ended(watch.record, last):
+            self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
         elif last.owner == known.me or known.lives(last.owner):
             self._owner_lives(case, last.owner)
         elif known.verdict(last.owner) is Verdict.DEAD and watch is not None:
@@ -289,3 +289,12 @@ class Recovery:
             if case.stage is Stage.ORDERED and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         return min(due) if due else None
+
+
+def _ended(record: HeartbeatRecord, last: RegisterRecord) -> bool:
+    """Whether the keeper session that won this epoch has said its last word: it runs nothing and never will again.
+
+    Another session of the same boot proves nothing: a last word of a keeper that ended may land late, when its successor
+    has long begun anew (a shutdown that was called off).
+    """
+    return record.ended and (record.incarnation, record.session) == (last.incarnation, last.session)

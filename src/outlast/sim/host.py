@@ -35,7 +35,7 @@ BOOT_TIME = SECOND
 """The least time from power to the keeper's start; more than the fabric holds what an earlier boot sent."""
 AWAKENING = 100 * MILLISECOND
 """The longest time for which processes may execute after a stall before keeper and agent do."""
-WATCHDOG_TIMEOUT = 2 * SECOND
+WATCHDOG_TIMEOUT = SECOND
 KEEPER_CLOSES = 20 * SECOND
 RESET_TIME = 20 * SECOND
 """From a reset by the watchdog until the host boots."""
@@ -143,7 +143,7 @@ class Host:
         boot = self.boots
         for vm, process in list(self.hypervisor.processes.items()):
             if process.executing and not process.hung:
-                self.guests.end(vm, StopReason.SHUTDOWN, (2000 + self.rng.randrange(2000)) * MILLISECOND)
+                self.guests.end(vm, StopReason.HOST_SHUTDOWN, (2000 + self.rng.randrange(2000)) * MILLISECOND)
         waited = [0]
 
         def stop_services() -> None:
@@ -331,6 +331,7 @@ class Host:
             state_dir="/var/lib/outlast",
             boot_id=self.boot_id,
             session=session,
+            watchdog_device="/dev/watchdog" if self.watchdog else "",
             enforcement=self.enforcement,
         )
 

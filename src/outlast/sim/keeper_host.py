@@ -6,7 +6,7 @@ again), stopped and resumed; what it published in /run outlives it, for the same
 
 from collections.abc import Callable
 
-from outlast.model.ids import DatastoreName, KeeperSession, VmId
+from outlast.model.ids import DatastoreName, Incarnation, KeeperSession, VmId
 from outlast.model.keeper_effects import (
     Changed,
     Freeze,
@@ -40,7 +40,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subscribe
-from outlast.model.records import HeartbeatRecord
+from outlast.model.records import HeartbeatRecord, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.keeping import KeeperMachine
 from outlast.sim.datastore import Datastore
@@ -51,7 +51,7 @@ from outlast.sim.way import Way
 AGENT = 1
 RESTART_AFTER = 2 * SECOND
 SAFETY_LOOK = SECOND
-PET_EVERY = SECOND
+PET_EVERY = SECOND // 4
 Answer = Callable[[KeeperReply], None]
 
 
@@ -312,15 +312,31 @@ class KeeperHost:
         return self._machine.report() if self._machine is not None and self.works else None
 
     def _ask_incarnation(self, name: DatastoreName) -> None:
+        """As the keeper's storage does it: where another boot was counted, it looks for a twin before it wins a new one."""
         host, boot_id, life = self._host.id, self._host.boot_id, self._life
+        patience = 5 * self._host.keeper_config(KeeperSession("")).settings.datastore_heartbeat_interval // 2
 
-        def failed(_: str) -> None:
-            self._host.later(SECOND, lambda: self._ask_incarnation(name) if self._life == life else None)
+        def again(delay: int, seen: Sighting | None) -> None:
+            self._host.later(delay, lambda: ask(seen) if self._life == life else None)
 
-        def done(number: int) -> None:
-            self.happen(IncarnationWon(name, number))  # type: ignore[arg-type]
+        def ask(seen: Sighting | None) -> None:
+            def look(store: Datastore) -> Incarnation | Sighting | None:
+                boots, there = store.incarnations.get(host, []), store.sightings.get(host)
+                known = boot_id in boots or not boots or there is None or (seen is not None and there.raw == seen.raw)
+                return Incarnation(store.boot(host, boot_id)) if known else there
 
-        self._ways[name].ask(lambda store: store.boot(host, boot_id), done, failed)
+            def done(found: Incarnation | Sighting | None) -> None:
+                if isinstance(found, int):
+                    self.happen(IncarnationWon(name, found))
+                    return
+                if seen is not None:
+                    problem = "another machine renews with this host's id"
+                    self.happen(HeartbeatWritten(name, -1, False, foreign=True, problem=problem))
+                again(patience, found)
+
+            self._ways[name].ask(look, done, lambda _: again(SECOND, seen))
+
+        ask(None)
 
     def _write_heartbeat(self, effect: WriteHeartbeat) -> None:
         """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""

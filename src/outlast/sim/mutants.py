@@ -17,11 +17,11 @@ from outlast.model.keeper_events import HeartbeatWritten, LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol.gatekeeping import Gatekeeper
-from outlast.protocol.keeping import KeeperMachine, Purpose
+from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
 from outlast.protocol.observation import RecordWatch
-from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
 
