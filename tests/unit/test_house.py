@@ -22,7 +22,9 @@ ENTRIES = {
     "outlast.lab.init",
     "outlast.lab.faultfs",
     "outlast.scenario.writing",
-    "outlast.sim.random_faults",
+    "outlast.sim.random_runs",
+    "outlast.sim.ordeals",
+    "outlast.scenario.result",
     "outlast.sim.mutants",
 }
 """Started as programs of their own, and what drives the simulated world."""

@@ -4,9 +4,10 @@ No request has a deadline here: an answer comes when the helper gives it, or whe
 deadlines that matter (a lease lapses, an asker is refused). This boot's incarnation is won here too (safety rule 9):
 
     read the newest incarnation  ->  it is this boot's: found again
-                                 ->  there is none: create the first one, exclusively
-                                 ->  it is another boot's: look at our heartbeat record for a while; if nobody rewrites
-                                     it for a whole window, create the next one, exclusively
+                                 ->  there is none, or it is an earlier boot's of this very machine: create the next one,
+                                     exclusively
+                                 ->  it is a boot of another machine with our id: look at our heartbeat record; if nobody
+                                     rewrites it for a whole window, create the next one
 
 A higher incarnation proves to everybody that the earlier boots are gone. A cloned host would tell that lie about the host
 that it is a copy of; so nobody wins an incarnation while another machine renews with the same id.
@@ -20,7 +21,7 @@ import msgspec
 
 from outlast.codec import records
 from outlast.codec.frames import FrameError
-from outlast.drivers import clock
+from outlast.drivers import clock, machine
 from outlast.drivers.datastore import places
 from outlast.drivers.datastore.helper_process import HelperProcess
 from outlast.drivers.datastore.opening import open_newest
@@ -82,6 +83,7 @@ class KeeperStorage:
         self._number = 0
         self._waiting: dict[int, Then] = {}
         self._has_incarnation = False
+        self._machine = machine.fingerprint()
         self._twin: tuple[bytes, Instant] | None = None
         self.retry_at: Instant | None = clock.now()
 
@@ -189,7 +191,10 @@ class KeeperStorage:
             if record.boot_id == self._config.boot_id:
                 self._won(record.incarnation)
                 return
-            self._look_for_twin(newest.epoch + 1)
+            if record.machine and record.machine == self._machine:
+                self._link_incarnation(newest.epoch + 1)
+            else:
+                self._look_for_twin(newest.epoch + 1)
             return
         self._link_incarnation(0)
 
@@ -218,7 +223,7 @@ class KeeperStorage:
         return False
 
     def _link_incarnation(self, number: int) -> None:
-        mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1))
+        mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1), self._machine)
         data = records.seal_incarnation(mine, self._key)
         link = LinkNext(places.incarnations(self._config.host), number, data)
         self._ask(link, lambda ended: self._incarnation_linked(mine.incarnation, ended))

@@ -65,8 +65,7 @@ class Observer:
             return "frozen"
         if any(VmId(vm) in host.hypervisor.starting for host in self._world.hosts.values() if host.powered):
             return "starting"
-        protected = self._world.domain.stores[DatastoreName(self._specs[vm].datastore)].protected
-        wanted = protected is not None and any(entry.vm == vm for entry in protected.vms)
+        wanted = VmId(vm) in protected_on(self._world, DatastoreName(self._specs[vm].datastore))
         return "waiting" if wanted else "stopped"
 
     def verdict(self, host: str) -> str:
@@ -163,3 +162,9 @@ def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], No
         second(host, what)
 
     return call
+
+
+def protected_on(world: World, datastore: DatastoreName) -> frozenset[VmId]:
+    """The VMs on a datastore's protected list, as whoever reads it now would find it."""
+    content = world.domain.stores[datastore].protected.newest(lambda each: (each.primary_epoch, each.sequence))
+    return frozenset(entry.vm for entry in content.vms) if content is not None else frozenset()
