@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from outlast.drivers.datastore import blocks, registers
-from outlast.drivers.datastore.registers import KEEP, SpareFiles, epochs, link_next, read_last
+from outlast.drivers.datastore.registers import KEEP, epochs, link_next, read_last
+from outlast.drivers.datastore.spares import SPARES, SpareFiles
 
 
 def block(text: str) -> bytes:
@@ -133,7 +134,7 @@ def test_a_full_datastore_has_room_for_the_next_epochs(small_store: Path) -> Non
     spares.fill()
     with pytest.raises(OSError, match="No space"):
         (small_store / "filler").write_bytes(bytes(2 << 20))
-    for epoch in range(1, 1 + registers.SPARES):
+    for epoch in range(1, 1 + SPARES):
         spares.fill()
         assert link_next(register, epoch, block(f"{epoch}"), spares).outcome == "won", f"epoch {epoch}"
-    assert read_last(register).epoch == registers.SPARES
+    assert read_last(register).epoch == SPARES

@@ -10,6 +10,7 @@ import os
 
 from outlast.drivers.datastore import blocks, registers
 from outlast.drivers.datastore.identity import DIRECTORY, identity_path, problem_with
+from outlast.drivers.datastore.spares import SpareFiles
 from outlast.drivers.datastore.wire import (
     Blocks,
     Done,
@@ -41,7 +42,7 @@ class PosixDatastore:
         self._domain = domain
         self._base = f"{self._root}/{DIRECTORY}/{domain}"
         self._host_directory = f"{self._base}/hosts/{host}"
-        self._spares = registers.SpareFiles(f"{self._host_directory}/spare-{role}")
+        self._spares = SpareFiles(f"{self._host_directory}/spare-{role}")
         self._ready = False
         self._written: dict[str, bytes] = {}
 

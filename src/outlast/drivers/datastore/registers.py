@@ -9,22 +9,20 @@ pruned long ago finds its successor's name free. And no higher epoch may exist: 
 predecessor that proves nothing. Pruning keeps the newest and removes oldest first, so a pruned name always has a higher
 one above it. A file that does not count stays: it is old, and the next winner prunes it.
 
-Spare files are made ahead of time, so that a full datastore cannot block a takeover or a re-assertion. Each link uses one
-up for good; they are made anew behind a link and not before it, which would be on the way of a failover.
+Spare files are made ahead of time (`spares.py`), so that a full datastore cannot block a takeover or a re-assertion. Each
+link uses one up for good; they are made anew behind a link and not before it, which would be on the way of a failover.
 """
 
 import contextlib
 import errno
 import os
 import re
-import secrets
 
 from outlast.drivers.datastore import blocks
+from outlast.drivers.datastore.spares import SpareFiles
 from outlast.drivers.datastore.wire import LinkEnded, Newest
 
 KEEP = 16
-SPARES = 16
-"""As many links can be made on a full datastore by each of a host's two helpers before space is needed again."""
 _EPOCH = re.compile(r"\d{10}")
 
 
@@ -62,47 +60,6 @@ def read_last(directory: str) -> Newest:
     return Newest(None, b"", f"{directory} changes faster than it can be read")
 
 
-class SpareFiles:
-    """Files that exist before they are needed, in a directory of their own for each helper."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._ready: list[str] = []
-
-    def fill(self) -> None:
-        """Make what is missing, as far as there is space. Raises OSError for anything else."""
-        try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            if not self._ready:
-                # What an earlier helper of ours left is as good as new.
-                self._ready = [f"{self._directory}/{name}" for name in sorted(os.listdir(self._directory))][:SPARES]
-            while len(self._ready) < SPARES:
-                path = f"{self._directory}/{secrets.token_hex(8)}"
-                blocks.write(path, bytes(blocks.BLOCK), create=True)
-                self._ready.append(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-
-    def take(self, data: bytes) -> str:
-        """A durable file with this content, under a name that nobody else uses. Raises OSError."""
-        while self._ready:
-            path = self._ready.pop()
-            try:
-                if os.stat(path).st_nlink == 1:
-                    blocks.write(path, data)
-                    return path
-            except FileNotFoundError:
-                continue
-            # It was linked by a helper that did not live to tell: the name is all that may go.
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        path = f"{self._directory}/{secrets.token_hex(8)}"
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        blocks.write(path, data, create=True)
-        return path
-
-
 def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> LinkEnded:
     """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown."""
     target = f"{directory}/{epoch_name(epoch)}"
@@ -119,6 +76,8 @@ def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> Li
             if blocks.read(target, len(data)) != data:
                 return LinkEnded("lost", f"epoch {epoch} exists already")
         except FileNotFoundError:
+            # The register is missing, or our spare is: then somebody removed it, perhaps behind a link that was made.
+            os.stat(spare)
             return LinkEnded("lost", f"the register {directory} does not exist")
         except OSError as error:
             if os.stat(spare).st_nlink != 2:
