@@ -19,10 +19,12 @@ import os
 import re
 
 from outlast.drivers.datastore import blocks
-from outlast.drivers.datastore.spares import SpareFiles
+from outlast.drivers.datastore.spares import NO_SPACE, SpareFiles
 from outlast.drivers.datastore.wire import LinkEnded, Newest
 
 KEEP = 16
+KEEP_WHEN_FULL = 2
+"""The newest, which the next one needs as its predecessor, and the one before it, which proves that one."""
 _EPOCH = re.compile(r"\d{10}")
 
 
@@ -60,14 +62,37 @@ def read_last(directory: str) -> Newest:
     return Newest(None, b"", f"{directory} changes faster than it can be read")
 
 
+class _NoSpaceError(OSError):
+    """There was no room, neither for the record nor for its name; nothing was linked."""
+
+
 def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> LinkEnded:
-    """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown."""
+    """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown.
+
+    On a full datastore the register's own history makes room for its future, once: a takeover is worth more than epochs
+    that nobody reads.
+    """
+    for attempt in (1, 2):
+        try:
+            return _link(directory, epoch, data, spares)
+        except _NoSpaceError as error:
+            problem = f"nothing was written: {error.strerror}"
+            if attempt == 1:
+                with contextlib.suppress(OSError):
+                    _prune(directory, epochs(directory), KEEP_WHEN_FULL)
+    return LinkEnded("lost", problem)
+
+
+def _link(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> LinkEnded:
+    """One try of `link_next`. Raises _NoSpaceError."""
     target = f"{directory}/{epoch_name(epoch)}"
     try:
         if epoch == 0:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         spare = spares.take(data)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise _NoSpaceError(*error.args) from None
         return LinkEnded("lost", f"nothing was written: {error.strerror}")
     try:
         try:
@@ -81,8 +106,12 @@ def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> Li
             return LinkEnded("lost", f"the register {directory} does not exist")
         except OSError as error:
             if os.stat(spare).st_nlink != 2:
+                if error.errno in NO_SPACE and not os.path.lexists(target):
+                    raise _NoSpaceError(*error.args) from None
                 return LinkEnded("unknown", str(error.strerror))
         return _counts(directory, epoch, target)
+    except _NoSpaceError:
+        raise
     except OSError as error:
         return LinkEnded("unknown", str(error.strerror))
     finally:
@@ -102,7 +131,7 @@ def _counts(directory: str, epoch: int, target: str) -> LinkEnded:
             return LinkEnded("lost", f"epoch {epoch - 1} does not exist any more")
     if known[-1] > epoch:
         return LinkEnded("lost", f"epoch {known[-1]} exists already")
-    _prune(directory, known)
+    _prune(directory, known, KEEP)
     return LinkEnded("won")
 
 
@@ -118,8 +147,9 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def _prune(directory: str, known: list[int]) -> None:
-    for epoch in known[:-KEEP]:
+def _prune(directory: str, known: list[int], keep: int) -> None:
+    """Remove all but the newest `keep` epochs and epoch 0, oldest first."""
+    for epoch in known[:-keep]:
         if epoch > 0:
             with contextlib.suppress(OSError):
                 os.unlink(f"{directory}/{epoch_name(epoch)}")
