@@ -23,7 +23,7 @@ import msgspec
 from outlast.drivers import clock
 from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
-from outlast.drivers.watchdog import Watchdog
+from outlast.drivers.watchdog import UNKNOWN_S, Watchdog
 from outlast.keeper import processes
 from outlast.keeper.clients import Clients
 from outlast.keeper.homes import Homes
@@ -119,9 +119,11 @@ class KeeperProcess:
         """A watchdog that fires too late for `lease_margin` is petted, and not counted on (safety rule 6)."""
         if self._watchdog is None or self._watchdog.timeout_s <= config.watchdog_timeout_s:
             return config
+        holds = self._watchdog.timeout_s
+        fires = "does not tell when it fires" if holds == UNKNOWN_S else f"fires after {holds} s at the earliest"
         self._log(
-            f"{config.watchdog_device} fires after {self._watchdog.timeout_s} s at the earliest, and "
-            f"{config.watchdog_timeout_s} s are configured: this host's enforcement level is `keeper`, not `watchdog`"
+            f"{config.watchdog_device} {fires}, and {config.watchdog_timeout_s} s are configured: this host's enforcement "
+            "level is `keeper`, not `watchdog`"
         )
         return msgspec.structs.replace(config, enforcement=Enforcement.KEEPER)
 
