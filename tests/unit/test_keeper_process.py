@@ -14,8 +14,10 @@ from outlast.keeper.process import KeeperProcess
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import PetWatchdog
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
+from outlast.model.time import Instant
 
 ME = HostId("11111111-1111-1111-1111-111111111111")
 DS1 = DatastoreName("ds1")
@@ -78,9 +80,34 @@ def keeper(config: KeeperConfig) -> Iterator[KeeperProcess]:
 
 
 def test_a_watchdog_that_fires_too_late_is_not_counted_on(
-    config: KeeperConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: KeeperConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(FakeWatchdog, "grants_s", 60)
     with selectors.DefaultSelector() as selector:
         assert KeeperProcess(config, selector).machine.config.enforcement is Enforcement.KEEPER
-    assert "/dev/watchdog fires after 60 s at the earliest, and 1 s are configured" in capsys.readouterr().err
+    assert "/dev/watchdog fires after 60 s at the earliest, and 1 s are configured" in capfd.readouterr().err
+
+
+def test_a_watchdog_that_breaks_ends_nothing_and_is_counted_on_no_more(
+    keeper: KeeperProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(keeper, "log", said.append)
+    watchdog = keeper._watchdog
+    assert isinstance(watchdog, FakeWatchdog)
+    keeper._do(PetWatchdog())
+    assert watchdog.pets == 1
+    assert keeper.machine.config.enforcement is Enforcement.WATCHDOG
+    watchdog.broken = True
+    for _ in range(3):
+        keeper._pet_at = Instant(0)
+        keeper._do(PetWatchdog())
+    keeper._disarm()
+    assert keeper.machine.config.enforcement is Enforcement.KEEPER
+    assert keeper.machine.report().enforcement is Enforcement.KEEPER
+    assert ["takes no keep-alive (Input/output error)" in line for line in said] == [True, False]
+    watchdog.broken = False
+    keeper._pet_at = Instant(0)
+    keeper._do(PetWatchdog())
+    assert watchdog.pets == 2, "whatever is left of it is still petted"
+    assert keeper.machine.config.enforcement is Enforcement.KEEPER
