@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
 from outlast.drivers.datastore import client
 from outlast.drivers.datastore.client import HelperClient
+from outlast.drivers.datastore.helper_process import HelperProcess
 from outlast.drivers.datastore.wire import Answer, Done, Failed, Inbox, Request, Survey, WriteSlot, pack
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.inventory import DatastoreMember
@@ -128,3 +132,36 @@ def test_an_answer_that_comes_late_ends_the_refusals(helpers: list[FakeHelper]) 
         assert await asking == Done(True)
 
     run(test)
+
+
+def test_a_host_without_room_for_another_process_is_told_about_and_tried_again(
+    helpers: list[FakeHelper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(one: HelperClient) -> None:
+        works = client.HelperProcess
+
+        def fails(*_: str) -> FakeHelper:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(client, "HelperProcess", fails)
+        refused = await one.ask(Survey())
+        assert isinstance(refused, Failed)
+        assert "cannot be started (Resource temporarily unavailable)" in refused.problem
+        monkeypatch.setattr(client, "HelperProcess", works)
+        asking = asyncio.ensure_future(one.ask(Survey()))
+        await asyncio.sleep(0.01)
+        helpers[0].answer()
+        assert await asking == Done(True)
+
+    run(test)
+
+
+def test_a_helper_that_could_not_be_started_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", fails)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        HelperProcess("/nowhere", "ds1", "dom", "h1", "agent")
+    assert len(os.listdir("/proc/self/fd")) == before

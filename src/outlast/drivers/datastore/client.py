@@ -74,15 +74,20 @@ class HelperClient:
             return f"{self._member.name} has not answered for {waited:.0f} s: its storage hangs"
         if self._helper is None:
             if time.monotonic() - self._started_at < RESPAWN_S:
-                return f"the I/O helper of {self._member.name} ended; a new one is started soon"
-            self._start()
+                return f"the I/O helper of {self._member.name} does not run; a new one is started soon"
+            return self._start()
         return ""
 
-    def _start(self) -> None:
+    def _start(self) -> str:
+        """Why there is no helper now, or an empty string."""
         self._started_at = time.monotonic()
-        self._helper = HelperProcess(*self._arguments)
+        try:
+            self._helper = HelperProcess(*self._arguments)
+        except OSError as error:
+            return f"the I/O helper of {self._member.name} cannot be started ({error.strerror}); it is tried again soon"
         self._inbox = Inbox(Answer)
         self._loop.add_reader(self._helper.connection, self._readable)
+        return ""
 
     async def _send(self, data: bytes) -> None:
         if self._helper is None:
