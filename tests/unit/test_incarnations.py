@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from outlast.codec import records
 from outlast.drivers import machine
 from outlast.drivers.datastore import blocks, identity
+from outlast.keeper import storage
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, Incarnation, KeeperSession, LeaseTerm
 from outlast.model.inventory import DatastoreMember, HostMember
@@ -153,3 +155,21 @@ def test_beside_a_twin_no_number_is_won(root: Path) -> None:
     assert twin.until(twin.won)
     twin.storage.close()
     assert twin.won() == 2
+
+
+def test_a_helper_that_cannot_be_started_is_told_about_and_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = storage.HelperProcess
+
+    def no_room(*_: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(storage, "HelperProcess", no_room)
+    monkeypatch.setattr(storage, "RESPAWN", Duration(10 * MILLISECOND))
+    one = Boot(root, "first")
+    one.storage.tick()
+    told = one.events.pop()
+    assert isinstance(told, HeartbeatWritten)
+    assert (told.ok, told.problem) == (False, "the I/O helper of ds1 cannot be started: Too many open files")
+    monkeypatch.setattr(storage, "HelperProcess", real)
+    assert one.until(one.won)
+    one.storage.close()

@@ -78,6 +78,7 @@ class KeeperStorage:
         self._selector = selector
         self._happen = happen
         self._helper: HelperProcess | None = None
+        self._no_helper = f"the I/O helper of {member.name} does not run yet"
         self._inbox = Inbox(Answer)
         self._out = bytearray()
         self._number = 0
@@ -94,17 +95,27 @@ class KeeperStorage:
         if self.retry_at is None or clock.now() < self.retry_at:
             return
         self.retry_at = None
-        if self._helper is None:
-            self._start()
+        if self._helper is None and not self._start():
+            return
         if not self._has_incarnation:
             self._ask(ReadLast((places.incarnations(self._config.host),)), self._incarnations_read)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """False: the host has no room for another process now. The keeper goes on, and so do its other datastores."""
         member, config = self._member, self._config
-        self._helper = HelperProcess(member.path, member.name, config.domain, config.host, "keeper")
+        try:
+            helper = HelperProcess(member.path, member.name, config.domain, config.host, "keeper")
+        except OSError as error:
+            self._no_helper = f"the I/O helper of {member.name} cannot be started: {error.strerror}"
+            self.retry_at = after(clock.now(), RESPAWN)
+            # No write was under way, so this only tells the problem.
+            self._happen(HeartbeatWritten(member.name, -1, False, problem=self._no_helper))
+            return False
+        self._helper = helper
         self._inbox = Inbox(Answer)
         self._out.clear()
-        self._selector.register(self._helper.connection, selectors.EVENT_READ, self.ready)
+        self._selector.register(helper.connection, selectors.EVENT_READ, self.ready)
+        return True
 
     def ready(self, mask: int) -> None:
         """The helper's connection can be read or written."""
@@ -135,14 +146,15 @@ class KeeperStorage:
         if helper is not None:
             self._selector.unregister(helper.connection)
             helper.end()
+        self._no_helper = f"the I/O helper of {self._member.name} ended"
         self.retry_at = after(clock.now(), RESPAWN)
         waiting, self._waiting = self._waiting, {}
         for then in waiting.values():
-            then(Failed(f"the I/O helper of {self._member.name} ended"))
+            then(Failed(self._no_helper))
 
     def _ask(self, op: Op, then: Then) -> None:
         if self._helper is None:
-            then(Failed(f"the I/O helper of {self._member.name} does not run"))
+            then(Failed(self._no_helper))
             return
         self._number += 1
         self._waiting[self._number] = then
