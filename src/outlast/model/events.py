@@ -33,6 +33,14 @@ class PingAnswered(msgspec.Struct, frozen=True):
     address: str
 
 
+class PingNotSent(msgspec.Struct, frozen=True):
+    """A ping could not even be sent: its silence says nothing about the host (None: an isolation address)."""
+
+    host: HostId | None
+    address: str
+    problem: str
+
+
 class SightingsRead(msgspec.Struct, frozen=True):
     """Every host's heartbeat record on one datastore, read in one go. `ok` False: the datastore gave no answer in time."""
 
@@ -168,6 +176,7 @@ Event = (
     Woken
     | Received
     | PingAnswered
+    | PingNotSent
     | SightingsRead
     | PowerOnListsRead
     | RegistersRead
