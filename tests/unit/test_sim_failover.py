@@ -408,3 +408,15 @@ def test_a_host_that_could_not_be_pinged_is_not_taken_for_dead() -> None:
     assert machine is not None
     problems = Reporter(machine, machine.known.now).snapshot("", {}).problems
     assert any(f"{host} cannot be pinged" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("daemon", ["agent", "keeper"])
+def test_what_is_switched_off_while_a_daemon_is_away_stays_off(daemon: str) -> None:
+    world = domain()
+    host, vm = secondary(world)
+    (world.agent_kill if daemon == "agent" else world.keeper_kill)(host)
+    world.run(0.5)
+    world.vm_power_off(vm)
+    world.run(40)
+    assert world.where(vm) == []
+    assert starts(world, vm) == 1

@@ -141,11 +141,15 @@ class StopReason(enum.StrEnum):
 
 
 class InventoryChanged(msgspec.Struct, frozen=True):
-    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed."""
+    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed.
+
+    `off`: why those that do not run ended, as far as libvirt remembers.
+    """
 
     definitions: tuple[VmDefinition, ...]
     running: frozenset[VmId]
     capacity: Capacity
+    off: dict[VmId, StopReason] = {}
 
 
 class VmStopped(msgspec.Struct, frozen=True):
