@@ -93,7 +93,8 @@ class KeeperProcess:
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
         self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
         self._homes = Homes(run / "homes", tuple(d.name for d in config.datastores))
-        self._processes: dict[VmId, processes.WatchedProcess] = {}
+        self._processes: dict[VmId, list[processes.WatchedProcess]] = {}
+        self._pid_files = processes.PidFiles()
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
         self._safety_look_at = now
@@ -134,7 +135,8 @@ class KeeperProcess:
     def begin(self) -> None:
         """Find every QEMU process before the first renewal (safety rule 8)."""
         found: list[FoundProcess] = []
-        for qemu in processes.all_guests():
+        # What a pid file names comes first: of several that claim one VM, that is the one to speak of.
+        for qemu in [*self._pid_files.look(set()), *processes.all_guests()]:
             process = self._guard(qemu)
             if process is not None:
                 found.append(process)
@@ -195,23 +197,44 @@ class KeeperProcess:
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
-        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
+        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already.
+
+        Several processes may claim one VM (see processes.py). All are watched; the first one speaks for them, and who joins
+        it while it is frozen is frozen too.
+        """
         home = self._homes.recall(qemu.vm) or self._config.home_of(qemu.disks)
-        if home is None or qemu.vm in self._processes:
+        watched = self._processes.get(qemu.vm, [])
+        for other in list(watched):
+            if other.has_exited():
+                self._exited(other)  # Told before its successor is.
+        if home is None or any(other.qemu.pid == qemu.pid for other in watched):
             return None
         try:
             process = processes.WatchedProcess(qemu)
         except OSError:
             return None
-        self._processes[qemu.vm] = process
-        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(process))
+        self._processes.setdefault(qemu.vm, []).append(process)
+        if len(self._processes[qemu.vm]) > 1:
+            first = processes.inspect(self._processes[qemu.vm][0].qemu.pid)
+            if first is not None and first.stopped:
+                process.freeze()
+            self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
+            return None
         return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable)
 
-    def _exited(self, vm: VmId) -> None:
-        process = self._processes.pop(vm)
+    def _exited(self, process: processes.WatchedProcess) -> None:
+        """The VM has ended when the last process that claims to be it has."""
+        vm = process.qemu.vm
+        watched = self._processes.get(vm, [])
+        if process not in watched:
+            return
+        watched.remove(process)
         self._selector.unregister(process.pidfd)
         process.close()
-        self._events.append(ProcessExited(vm))
+        if not watched:
+            del self._processes[vm]
+            self._events.append(ProcessExited(vm))
 
     def _watch_for(self, effect: WatchForProcess) -> None:
         self._homes.remember(effect.vm, effect.home)
@@ -227,10 +250,9 @@ class KeeperProcess:
                     self._appeared(qemu)
         if now >= self._safety_look_at:
             self._safety_look_at = after(now, SAFETY_LOOK_EVERY)
-            known = {process.qemu.name for process in self._processes.values()}
-            for name in processes.pid_file_names():
-                if name not in known and (qemu := processes.by_pid_file(name)) is not None:
-                    self._appeared(qemu)
+            guarded = {process.qemu.pid for watched in self._processes.values() for process in watched}
+            for qemu in self._pid_files.look(guarded):
+                self._appeared(qemu)
 
     def _appeared(self, qemu: processes.Qemu) -> None:
         process = self._guard(qemu)
@@ -238,20 +260,17 @@ class KeeperProcess:
             self._events.append(ProcessAppeared(process))
 
     def _freeze(self, effect: Freeze) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None and not process.freeze():
+        if [process for process in self._processes.get(effect.vm, []) if not process.freeze()]:
             # What cannot be frozen must not outlive its lease: the watchdog is let to fire (safety rule 6).
             self._may_pet = False
             self.log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
 
     def _thaw(self, effect: Thaw) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        for process in self._processes.get(effect.vm, []):
             process.thaw()
 
     def _kill(self, effect: Kill) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        for process in self._processes.get(effect.vm, []):
             process.kill()
 
     # -- the rest -------------------------------------------------------------------------------------------------
