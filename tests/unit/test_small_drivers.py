@@ -10,17 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from guests import wait_for_guest, wait_stopped
 
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import UNKNOWN_S, WDIOC_SETTIMEOUT, Watchdog
 from outlast.keeper.lease_file import LeaseFile, read_deadlines
-from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, KeeperSession, VmId, VmName
-from outlast.model.keeping import KeeperReport, KeptVm
-from outlast.model.records import Enforcement
+from outlast.model.ids import BootId, DatastoreName
 from outlast.model.time import Instant, seconds
 from outlast.runtime.event_log import EventLog, LoggedEvent, old_path, read
-from outlast.runtime.second_freezer import SecondFreezer
 
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
 
@@ -100,35 +96,6 @@ def test_a_damaged_lease_file_holds_no_lease(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     assert read_deadlines(path, BOOT) == {}
     assert read_deadlines(tmp_path / "no", BOOT) == {}
-
-
-def report(pid: int) -> KeeperReport:
-    vm = KeptVm(VmId("u-1"), VmName("web"), DS1, Epoch(0), "running", pid)
-    return KeeperReport(
-        host=HostId("h"),
-        boot_id=BOOT,
-        session=KeeperSession("s"),
-        enforcement=Enforcement.KEEPER,
-        leases=(),
-        vms=(vm,),
-    )
-
-
-def test_the_second_freezer_freezes_what_the_keeper_did_not(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
-    wait_for_guest(guest.pid)
-    path = tmp_path / "leases"
-    file = LeaseFile(path, BOOT, (DS1,))
-    freezer = SecondFreezer(path, BOOT)
-    freezer.remember(report(guest.pid))
-    deadline = Instant(seconds(100))
-    file.publish(DS1, deadline)
-    assert freezer.look(deadline) == [], "the keeper may still be about to"
-    file.publish(DS1, Instant(0))
-    assert freezer.look(Instant(deadline + seconds(1))) == [], "the keeper said that it lapsed, and froze"
-    file.publish(DS1, deadline)
-    assert [vm.vm for vm in freezer.look(Instant(deadline + seconds(1)))] == ["u-1"]
-    assert wait_stopped(guest.pid, True)
-    assert freezer.look(Instant(deadline + seconds(2))) == [], "frozen once"
 
 
 def event(number: int) -> LoggedEvent:

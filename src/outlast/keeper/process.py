@@ -136,7 +136,7 @@ class KeeperProcess:
         """Find every QEMU process before the first renewal (safety rule 8)."""
         found: list[FoundProcess] = []
         # What a pid file names comes first: of several that claim one VM, that is the one to speak of.
-        for qemu in [*self._pid_files.look(set()), *processes.all_guests()]:
+        for qemu in processes.every_guest():
             process = self._guard(qemu)
             if process is not None:
                 found.append(process)

@@ -140,6 +140,14 @@ def all_guests() -> list[Qemu]:
     return [qemu for qemu in found if qemu is not None]
 
 
+def every_guest() -> list[Qemu]:
+    """Both ways together, each process once; what a pid file names comes first."""
+    found = {qemu.pid: qemu for qemu in PidFiles().look(set())}
+    for qemu in all_guests():
+        found.setdefault(qemu.pid, qemu)
+    return list(found.values())
+
+
 def _is_credible(pid: int, users: set[int]) -> bool:
     try:
         comm = (_PROC / str(pid) / "comm").read_bytes().decode(errors="replace")

@@ -71,7 +71,7 @@ class AgentProcess:
         boot_id, members = clock.boot_id(), config.hosts
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
-        self._freezer = SecondFreezer(Path(config.run_dir) / "leases", boot_id)
+        self._freezer = SecondFreezer(config.for_keeper(), boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -167,7 +167,8 @@ class AgentProcess:
         while True:
             await asyncio.sleep(FREEZER_LOOKS_EVERY_S)
             try:
-                for vm in self._freezer.look(clock.now()):
+                # In a thread: it reads command lines, and a process whose storage hangs may make it wait.
+                for vm in await asyncio.to_thread(self._freezer.look, clock.now()):
                     self._note(Note("second-freeze", host=self._config.host.id, vm=vm.vm, datastore=vm.home, relay=True))
             except Exception:
                 # Nobody else freezes when the keeper is gone: this loop goes on whatever happens.
