@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guests import wait_for_guest, wait_stopped
 
+from outlast.drivers import clock
 from outlast.drivers.datastore import identity
 from outlast.keeper import process
 from outlast.keeper.process import KeeperProcess
+from outlast.keeper.processes import inspect
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeper_effects import PetWatchdog
+from outlast.model.keeper_effects import Freeze, Kill, PetWatchdog, Thaw
+from outlast.model.keeper_events import KeeperEvent, ProcessExited
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
-from outlast.model.time import Instant
+from outlast.model.time import SECOND, Instant, after
 
 ME = HostId("11111111-1111-1111-1111-111111111111")
 DS1 = DatastoreName("ds1")
@@ -111,3 +118,45 @@ def test_a_watchdog_that_breaks_ends_nothing_and_is_counted_on_no_more(
     keeper._do(PetWatchdog())
     assert watchdog.pets == 2, "whatever is left of it is still petted"
     assert keeper.machine.config.enforcement is Enforcement.KEEPER
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """However the test ends, nobody waits for a process that is stopped."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
+def test_all_who_claim_one_vm_are_guarded_and_it_has_ended_when_the_last_of_them_has(
+    tmp_path: Path, keeper: KeeperProcess, guest: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_guest(guest.pid)
+    monkeypatch.setattr("outlast.model.keeper_config.KeeperConfig.home_of", lambda *_: DS1)
+    events: list[KeeperEvent] = []
+    monkeypatch.setattr(keeper, "_events", events)
+    with subprocess.Popen([*guest.args], executable=sys.executable) as other, ended(other):  # type: ignore[misc]
+        wait_for_guest(other.pid)
+        first, second = inspect(guest.pid), inspect(other.pid)
+        assert first is not None
+        assert second is not None
+        found = keeper._guard(first)
+        assert found is not None
+        keeper.machine.ensure(found)
+        keeper.machine.places[DS1].lease.deadline = after(clock.now(), SECOND * 60)  # type: ignore[arg-type]
+        keeper._do(Freeze(first.vm))
+        assert wait_stopped(guest.pid, True)
+        assert keeper._guard(second) is None, "the first one speaks for both"
+        assert wait_stopped(other.pid, True), "who joins a frozen VM is frozen"
+        keeper._do(Thaw(first.vm))
+        assert wait_stopped(guest.pid, False)
+        assert wait_stopped(other.pid, False)
+        guest.kill()
+        guest.wait()
+        keeper._guard(second)
+        assert events == [], "one of them may still execute"
+        keeper._do(Kill(first.vm))
+        other.wait(10.0)
+        keeper._guard(second)
+        assert events == [ProcessExited(first.vm)]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +15,9 @@ from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import UNKNOWN_S, WDIOC_SETTIMEOUT, Watchdog
 from outlast.keeper.homes import Homes, Memory
 from outlast.keeper.lease_file import LeaseFile, Published, read_leases
-from outlast.keeper.processes import WatchedProcess, inspect
-from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, KeeperSession, LeaseTerm, VmId, VmName
-from outlast.model.keeping import KeeperReport, KeptVm
-from outlast.model.records import Enforcement
+from outlast.model.ids import BootId, DatastoreName, KeeperSession, LeaseTerm, VmId
 from outlast.model.time import Instant, seconds
 from outlast.runtime.event_log import EventLog, LoggedEvent, old_path, read
-from outlast.runtime.second_freezer import SecondFreezer
 
 SESSION = KeeperSession("session")
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
@@ -127,101 +119,6 @@ def test_a_damaged_lease_file_holds_no_lease(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     assert read_leases(path, BOOT) == {}
     assert read_leases(tmp_path / "no", BOOT) == {}
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that looks like a QEMU guest."""
-    program = tmp_path / "qemu-system-x86_64"
-    program.symlink_to(sys.executable)
-    script = "import time; time.sleep(60)"
-    arguments = [str(program), "-c", script, "-name", "guest=web,debug-threads=on", "-uuid", "u-1"]
-    nodes = [
-        # The template behind the first disk comes first, as libvirt puts it, and is no disk of the guest.
-        '{"driver":"file","filename":"/srv/ds2/template.qcow2","node-name":"libvirt-3-storage"}',
-        '{"node-name":"libvirt-3-format","driver":"qcow2","file":"libvirt-3-storage"}',
-        '{"driver":"file","filename":"/srv/ds1/web.qcow2","node-name":"libvirt-2-storage"}',
-        '{"node-name":"libvirt-2-format","driver":"qcow2","file":"libvirt-2-storage","backing":"libvirt-3-format"}',
-    ]
-    for node in nodes:
-        arguments += ["-blockdev", node]
-    arguments += ["-device", '{"driver":"virtio-blk-pci","drive":"libvirt-2-format","id":"virtio-disk0"}']
-    arguments += ["-drive", "file=/srv/ds2/b.raw,if=none", "-device", "vfio-pci,host=0000:01:00.0"]
-    with subprocess.Popen(arguments) as process:
-        yield process
-        process.kill()
-
-
-def wait_for_guest(pid: int) -> None:
-    end = time.monotonic() + 10.0
-    while inspect(pid) is None and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-def test_a_guest_is_known_by_its_command_line(guest: subprocess.Popen[bytes]) -> None:
-    wait_for_guest(guest.pid)
-    found = inspect(guest.pid)
-    assert found is not None
-    assert (found.vm, found.name, found.stopped) == ("u-1", "web", False)
-    assert found.disks == ("/srv/ds1/web.qcow2", "/srv/ds2/b.raw")
-    assert found.unfreezable
-    assert inspect(os.getpid()) is None
-
-
-def test_a_guest_is_frozen_thawed_and_killed_through_its_pidfd(guest: subprocess.Popen[bytes]) -> None:
-    wait_for_guest(guest.pid)
-    qemu = inspect(guest.pid)
-    assert qemu is not None
-    watched = WatchedProcess(qemu)
-    assert watched.freeze()
-    assert wait_stopped(guest.pid, True)
-    watched.thaw()
-    assert wait_stopped(guest.pid, False)
-    assert not watched.has_exited()
-    watched.freeze()
-    watched.kill()
-    assert guest.wait(10.0) == -signal.SIGKILL
-    assert watched.has_exited()
-    assert watched.freeze(), "what has ended cannot be left running"
-
-
-def wait_stopped(pid: int, wanted: bool) -> bool:
-    end = time.monotonic() + 10.0
-    while time.monotonic() < end:
-        found = inspect(pid)
-        if found is not None and found.stopped is wanted:
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def report(pid: int) -> KeeperReport:
-    vm = KeptVm(VmId("u-1"), VmName("web"), DS1, Epoch(0), "running", pid)
-    return KeeperReport(
-        host=HostId("h"),
-        boot_id=BOOT,
-        session=KeeperSession("s"),
-        enforcement=Enforcement.KEEPER,
-        leases=(),
-        vms=(vm,),
-    )
-
-
-def test_the_second_freezer_freezes_what_the_keeper_did_not(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
-    wait_for_guest(guest.pid)
-    path = tmp_path / "leases"
-    file = LeaseFile(path, BOOT, SESSION, (DS1,), {})
-    freezer = SecondFreezer(path, BOOT)
-    freezer.remember(report(guest.pid))
-    deadline = Instant(seconds(100))
-    file.publish(DS1, deadline, LeaseTerm(1))
-    assert freezer.look(deadline) == [], "the keeper may still be about to"
-    file.publish(DS1, Instant(0), LeaseTerm(1))
-    assert freezer.look(Instant(deadline + seconds(1))) == [], "the keeper said that it lapsed, and froze"
-    file.publish(DS1, deadline, LeaseTerm(1))
-    assert [vm.vm for vm in freezer.look(Instant(deadline + seconds(1)))] == ["u-1"]
-    assert wait_stopped(guest.pid, True)
-    assert freezer.look(Instant(deadline + seconds(2))) == [], "frozen once"
 
 
 def event(number: int) -> LoggedEvent:

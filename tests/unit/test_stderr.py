@@ -45,16 +45,14 @@ def test_a_socket_as_journald_gives_it() -> None:
 
 
 @pytest.mark.parametrize("length", [10, MOST_BYTES - 1, 3 * MOST_BYTES])
-def test_a_file_is_appended_to_and_lines_end(tmp_path: Path, length: int) -> None:
+def test_in_a_file_nothing_is_written_over_and_lines_end(tmp_path: Path, length: int) -> None:
+    """Others write to it through the same descriptor: a shell's redirection does not append."""
     path = tmp_path / "log"
-    path.write_text("before\n")
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-    Stderr(descriptor).write("y" * length + "\n")
-    first, second = path.read_text().splitlines()
-    assert first == "before"
-    assert second == "y" * min(length, MOST_BYTES - 1)
-    assert path.read_text().endswith("\n")
-    os.close(descriptor)
+    with path.open("wb", buffering=0) as file:
+        file.write(b"before\n")
+        Stderr(file.fileno()).write("y" * length + "\n")
+        file.write(b"after\n")
+    assert path.read_text().splitlines() == ["before", "y" * min(length, MOST_BYTES - 1), "after"]
 
 
 def test_no_descriptor_at_all() -> None:

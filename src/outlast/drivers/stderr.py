@@ -22,10 +22,11 @@ class Stderr:
         self._socket: socket.socket | None = None
         self._dropped = 0
         with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISSOCK(mode):
                 self._socket = socket.socket(fileno=os.dup(descriptor))
-            else:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            elif not stat.S_ISREG(mode):  # A file has no reader to wait for, and an offset that is shared as well.
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
                 self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
 
     def write(self, line: str) -> int:

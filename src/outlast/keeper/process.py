@@ -92,7 +92,8 @@ class KeeperProcess:
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
         self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
         self._homes = Homes(run / "homes", names)
-        self._processes: dict[VmId, processes.WatchedProcess] = {}
+        self._processes: dict[VmId, list[processes.WatchedProcess]] = {}
+        self._pid_files = processes.PidFiles()
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
         self._safety_look_at = now
@@ -134,7 +135,8 @@ class KeeperProcess:
     def begin(self) -> None:
         """Find every QEMU process before the first renewal (safety rule 8)."""
         found: list[FoundProcess] = []
-        for qemu in processes.all_guests():
+        # What a pid file names comes first: of several that claim one VM, that is the one to speak of.
+        for qemu in processes.every_guest():
             process = self._guard(qemu)
             if process is not None:
                 found.append(process)
@@ -198,17 +200,31 @@ class KeeperProcess:
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
-        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
+        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already.
+
+        Several processes may claim one VM (see processes.py). All are watched; the first one speaks for them, and who joins
+        it while it is frozen is frozen too.
+        """
         memory = self._homes.recall(qemu.vm)
         home = memory.home if memory is not None else self._config.home_of(qemu.disks)
-        if home is None or qemu.vm in self._processes:
+        watched = self._processes.get(qemu.vm, [])
+        for other in list(watched):
+            if other.has_exited():
+                self._exited(other)  # Told before its successor is.
+        if home is None or any(other.qemu.pid == qemu.pid for other in watched):
             return None
         try:
             process = processes.WatchedProcess(qemu)
         except OSError:
             return None
-        self._processes[qemu.vm] = process
-        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(process))
+        self._processes.setdefault(qemu.vm, []).append(process)
+        if len(self._processes[qemu.vm]) > 1:
+            first = processes.inspect(self._processes[qemu.vm][0].qemu.pid)
+            if first is not None and first.stopped:
+                process.freeze()
+            self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
+            return None
         return FoundProcess(
             qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable, by_right=self._ran_by_right(memory)
         )
@@ -218,11 +234,18 @@ class KeeperProcess:
         lease = self._before.get(memory.home) if memory is not None else None
         return memory is not None and lease is not None and (memory.session, memory.term) == (lease.session, lease.term)
 
-    def _exited(self, vm: VmId) -> None:
-        process = self._processes.pop(vm)
+    def _exited(self, process: processes.WatchedProcess) -> None:
+        """The VM has ended when the last process that claims to be it has."""
+        vm = process.qemu.vm
+        watched = self._processes.get(vm, [])
+        if process not in watched:
+            return
+        watched.remove(process)
         self._selector.unregister(process.pidfd)
         process.close()
-        self._events.append(ProcessExited(vm))
+        if not watched:
+            del self._processes[vm]
+            self._events.append(ProcessExited(vm))
 
     def _watch_for(self, effect: WatchForProcess) -> None:
         self._looked_for[effect.vm] = effect
@@ -237,12 +260,11 @@ class KeeperProcess:
                     self._appeared(qemu)
         if now >= self._safety_look_at:
             self._safety_look_at = after(now, SAFETY_LOOK_EVERY)
-            known = {process.qemu.name for process in self._processes.values()}
-            for name in processes.pid_file_names():
-                if name not in known and (qemu := processes.by_pid_file(name)) is not None:
-                    self._appeared(qemu)
-            for vm, process in self._processes.items():
-                if self.machine.runs_by_right(vm) and process.is_stopped():
+            guarded = {process.qemu.pid for watched in self._processes.values() for process in watched}
+            for qemu in self._pid_files.look(guarded):
+                self._appeared(qemu)
+            for vm, watched in self._processes.items():
+                if self.machine.runs_by_right(vm) and any(process.is_stopped() for process in watched):
                     self.log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
                     self._thaw(Thaw(vm))
 
@@ -252,22 +274,20 @@ class KeeperProcess:
             self._events.append(ProcessAppeared(process))
 
     def _freeze(self, effect: Freeze) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None and not process.freeze():
+        if [process for process in self._processes.get(effect.vm, []) if not process.freeze()]:
             # What cannot be frozen must not outlive its lease: the watchdog is let to fire (safety rule 6).
             self._may_pet = False
             self.log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
 
     def _thaw(self, effect: Thaw) -> None:
-        process, home = self._processes.get(effect.vm), self.machine.vms[effect.vm].home
-        deadline = self.machine.places[home].lease.deadline
-        # Looked at again, since this process itself may have stood still between the decision and here.
-        if process is not None and deadline is not None and clock.now() < deadline:
+        deadline = self.machine.places[self.machine.vms[effect.vm].home].lease.deadline
+        if deadline is None or clock.now() >= deadline:
+            return  # This process itself may have stood still between the decision and here.
+        for process in self._processes.get(effect.vm, []):
             process.thaw()
 
     def _kill(self, effect: Kill) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        for process in self._processes.get(effect.vm, []):
             process.kill()
 
     # -- the rest -------------------------------------------------------------------------------------------------
