@@ -7,14 +7,14 @@
 A run is a function of the scenario and its seed.
 """
 
-from collections.abc import Iterator
-
 from outlast.model.errors import OutlastError
 from outlast.model.ids import VmId
 from outlast.model.time import in_seconds
+from outlast.scenario.history import recoveries
 from outlast.scenario.judging import judge
-from outlast.scenario.model import Expectation, Scenario, Step
-from outlast.scenario.result import Failure, Recovered, Result, Violation
+from outlast.scenario.model import Scenario, Step
+from outlast.scenario.moments import moments
+from outlast.scenario.result import Failure, Result, Violation
 from outlast.scenario.telling import causes, hosts_of, told
 from outlast.sim import stage
 from outlast.sim.observing import Observer
@@ -31,7 +31,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
     _settle(world, scenario)
     observer.begin()
     zero, failures = world.now, list[Failure]()
-    for at, what in _moments(scenario):
+    for at, what in moments(scenario):
         world.scheduler.run_until(zero + at)
         if isinstance(what, Step):
             _do(world, scenario, observer, what)
@@ -51,7 +51,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
         violations=violations,
         hazards=(),
         end=observer.end(),
-        recovery=tuple(_recovery(scenario, observer)),
+        recovery=recoveries({vm.name: observer.history(vm.name) for vm in scenario.vms}),
         timeline=tuple(sorted(observer.lines, key=lambda line: line.at)),
         events=world.scheduler.events,
         wall_seconds=0.0,
@@ -80,15 +80,6 @@ def _settle(world: World, scenario: Scenario) -> None:
         )
 
 
-def _moments(scenario: Scenario) -> Iterator[tuple[int, Step | Expectation]]:
-    """Everything by time; at one time steps come first, each kind in the order of the file."""
-    ends = scenario.duration
-    timed: list[tuple[int, int, Step | Expectation]] = [(step.at, 0, step) for step in scenario.steps]
-    timed += [(ends if e.at is None else e.at, 1 if e.at is not None else 2, e) for e in scenario.expect]
-    for at, _, what in sorted(timed, key=lambda entry: entry[:2]):
-        yield at, what
-
-
 def _do(world: World, scenario: Scenario, observer: Observer, step: Step) -> None:
     host = hosts_of(step)[0] if len(hosts_of(step)) == 1 else ""
     observer.tell("step", told(step), host=host, vm=step.keys.get("vm", ""))
@@ -103,11 +94,3 @@ def _violations(world: World, observer: Observer, zero: int) -> tuple[Violation,
         at = round(in_seconds(violation.at - zero), 3)
         found.append(Violation(at, violation.invariant, violation.detail))
     return tuple(found)
-
-
-def _recovery(scenario: Scenario, observer: Observer) -> Iterator[Recovered]:
-    for vm in scenario.vms:
-        for way in observer.history(vm.name).ways_back():
-            if way.running is not None and way.length is not None:
-                cause_at, running_at = (round(in_seconds(at), 3) for at in (way.cause, way.running))
-                yield Recovered(vm.name, cause_at, running_at, round(in_seconds(way.length), 3))
