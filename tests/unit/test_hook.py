@@ -60,9 +60,22 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_keeper_is_asked_and_allows(settings: dict[str, Any]) -> None:
     keeper = FakeKeeper(Path(settings["socket"]), {"allowed": True})
     hook.judge("prepare", "web", xml("/srv/ds1/disks/web.raw"), settings)
-    assert keeper.requests == [
-        {"type": "gate", "request": 1, "vm": "u-1", "name": "web", "disks": ["/srv/ds1/disks/web.raw"], "protected": True}
-    ]
+    asked = {"type": "gate", "request": 1, "vm": "u-1", "name": "web", "disks": ["/srv/ds1/disks/web.raw"]}
+    assert keeper.requests == [{**asked, "protected": True, "unfreezable": False}]
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "<hostdev mode='subsystem' type='pci'><source/></hostdev>",
+        "<interface type='vhostuser'><source type='unix' path='/run/ovs.sock'/></interface>",
+        "<filesystem type='mount'><driver type='virtiofs'/></filesystem>",
+    ],
+)
+def test_devices_that_a_freeze_does_not_stop_are_named_to_the_keeper(settings: dict[str, Any], device: str) -> None:
+    keeper = FakeKeeper(Path(settings["socket"]), {"allowed": True})
+    hook.judge("prepare", "web", xml("/srv/ds1/web.raw").replace("</devices>", device + "</devices>"), settings)
+    assert keeper.requests[0]["unfreezable"] is True
 
 
 def test_the_keepers_sentence_is_passed_on(settings: dict[str, Any]) -> None:

@@ -264,9 +264,9 @@ def test_the_lab_has_the_names_and_settings_of_the_file() -> None:
 
 
 def test_vms_with_a_policy_of_their_own_say_so_in_their_definition() -> None:
-    found = scenario_plan.metadata(read(TEXT))
-    assert 'isolation-response="power-off"' in found["web1"]
-    assert 'protected="no"' in found["spare"]
+    vms = scenario_plan.plan(read(TEXT)).vms
+    assert 'isolation-response="power-off"' in vms["web1"].metadata
+    assert 'protected="no"' in vms["spare"].metadata
 
 
 @pytest.mark.parametrize(

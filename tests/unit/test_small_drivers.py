@@ -15,15 +15,17 @@ import pytest
 
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import Watchdog
-from outlast.keeper.lease_file import LeaseFile, read_deadlines
+from outlast.keeper.homes import Homes, Memory
+from outlast.keeper.lease_file import LeaseFile, Published, read_leases
 from outlast.keeper.processes import WatchedProcess, inspect
-from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, KeeperSession, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, KeeperSession, LeaseTerm, VmId, VmName
 from outlast.model.keeping import KeeperReport, KeptVm
 from outlast.model.records import Enforcement
 from outlast.model.time import Instant, seconds
 from outlast.runtime.event_log import EventLog, LoggedEvent, old_path, read
 from outlast.runtime.second_freezer import SecondFreezer
 
+SESSION = KeeperSession("session")
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
 
 
@@ -53,21 +55,42 @@ def test_a_watchdog_that_is_missing_is_an_error_that_names_it(tmp_path: Path) ->
 
 def test_deadlines_are_read_by_the_same_boot_alone(tmp_path: Path) -> None:
     path = tmp_path / "leases"
-    file = LeaseFile(path, BOOT, (DS1, DS2))
-    assert read_deadlines(path, BOOT) == {}
-    file.publish(DS1, Instant(seconds(100)))
-    file.publish(DS2, Instant(seconds(200)))
-    file.publish(DS2, Instant(0))
-    assert read_deadlines(path, BOOT) == {DS1: seconds(100)}
-    assert read_deadlines(path, BootId("boot-2")) == {}
+    file = LeaseFile(path, BOOT, SESSION, (DS1, DS2), {})
+    assert read_leases(path, BOOT) == {}
+    file.publish(DS1, Instant(seconds(100)), LeaseTerm(3))
+    file.publish(DS2, Instant(seconds(200)), LeaseTerm(1))
+    file.publish(DS2, Instant(0), LeaseTerm(1))
+    assert read_leases(path, BOOT) == {DS1: Published(Instant(seconds(100)), LeaseTerm(3), SESSION)}
+    assert read_leases(path, BootId("boot-2")) == {}
+
+
+def test_a_successors_file_keeps_the_deadlines_until_it_has_frozen_what_is_past_them(tmp_path: Path) -> None:
+    path = tmp_path / "leases"
+    LeaseFile(path, BOOT, SESSION, (DS1, DS2), {}).publish(DS1, Instant(seconds(100)), LeaseTerm(3))
+    successor = LeaseFile(path, BOOT, KeeperSession("next"), (DS1, DS2), read_leases(path, BOOT))
+    assert read_leases(path, BOOT)[DS1].deadline == seconds(100)
+    successor.publish(DS1, Instant(0), LeaseTerm(0))
+    assert read_leases(path, BOOT) == {}
+
+
+def test_what_is_remembered_of_a_vm(tmp_path: Path) -> None:
+    homes = Homes(tmp_path / "homes", (DS1,))
+    memory = Memory(DS1, SESSION, LeaseTerm(3))
+    assert homes.recall(VmId("u-1")) is None
+    homes.remember(VmId("u-1"), memory)
+    assert homes.recall(VmId("u-1")) == memory
+    homes.remember(VmId("u-2"), Memory(DS2, SESSION, LeaseTerm(1)))
+    assert homes.recall(VmId("u-2")) is None, "that datastore is not in the settings any more"
+    (tmp_path / "homes" / "u-1").write_bytes(b"\xff{")
+    assert homes.recall(VmId("u-1")) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 200, bytes(64)])
 def test_a_damaged_lease_file_holds_no_lease(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "leases"
     path.write_bytes(content)
-    assert read_deadlines(path, BOOT) == {}
-    assert read_deadlines(tmp_path / "no", BOOT) == {}
+    assert read_leases(path, BOOT) == {}
+    assert read_leases(tmp_path / "no", BOOT) == {}
 
 
 @pytest.fixture
@@ -77,7 +100,17 @@ def guest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     program.symlink_to(sys.executable)
     script = "import time; time.sleep(60)"
     arguments = [str(program), "-c", script, "-name", "guest=web,debug-threads=on", "-uuid", "u-1"]
-    arguments += ["-blockdev", '{"driver":"file","filename":"/srv/ds1/web.raw"}', "-drive", "file=/srv/ds2/b.raw,if=none"]
+    nodes = [
+        # The template behind the first disk comes first, as libvirt puts it, and is no disk of the guest.
+        '{"driver":"file","filename":"/srv/ds2/template.qcow2","node-name":"libvirt-3-storage"}',
+        '{"node-name":"libvirt-3-format","driver":"qcow2","file":"libvirt-3-storage"}',
+        '{"driver":"file","filename":"/srv/ds1/web.qcow2","node-name":"libvirt-2-storage"}',
+        '{"node-name":"libvirt-2-format","driver":"qcow2","file":"libvirt-2-storage","backing":"libvirt-3-format"}',
+    ]
+    for node in nodes:
+        arguments += ["-blockdev", node]
+    arguments += ["-device", '{"driver":"virtio-blk-pci","drive":"libvirt-2-format","id":"virtio-disk0"}']
+    arguments += ["-drive", "file=/srv/ds2/b.raw,if=none", "-device", "vfio-pci,host=0000:01:00.0"]
     with subprocess.Popen(arguments) as process:
         yield process
         process.kill()
@@ -94,7 +127,8 @@ def test_a_guest_is_known_by_its_command_line(guest: subprocess.Popen[bytes]) ->
     found = inspect(guest.pid)
     assert found is not None
     assert (found.vm, found.name, found.stopped) == ("u-1", "web", False)
-    assert found.disks == ("/srv/ds1/web.raw", "/srv/ds2/b.raw")
+    assert found.disks == ("/srv/ds1/web.qcow2", "/srv/ds2/b.raw")
+    assert found.unfreezable
     assert inspect(os.getpid()) is None
 
 
@@ -140,15 +174,15 @@ def report(pid: int) -> KeeperReport:
 def test_the_second_freezer_freezes_what_the_keeper_did_not(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
     wait_for_guest(guest.pid)
     path = tmp_path / "leases"
-    file = LeaseFile(path, BOOT, (DS1,))
+    file = LeaseFile(path, BOOT, SESSION, (DS1,), {})
     freezer = SecondFreezer(path, BOOT)
     freezer.remember(report(guest.pid))
     deadline = Instant(seconds(100))
-    file.publish(DS1, deadline)
+    file.publish(DS1, deadline, LeaseTerm(1))
     assert freezer.look(deadline) == [], "the keeper may still be about to"
-    file.publish(DS1, Instant(0))
+    file.publish(DS1, Instant(0), LeaseTerm(1))
     assert freezer.look(Instant(deadline + seconds(1))) == [], "the keeper said that it lapsed, and froze"
-    file.publish(DS1, deadline)
+    file.publish(DS1, deadline, LeaseTerm(1))
     assert [vm.vm for vm in freezer.look(Instant(deadline + seconds(1)))] == ["u-1"]
     assert wait_stopped(guest.pid, True)
     assert freezer.look(Instant(deadline + seconds(2))) == [], "frozen once"

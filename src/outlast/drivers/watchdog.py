@@ -16,6 +16,7 @@ class Watchdog:
     """An armed watchdog. Raises OSError if the device cannot be opened (it has one owner at a time)."""
 
     def __init__(self, path: str, timeout_s: int) -> None:
+        """`timeout_s` is asked for; `self.timeout_s` is what the device grants, which may be more."""
         self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self.timeout_s = timeout_s
         with contextlib.suppress(OSError):
@@ -24,7 +25,7 @@ class Watchdog:
             (self.timeout_s,) = struct.unpack("i", granted)
 
     def pet(self) -> None:
-        """Keep it from firing for another `timeout_s`."""
+        """Keep it from firing for another `timeout_s`. Raises OSError if the device is gone."""
         os.write(self._fd, b"\0")
 
     def disarm(self) -> None:

@@ -21,11 +21,13 @@ from pathlib import Path
 import msgspec
 
 from outlast.drivers import clock
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.watchdog import Watchdog
 from outlast.keeper import processes
 from outlast.keeper.clients import Clients
-from outlast.keeper.lease_file import LeaseFile, read_deadlines
+from outlast.keeper.homes import Homes, Memory
+from outlast.keeper.lease_file import LeaseFile, read_leases
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import KeeperSession, VmId
 from outlast.model.keeper_config import KeeperConfig
@@ -38,6 +40,7 @@ from outlast.model.keeper_effects import (
     PetWatchdog,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     StopWatching,
     Tell,
@@ -55,6 +58,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import Happened
+from outlast.model.records import Enforcement
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.keeping import KeeperMachine
 
@@ -63,7 +67,7 @@ LOOK_EVERY = Duration(10 * MILLISECOND)
 SAFETY_LOOK_EVERY = SECOND
 """How often all pid files are looked at, for guests that did not pass the gate."""
 REPORT_EVERY = Duration(2 * SECOND)
-PET_EVERY = SECOND
+PETS_PER_TIMEOUT = 4
 CLOSE_PATIENCE_S = 20.0
 
 
@@ -74,18 +78,18 @@ class KeeperProcess:
         """Raises OSError if the socket or the lease file cannot be made, or the watchdog not be opened."""
         run = Path(config.run_dir)
         now = clock.now()
-        adopted = read_deadlines(run / "leases", config.boot_id)
+        self._before = read_leases(run / "leases", config.boot_id)
+        self._watchdog = Watchdog(config.watchdog_device, config.watchdog_timeout_s) if config.watchdog_device else None
+        config = self._with_what_the_watchdog_grants(config)
         self._config = config
         self._selector = selector
         self._events: collections.deque[KeeperEvent] = collections.deque()
-        self.machine = KeeperMachine(config, now, adopted)
-        self._leases = LeaseFile(run / "leases", config.boot_id, tuple(d.name for d in config.datastores))
-        for name, place in self.machine.places.items():
-            if place.lease.deadline is not None:
-                self._leases.publish(name, place.lease.deadline)
+        self.machine = KeeperMachine(config, now, {name: lease.deadline for name, lease in self._before.items()})
+        names = tuple(d.name for d in config.datastores)
+        self._leases = LeaseFile(run / "leases", config.boot_id, config.session, names, self._before)
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
         self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
-        self._watchdog = Watchdog(config.watchdog_device, 2) if config.watchdog_device else None
+        self._homes = Homes(run / "homes", names)
         self._processes: dict[VmId, processes.WatchedProcess] = {}
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
@@ -105,10 +109,21 @@ class KeeperProcess:
             StopWatching: lambda e: self._looked_for.pop(e.vm, None),
             Reply: lambda e: self._clients.send(e.client, e.reply),
             Tell: lambda e: self._tell(e.happened),
-            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline),
+            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline, e.term),
+            Remember: lambda e: self._homes.remember(e.vm, Memory(e.home, self._config.session, e.term)),
             Changed: lambda _: setattr(self, "_changed", True),
             PetWatchdog: lambda _: self._pet(),
         }
+
+    def _with_what_the_watchdog_grants(self, config: KeeperConfig) -> KeeperConfig:
+        """A watchdog that fires too late for `lease_margin` is petted, and not counted on (safety rule 6)."""
+        if self._watchdog is None or self._watchdog.timeout_s <= config.watchdog_timeout_s:
+            return config
+        self._log(
+            f"{config.watchdog_device} fires after {self._watchdog.timeout_s} s at the earliest, and "
+            f"{config.watchdog_timeout_s} s are configured: this host's enforcement level is `keeper`, not `watchdog`"
+        )
+        return msgspec.structs.replace(config, enforcement=Enforcement.KEEPER)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -120,6 +135,9 @@ class KeeperProcess:
             if process is not None:
                 found.append(process)
         self._happen(ProcessesFound(tuple(found)))
+        for name, place in self.machine.places.items():
+            # Only now: what was past its lease is frozen, and a zero says so.
+            self._leases.publish(name, place.lease.deadline or Instant(0), place.lease.term)
 
     def turn(self) -> None:
         """Wait for the next thing to happen, and see to it."""
@@ -178,7 +196,8 @@ class KeeperProcess:
 
     def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
         """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
-        home = self._config.home_of(qemu.disks)
+        memory = self._homes.recall(qemu.vm)
+        home = memory.home if memory is not None else self._config.home_of(qemu.disks)
         if home is None or qemu.vm in self._processes:
             return None
         try:
@@ -187,7 +206,14 @@ class KeeperProcess:
             return None
         self._processes[qemu.vm] = process
         self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
-        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped)
+        return FoundProcess(
+            qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable, by_right=self._ran_by_right(memory)
+        )
+
+    def _ran_by_right(self, memory: Memory | None) -> bool:
+        """Whether our predecessor had let it run in the very term whose lease may still be good (safety rule 8)."""
+        lease = self._before.get(memory.home) if memory is not None else None
+        return memory is not None and lease is not None and (memory.session, memory.term) == (lease.session, lease.term)
 
     def _exited(self, vm: VmId) -> None:
         process = self._processes.pop(vm)
@@ -212,6 +238,10 @@ class KeeperProcess:
             for name in processes.pid_file_names():
                 if name not in known and (qemu := processes.by_pid_file(name)) is not None:
                     self._appeared(qemu)
+            for vm, process in self._processes.items():
+                if self.machine.runs_by_right(vm) and process.is_stopped():
+                    self._log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
+                    self._thaw(Thaw(vm))
 
     def _appeared(self, qemu: processes.Qemu) -> None:
         process = self._guard(qemu)
@@ -226,8 +256,10 @@ class KeeperProcess:
             self._log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
 
     def _thaw(self, effect: Thaw) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        process, home = self._processes.get(effect.vm), self.machine.vms[effect.vm].home
+        deadline = self.machine.places[home].lease.deadline
+        # Looked at again, since this process itself may have stood still between the decision and here.
+        if process is not None and deadline is not None and clock.now() < deadline:
             process.thaw()
 
     def _kill(self, effect: Kill) -> None:
@@ -240,7 +272,7 @@ class KeeperProcess:
     def _pet(self) -> None:
         now = clock.now()
         if self._watchdog is not None and self._may_pet and now >= self._pet_at:
-            self._pet_at = after(now, PET_EVERY)
+            self._pet_at = after(now, Duration(self._config.watchdog_timeout_s * SECOND // PETS_PER_TIMEOUT))
             self._watchdog.pet()
 
     def _tell(self, happened: Happened) -> None:
@@ -266,11 +298,6 @@ def _take_lock(run_dir: Path) -> int:
     return descriptor
 
 
-def _host_goes_down() -> bool:
-    """Whether the host itself shuts down, and not just this service: systemd makes this file when it does."""
-    return Path("/run/nologin").exists()
-
-
 def main() -> None:
     """Be the keeper that the configuration describes, until SIGTERM."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
@@ -294,7 +321,7 @@ def main() -> None:
     keeper.begin()
     notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
     _run(keeper, wakeup)
-    if _host_goes_down():
+    if host_goes_down():
         notify("STOPPING=1")
         keeper.close()
     os.close(lock)

@@ -33,6 +33,11 @@ class Qemu(msgspec.Struct, frozen=True):
     name: VmName
     disks: tuple[str, ...]
     stopped: bool
+    unfreezable: bool = False
+
+
+_WORKS_ON = re.compile(r"vfio|vhost-(?:user|vdpa|scsi)")
+"""Devices whose I/O goes on while the QEMU process is stopped (safety rule 6)."""
 
 
 def inspect(pid: int) -> Qemu | None:
@@ -48,7 +53,9 @@ def inspect(pid: int) -> Qemu | None:
     name = re.match(r"(?:guest=)?([^,]+)", _after(arguments, "-name"))
     if not vm or name is None:
         return None
-    return Qemu(pid, VmId(vm), VmName(name[1]), tuple(_disks(arguments)), state in "Tt")
+    devices = [value for option, value in itertools.pairwise(arguments) if option in ("-device", "-netdev", "-chardev")]
+    unfreezable = any(_WORKS_ON.search(device) for device in devices)
+    return Qemu(pid, VmId(vm), VmName(name[1]), tuple(_disks(arguments)), state in "Tt", unfreezable)
 
 
 def _after(arguments: list[str], option: str) -> str:
@@ -56,16 +63,42 @@ def _after(arguments: list[str], option: str) -> str:
 
 
 def _disks(arguments: list[str]) -> Iterator[str]:
+    """The files of the guest's own disks, in the order of its devices; not the files behind them (backing chains)."""
+    nodes: dict[str, dict[str, Any]] = {}
     for option, value in itertools.pairwise(arguments):
         if option == "-blockdev":
             with contextlib.suppress(ValueError):
-                path = json.loads(value).get("filename")
-                if isinstance(path, str):
-                    yield path
+                node = json.loads(value)
+                nodes[str(node.get("node-name"))] = node
+        elif option == "-device":
+            path = _file_of(nodes, _drive_of(value))
+            if path is not None:
+                yield path
         elif option == "-drive":
             match = re.search(r"(?:^|,)file=([^,]+)", value)
             if match is not None:
                 yield match[1]
+
+
+def _drive_of(device: str) -> str:
+    if device.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(device).get("drive", ""))
+    match = re.search(r"(?:^|,)drive=([^,]+)", device)
+    return match[1] if match is not None else ""
+
+
+def _file_of(nodes: dict[str, dict[str, Any]], name: str) -> str | None:
+    """Follow a block node down to its file: format, throttling and encryption stand on top of it."""
+    for _ in range(16):
+        node = nodes.get(name)
+        if node is None:
+            return None
+        path = node.get("filename")
+        if isinstance(path, str):
+            return path
+        name = str(node.get("file", ""))
+    return None
 
 
 def all_guests() -> list[Qemu]:
@@ -120,6 +153,15 @@ class WatchedProcess:
         """SIGKILL; it needs no thaw first. A frozen cgroup is thawed after it, so that the process can die."""
         self._signal(signal.SIGKILL)
         self._write_freezer("0")
+
+    def is_stopped(self) -> bool:
+        """Whether it is stopped now, whoever did it."""
+        now = inspect(self.qemu.pid)
+        if now is not None and now.stopped:
+            return True
+        with contextlib.suppress(OSError):
+            return self._freezer is not None and self._freezer.read_text().strip() == "1"
+        return False
 
     def close(self) -> None:
         """Watch it no longer."""

@@ -4,7 +4,12 @@ No request has a deadline here: an answer comes when the helper gives it, or whe
 deadlines that matter (a lease lapses, an asker is refused). This boot's incarnation is won here too (safety rule 9):
 
     read the newest incarnation  ->  it is this boot's: found again
-                                 ->  it is another boot's, or there is none: create the next one, exclusively
+                                 ->  there is none: create the first one, exclusively
+                                 ->  it is another boot's: look at our heartbeat record for a while; if nobody rewrites
+                                     it for a whole window, create the next one, exclusively
+
+A higher incarnation proves to everybody that the earlier boots are gone. A cloned host would tell that lie about the host
+that it is a copy of; so nobody wins an incarnation while another machine renews with the same id.
 """
 
 import contextlib
@@ -21,6 +26,7 @@ from outlast.drivers.datastore.helper_process import HelperProcess
 from outlast.drivers.datastore.opening import open_newest
 from outlast.drivers.datastore.wire import (
     Answer,
+    Blocks,
     Done,
     Failed,
     Inbox,
@@ -29,6 +35,8 @@ from outlast.drivers.datastore.wire import (
     LinkNext,
     Newest,
     Op,
+    Raw,
+    ReadBlocks,
     ReadLast,
     Renew,
     Request,
@@ -47,7 +55,7 @@ from outlast.model.keeper_events import (
     LinkOutcome,
     RegisterRead,
 )
-from outlast.model.time import SECOND, Instant, after
+from outlast.model.time import SECOND, Duration, Instant, after
 
 RESPAWN = SECOND
 Then = Callable[[Result], None]
@@ -74,6 +82,7 @@ class KeeperStorage:
         self._number = 0
         self._waiting: dict[int, Then] = {}
         self._has_incarnation = False
+        self._twin: tuple[bytes, Instant] | None = None
         self.retry_at: Instant | None = clock.now()
 
     # -- the helper -----------------------------------------------------------------------------------------------
@@ -171,7 +180,6 @@ class KeeperStorage:
         if newest.problem:
             self._no_incarnation(Failed(newest.problem))
             return
-        number = 0
         if newest.epoch is not None:
             try:
                 record = records.open_incarnation(newest.data, self._key)
@@ -181,7 +189,35 @@ class KeeperStorage:
             if record.boot_id == self._config.boot_id:
                 self._won(record.incarnation)
                 return
-            number = newest.epoch + 1
+            self._look_for_twin(newest.epoch + 1)
+            return
+        self._link_incarnation(0)
+
+    def _look_for_twin(self, number: int) -> None:
+        def found(result: Result) -> None:
+            raw = result.found[0] if isinstance(result, Blocks) else Raw(None, _problem(result))
+            if raw.problem:
+                self._no_incarnation(Failed(raw.problem))
+            elif raw.data is None or self._nobody_renews(raw.data):
+                self._link_incarnation(number)
+
+        self._ask(ReadBlocks((places.heartbeat(self._config.host),)), found)
+
+    def _nobody_renews(self, data: bytes) -> bool:
+        """Whether our record has not changed for a window: then no other boot with our id may run anything any more."""
+        now, patience = clock.now(), self._config.settings.window
+        before = self._twin
+        if before is not None and before[0] == data and now - before[1] >= patience:
+            return True
+        if before is None or before[0] != data:
+            self._twin = (data, now)
+        if before is not None and before[0] != data:
+            sentence = f"another machine renews as {self._config.name}: two hosts have its id, or it was cloned; stop one"
+            self._happen(HeartbeatWritten(self._member.name, -1, False, foreign=True, problem=sentence))
+        self.retry_at = after(now, Duration(patience // 5))
+        return False
+
+    def _link_incarnation(self, number: int) -> None:
         mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1))
         data = records.seal_incarnation(mine, self._key)
         link = LinkNext(places.incarnations(self._config.host), number, data)
@@ -210,6 +246,9 @@ class KeeperStorage:
         def written(result: Result) -> None:
             ok = isinstance(result, Done) and result.ok
             foreign = isinstance(result, Done) and result.foreign
+            if foreign:
+                # Which boot of this host counts is found out anew, before anything is written again.
+                self._has_incarnation, self._twin, self.retry_at = False, None, clock.now()
             self._happen(
                 HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, "" if ok else _problem(result))
             )

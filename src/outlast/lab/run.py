@@ -34,7 +34,7 @@ def run(lab: Lab, scenario: Scenario, say: Callable[[str], None] = lambda _: Non
     scenario_plan.check(scenario)
     began = time.monotonic()
     say("making the lab")
-    lab.build(scenario_plan.plan(scenario), metadata=scenario_plan.metadata(scenario))
+    lab.build(scenario_plan.plan(scenario))
     try:
         _settle(lab, scenario)
         say(f"playing {scenario.title}: {in_seconds(scenario.duration):g} s")

@@ -72,16 +72,12 @@ def plan(scenario: Scenario) -> LabState:
         state.hosts[host.name] = HostState(number=number, id=str(uuid.uuid4()), address=host_address(number))
     for vm in scenario.vms:
         where = vm.host or scenario.hosts[0].name
-        state.vms[vm.name] = VmState(uuid=guest.vm_uuid(vm.name), datastore=vm.datastore, host=where)
+        state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm))
     return state
 
 
-def metadata(scenario: Scenario) -> dict[str, str]:
-    """What stands in the definitions of the VMs that have a policy of their own."""
-    return {vm.name: policy for vm in scenario.vms if (policy := _policy(vm))}
-
-
 def _policy(vm: VmSpec) -> str:
+    """What stands in the definition of a VM that has a policy of its own."""
     attributes = {}
     if vm.state == "unprotected":
         attributes["protected"] = "no"

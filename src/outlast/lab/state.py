@@ -37,11 +37,12 @@ class HostState(msgspec.Struct):
 
 
 class VmState(msgspec.Struct):
-    """One virtual machine: the datastore of its disk, and the host where it was defined."""
+    """One virtual machine: the datastore of its disk, the host where it was defined, the XML inside its <metadata>."""
 
     uuid: str
     datastore: str
     host: str
+    metadata: str = ""
 
 
 class LabState(msgspec.Struct):

@@ -120,7 +120,7 @@ class KeeperGone(msgspec.Struct, frozen=True):
 
 
 class StopReason(enum.StrEnum):
-    """Why libvirt says that a domain stopped."""
+    """Why libvirt says that a domain stopped; HOST_SHUTDOWN: in an orderly way, while its host itself was going down."""
 
     SHUTDOWN = "shutdown"
     DESTROYED = "destroyed"
@@ -128,6 +128,7 @@ class StopReason(enum.StrEnum):
     FAILED = "failed"
     MIGRATED = "migrated"
     SAVED = "saved"
+    HOST_SHUTDOWN = "host-shutdown"
     UNKNOWN = "unknown"
 
 

@@ -232,7 +232,7 @@ class AgentMachine:
         if self.known.now >= self._progress_due:
             self._progress += 1
             self._progress_due = after(self.known.now, self.known.settings.datastore_heartbeat_interval)
-            self._out.put(AskKeeper(Progress(self._progress)))
+            self._out.put(AskKeeper(Progress(self._progress, self.isolation.isolated)))
 
     def _judge_isolation(self) -> None:
         now = self.known.now

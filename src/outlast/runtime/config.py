@@ -7,7 +7,8 @@ Tables and keys:
     [[hosts]]     name, id, address, port
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
-    [paths]       run, state          [hypervisor] uri          [watchdog] device
+    [paths]       run, state          [hypervisor] uri
+    [watchdog]    device, timeout (whole seconds; it and the reset must fit in lease_margin)
 """
 
 import re
@@ -26,11 +27,13 @@ from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings, problems
-from outlast.model.time import Duration
+from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration
 
 DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
 DEFAULT_PORT = 7710
+RESET_TIME = Duration(500 * MILLISECOND)
+"""From a watchdog's firing until the host executes nothing any more."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -118,6 +121,7 @@ class _Hypervisor(_Table):
 
 class _Watchdog(_Table):
     device: str = ""
+    timeout: _Duration = SECOND
 
 
 class _File(_Table):
@@ -146,6 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str
     libvirt_uri: str
     watchdog_device: str
+    watchdog_timeout_s: int
 
     @property
     def datastore_key(self) -> bytes:
@@ -175,6 +180,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             run_dir=self.run_dir,
             state_dir=self.state_dir,
             watchdog_device=self.watchdog_device,
+            watchdog_timeout_s=self.watchdog_timeout_s,
             enforcement=Enforcement.WATCHDOG if self.watchdog_device else Enforcement.KEEPER,
         )
 
@@ -185,6 +191,8 @@ def load_config(path: Path) -> Config:
     found = _relations(file)
     settings = Settings(**{key: value for key, value in file.settings.model_dump().items() if value is not None})
     found += [f"[settings] {problem}" for problem in problems(settings)]
+    if file.watchdog.device:
+        found += _watchdog_problems(file.watchdog.timeout, settings)
     key, key_problem = _read_key(file.domain.key_file)
     found += key_problem
     if found:
@@ -206,6 +214,7 @@ def load_config(path: Path) -> Config:
         state_dir=str(file.paths.state),
         libvirt_uri=file.hypervisor.uri,
         watchdog_device=file.watchdog.device,
+        watchdog_timeout_s=file.watchdog.timeout // SECOND,
     )
 
 
@@ -280,6 +289,19 @@ def _relations(file: _File) -> list[str]:
         for outer in file.datastores:
             if outer.path in inner.path.parents:
                 found.append(f"[[datastores]] {inner.name} lies inside {outer.name} ({outer.path}): keep them apart")
+    return found
+
+
+def _watchdog_problems(timeout: Duration, settings: Settings) -> list[str]:
+    """Rule 6: a host whose keeper could not freeze must have been reset before anybody may take its VMs."""
+    found: list[str] = []
+    if timeout <= 0 or timeout % SECOND:
+        found.append(f"[watchdog] timeout is {in_seconds(timeout):g}s, but watchdogs count in whole seconds: at least 1s")
+    if timeout + RESET_TIME > settings.lease_margin:
+        found.append(
+            f"[watchdog] timeout ({in_seconds(timeout):g}s) and the reset ({in_seconds(RESET_TIME):g}s) do not fit in "
+            f"lease_margin ({in_seconds(settings.lease_margin):g}s): lower the one or raise the other"
+        )
     return found
 
 

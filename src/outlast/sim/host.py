@@ -13,7 +13,7 @@ from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, Ping
 from outlast.model.ids import BootId, DatastoreName, HostId, KeeperSession, VmId
 from outlast.model.inventory import Capacity, VmDefinition
 from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeping import AskGate, Happened, KeeperReply, KeeperReport, KeeperRequest
+from outlast.model.keeping import AskGate, AskLaunch, Happened, KeeperReply, KeeperReport, KeeperRequest
 from outlast.model.messages import EventNotice, Message
 from outlast.model.records import Enforcement
 from outlast.model.time import MILLISECOND, SECOND, Instant
@@ -292,7 +292,18 @@ class Host:
                 self.keeper.ask(_ended(vm), lambda _: None)
                 settle("internal error: process exited while connecting to monitor")
             else:
-                self.later(self.rng.randrange(20, 100) * MILLISECOND, lambda: self._process_begins(vm, hypervisor, settle))
+                self.later(self.rng.randrange(20, 100) * MILLISECOND, launch)
+
+        def launch() -> None:
+            self.keeper.ask(AskLaunch(2, vm), launched)  # type: ignore[arg-type]
+
+        def launched(reply: KeeperReply) -> None:
+            if self.boots != boot or not self.powered or settled[0]:
+                return
+            if reply.allowed:
+                self._process_begins(vm, hypervisor, settle)
+            else:
+                settle(reply.sentence)
 
         disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
         if not self.keeper.alive:

@@ -15,6 +15,7 @@ from outlast.model.keeper_effects import (
     LinkRegister,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     StopWatching,
     Tell,
@@ -58,6 +59,7 @@ class KeeperHost:
         self._host = services
         self._published = published
         self._sessions = 0
+        self._session = KeeperSession("")
         self._alive = False
         self._stopped = False
         self._machine: KeeperMachine | None = None
@@ -69,6 +71,8 @@ class KeeperHost:
         self._watched: dict[VmId, WatchForProcess] = {}
         self._report_due = False
         self._life = 0
+        self._terms: dict[DatastoreName, tuple[str, int]] = {}
+        self._remembered: dict[VmId, tuple[DatastoreName, tuple[str, int]]] = {}
 
     @property
     def alive(self) -> bool:
@@ -93,13 +97,22 @@ class KeeperHost:
         self._life += 1
         self._sessions += 1
         session = KeeperSession(f"{self._host.boot_id}-k{self._sessions}")
+        self._session = session
         config = self._host.keeper_config(session)
         self._machine = KeeperMachine(config, self._host.clock(), dict(self._published))
         for name, place in self._machine.places.items():
             self._published[name] = place.lease.deadline or Instant(0)
         self._ways = {d.name: self._host.way(d.name, "keeper") for d in config.datastores}
+        before, self._terms = self._terms, {}
         found = [
-            FoundProcess(process.vm, process.name, home, process.pid, not process.executing)
+            FoundProcess(
+                process.vm,
+                process.name,
+                home,
+                process.pid,
+                not process.executing,
+                by_right=self._remembered.get(process.vm) == (home, before.get(home)),
+            )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
         ]
@@ -212,6 +225,7 @@ class KeeperHost:
         if not self._stopped:
             for vm in list(self._host.hypervisor.processes):
                 self._found(vm)
+            self._report()
         self._host.later(SAFETY_LOOK, lambda: self._look_for_strangers(life))
 
     # -- what it asks for -----------------------------------------------------------------------------------------
@@ -241,6 +255,9 @@ class KeeperHost:
                 self._host.keeper_did(effect.happened)
             case PublishLease():
                 self._published[effect.datastore] = effect.deadline
+                self._terms[effect.datastore] = (self._session, effect.term)
+            case Remember():
+                self._remembered[effect.vm] = (effect.home, (self._session, effect.term))
             case Changed():
                 self._report()
             case _:

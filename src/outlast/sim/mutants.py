@@ -17,11 +17,11 @@ from outlast.model.keeper_events import HeartbeatWritten, LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol.gatekeeping import Gatekeeper
-from outlast.protocol.keeping import KeeperMachine, Purpose
+from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
 from outlast.protocol.observation import RecordWatch
-from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
 
@@ -230,7 +230,7 @@ def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Inst
 @_mutant(5, "the compare-and-swap is done from whatever epoch is the newest", (Gatekeeper, "begin"))
 def _any_epoch_is_taken_from(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
     waiting = self._waiting.get(ownership.vm)
-    if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+    if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
         return []
     waiting.begun = True
     ownership.phase = Phase.CLAIMING

@@ -70,6 +70,7 @@ class PosixDatastore:
     def _make_directory(self) -> None:
         try:
             os.makedirs(f"{self._host_directory}/incarnation", mode=0o700, exist_ok=True)
+            self._spares.fill()
         except OSError:
             # Full or read-only: what exists can be read, and written in place; what does not will say so itself.
             if not os.path.isdir(self._host_directory):

@@ -9,7 +9,8 @@ pruned long ago finds its successor's name free. And no higher epoch may exist: 
 predecessor that proves nothing. Pruning keeps the newest and removes oldest first, so a pruned name always has a higher
 one above it. A file that does not count stays: it is old, and the next winner prunes it.
 
-Spare files are made ahead of time, so that a full datastore cannot block a takeover or a re-assertion.
+Spare files are made ahead of time, so that a full datastore cannot block a takeover or a re-assertion. Each link uses one
+up for good; they are made anew behind a link and not before it, which would be on the way of a failover.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from outlast.drivers.datastore import blocks
 from outlast.drivers.datastore.wire import LinkEnded, Newest
 
 KEEP = 16
-SPARES = 3
+SPARES = 16
+"""As many links can be made on a full datastore by each of a host's two helpers before space is needed again."""
 _EPOCH = re.compile(r"\d{10}")
 
 
@@ -68,7 +70,7 @@ class SpareFiles:
         self._ready: list[str] = []
 
     def fill(self) -> None:
-        """Make what is missing; a full datastore is no error as long as one is left."""
+        """Make what is missing, as far as there is space. Raises OSError for anything else."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             if not self._ready:
@@ -79,7 +81,7 @@ class SpareFiles:
                 blocks.write(path, bytes(blocks.BLOCK), create=True)
                 self._ready.append(path)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._ready:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
 
     def take(self, data: bytes) -> str:
@@ -95,9 +97,9 @@ class SpareFiles:
             # It was linked by a helper that did not live to tell: the name is all that may go.
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        self.fill()
-        path = self._ready.pop()
-        blocks.write(path, data)
+        path = f"{self._directory}/{secrets.token_hex(8)}"
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        blocks.write(path, data, create=True)
         return path
 
 
@@ -105,7 +107,6 @@ def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> Li
     """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown."""
     target = f"{directory}/{epoch_name(epoch)}"
     try:
-        spares.fill()
         if epoch == 0:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         spare = spares.take(data)
@@ -128,6 +129,7 @@ def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> Li
     finally:
         with contextlib.suppress(OSError):
             os.unlink(spare)
+            spares.fill()
 
 
 def _counts(directory: str, epoch: int, target: str) -> LinkEnded:

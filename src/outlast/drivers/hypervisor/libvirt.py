@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.hypervisor import domains
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
@@ -200,7 +201,7 @@ class Hypervisor:
     def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         stopped = None
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            reason = _STOPPED.get(detail, StopReason.UNKNOWN)
+            reason = _meant(_STOPPED.get(detail, StopReason.UNKNOWN))
             stopped = VmStopped(VmId(domain.UUIDString()), VmName(domain.name()), reason)
         self._loop.call_soon_threadsafe(self._changed, stopped)
 
@@ -228,7 +229,7 @@ class Hypervisor:
                 if active:
                     running.add(vm)
                 else:
-                    off[vm] = _SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN)
+                    off[vm] = _meant(_SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN))
         if not connection.isAlive():
             # What could not be asked must not look as if it had vanished.
             raise libvirt.libvirtError("the connection to libvirt broke")
@@ -308,6 +309,12 @@ class Hypervisor:
         task = self._loop.create_task(work)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+
+
+def _meant(reason: StopReason) -> StopReason:
+    """A guest that libvirt-guests or systemd shut down with its host was not switched off on purpose."""
+    orderly = reason in (StopReason.SHUTDOWN, StopReason.DESTROYED)
+    return StopReason.HOST_SHUTDOWN if orderly and host_goes_down() else reason
 
 
 def _words(error: Any) -> str:
