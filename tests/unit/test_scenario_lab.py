@@ -245,6 +245,11 @@ def test_a_step_that_cannot_be_done_fails_the_run() -> None:
     assert "alpha is off" in failure.found
 
 
+def test_a_daemon_of_a_host_without_power_is_not_killed_again() -> None:
+    steps = '[[steps]]\nat = "6s"\ndo = "agent-kill"\nhost = "alpha"\n\n[[expect]]\nat = "10s"'
+    assert played(FakeLab(), read(TEXT.replace('[[expect]]\nat = "10s"', steps))).passed
+
+
 # -- the plan ---------------------------------------------------------------------------------------------------------
 
 

@@ -114,14 +114,14 @@ def _run_all(scenarios: list[Scenario], seed: int | None, jobs: int) -> Iterator
         return
     with ProcessPoolExecutor(min(jobs, len(scenarios))) as pool:
         futures = [pool.submit(_run, scenario, seed) for scenario in scenarios]
-        with _progress(futures) as advance:
+        with _Bar(futures) as advance:
             for scenario, future in zip(scenarios, futures, strict=True):
                 outcome = future.result()
                 advance()
                 yield scenario, outcome
 
 
-class _progress:  # noqa: N801
+class _Bar:
     """A bar on the terminal's error output while runs are under way; nothing where nobody looks."""
 
     def __init__(self, futures: list[Future[Outcome]]) -> None:

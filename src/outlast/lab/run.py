@@ -56,6 +56,8 @@ def _settle(lab: Lab, scenario: Scenario) -> None:
     moving.wait_writing(lab, [vm.name for vm in placed])
 
     def all_listed() -> bool:
+        if not outlast_view.is_ready(lab):
+            return False
         view = outlast_view.status(lab, outlast_view.primary(lab))
         listed = {each.name for each in view.vms if each.state == "running"} if view is not None else set()
         return {str(vm.name) for vm in placed} <= listed

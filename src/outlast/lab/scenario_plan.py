@@ -15,12 +15,13 @@ from outlast.lab.layout import BRIDGE, host_address
 from outlast.lab.scenario_steps import VERBS
 from outlast.lab.state import HostState, LabState, VmState
 from outlast.model.errors import UsageError
+from outlast.model.ids import HostName
 from outlast.model.units import duration_text
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, VmSpec
 from outlast.scenario.reading import is_duration_setting
 
 _LONGEST_HOST_NAME = 15
-_ONE_SIZE = (HostSpec(name="", cpus=8).cpus, HostSpec(name="").memory_mib)  # type: ignore[arg-type]
+_USUAL = HostSpec(name=HostName("usual"))
 
 
 def check(scenario: Scenario) -> None:
@@ -49,7 +50,7 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
 def _host(host: HostSpec) -> Iterator[str]:
     if host.power == "off":
         yield "a host that is off at the start"
-    if (host.cpus, host.memory_mib) != _ONE_SIZE:
+    if (host.cpus, host.memory_mib) != (_USUAL.cpus, _USUAL.memory_mib):
         yield "hosts of another size than this machine: cpus and memory"
     if host.datastores is not None:
         yield "hosts that do not reach every datastore: datastores"

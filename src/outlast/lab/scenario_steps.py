@@ -30,7 +30,9 @@ def expanded(scenario: Scenario) -> list[Step]:
 
 
 def do(lab: Lab, scenario: Scenario, step: Step) -> None:
-    """One step, now. Raises LabError."""
+    """One step, now; nothing if its host has no power for it. Raises LabError."""
+    if step.do in _NEEDS_POWER and not lab.is_on(step.keys["host"]):
+        return
     if "datastore" not in step.keys:
         VERBS[step.do](lab, step.keys)
         return
@@ -38,19 +40,9 @@ def do(lab: Lab, scenario: Scenario, step: Step) -> None:
         VERBS[step.do](lab, step.keys | {"datastore": name})
 
 
-def _power_off(lab: Lab, keys: Keys) -> None:
-    if lab.is_on(keys["host"]):
-        lab.power_off(keys["host"])
-
-
 def _power_on(lab: Lab, keys: Keys) -> None:
     if not lab.is_on(keys["host"]):
         lab.power_on(keys["host"])
-
-
-def _shut_down(lab: Lab, keys: Keys) -> None:
-    if lab.is_on(keys["host"]):
-        lab.shut_down(keys["host"])
 
 
 def _network_cut(lab: Lab, keys: Keys) -> None:
@@ -81,7 +73,16 @@ def _of_all(work: Callable[[Lab, str, str], None]) -> Callable[[Lab, Keys], None
 
 
 def _service(work: Callable[[Lab, str, str], None], service: str) -> Callable[[Lab, Keys], None]:
-    return lambda lab, keys: work(lab, keys["host"], service)
+    def on_host(lab: Lab, keys: Keys) -> None:
+        if lab.service_state(keys["host"], service) != "dead":
+            work(lab, keys["host"], service)
+
+    return on_host
+
+
+def _vm_crash(lab: Lab, keys: Keys) -> None:
+    if lab.where(keys["vm"]):
+        lab.vm_crash(keys["vm"])
 
 
 def _vm_power_off(lab: Lab, keys: Keys) -> None:
@@ -96,10 +97,10 @@ def _storage_slow(lab: Lab, keys: Keys) -> None:
 
 
 VERBS: dict[str, Callable[[Lab, Keys], object]] = {
-    "power-off": _power_off,
+    "power-off": lambda lab, keys: lab.power_off(keys["host"]),
     "power-on": _power_on,
-    "reboot": _power_off,
-    "shut-down": _shut_down,
+    "reboot": lambda lab, keys: lab.power_off(keys["host"]),
+    "shut-down": lambda lab, keys: lab.shut_down(keys["host"]),
     "network-cut": _network_cut,
     "network-heal": _network_heal,
     "network-loss": lambda lab, keys: lab.network_loss(keys["host"], keys["percent"]),
@@ -120,12 +121,16 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "hypervisor-kill": _service(Lab.service_kill, "libvirtd"),
     "hypervisor-hang": _service(Lab.service_stop, "libvirtd"),
     "hypervisor-resume": _service(Lab.service_resume, "libvirtd"),
-    "vm-crash": lambda lab, keys: lab.vm_crash(keys["vm"]),
+    "vm-crash": _vm_crash,
     "vm-power-off": _vm_power_off,
     # An operator who is refused is told so, and that is all that happens.
     "vm-start": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "vm-start-elsewhere": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
 }
+_NEEDS_POWER = frozenset(
+    {"power-off", "reboot", "shut-down", "host-stall", "vm-start", "vm-start-elsewhere"}
+    | {f"{daemon}-{act}" for daemon in ("agent", "keeper", "hypervisor") for act in ("kill", "stop", "hang", "resume")}
+)
 LASTING = frozenset({"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"})
 """Verbs that return only after a while: others must not wait for them."""
