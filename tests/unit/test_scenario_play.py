@@ -161,6 +161,21 @@ def test_a_directory_with_a_failure_names_it(tmp_path: Path) -> None:
     assert "1 passed, 1 failed" in done.output
 
 
+def test_a_failing_one_is_shrunk_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(
+        'title = "Small"\nduration = "1s"\ndatastores = [{ name = "ds1" }]\nhosts = [{ name = "host1" }]\n'
+        'vms = [{ name = "web1", host = "host1" }]\nsteps = [{ at = "500ms", do = "agent-kill", host = "host1" }]\n'
+        '[[expect]]\nat = "end"\nrestarted = { web1 = 1 }\nrunning = { web1 = "host1" }\n'
+    )
+    done = simulate("a.toml", "--shrink", "--seed", "3")
+    assert (done.exit_code, "wrote a-shrunk.toml: 0 of 1 steps" in done.stderr) == (1, True)
+    small = read((tmp_path / "a-shrunk.toml").read_text())
+    assert (small.seed, len(small.expect), small.steps) == (3, 1, ())
+    assert "Shrunk by" in small.story
+    assert simulate("a-shrunk.toml").exit_code == 1
+
+
 def test_json_is_one_object_a_line(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(POWER_LOSS)

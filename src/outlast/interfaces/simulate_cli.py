@@ -4,6 +4,7 @@ Everything is read and checked before anything runs: a file that cannot be playe
 """
 
 import os
+import re
 import statistics
 import sys
 import time
@@ -21,6 +22,8 @@ from outlast.model.time import in_seconds
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read_file
 from outlast.scenario.result import Result
+from outlast.scenario.shrinking import shrink
+from outlast.scenario.writing import write
 from outlast.sim import stage
 from outlast.sim.play import play
 
@@ -34,9 +37,17 @@ Outcome = Result | str
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario, one a line.")
 @click.option("--timeline", is_flag=True, help="Also tell what happened, and all that did not hold.")
 @click.option("--stats", is_flag=True, help="Also say how long recoveries took, and how fast the simulation was.")
+@click.option("--shrink", "shrinks", is_flag=True, help="Make the first failing one as small as it can be, and write it.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many run side by side; by default one a processor.")
 def simulate(
-    paths: tuple[Path, ...], *, seed: int | None, as_json: bool, timeline: bool, stats: bool, jobs: int | None
+    paths: tuple[Path, ...],
+    *,
+    seed: int | None,
+    as_json: bool,
+    timeline: bool,
+    stats: bool,
+    shrinks: bool,
+    jobs: int | None,
 ) -> None:
     """Play scenarios in the simulated world. A directory stands for all its .toml files.
 
@@ -50,8 +61,11 @@ def simulate(
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     outcomes: list[Outcome] = []
+    first_failing: tuple[Scenario, Result] | None = None
     for scenario, outcome in _run_all(scenarios, seed, jobs or os.cpu_count() or 1):
         outcomes.append(outcome)
+        if first_failing is None and isinstance(outcome, Result) and not outcome.passed:
+            first_failing = scenario, outcome
         if as_json:
             click.echo(_json(scenario, outcome))
             continue
@@ -68,6 +82,8 @@ def simulate(
         if stats:
             for text in _statistics([outcome for outcome in outcomes if isinstance(outcome, Result)]):
                 click.echo(text)
+    if shrinks and first_failing is not None:
+        _shrink(*first_failing)
     sys.exit(1 if failed else 0)
 
 
@@ -152,6 +168,34 @@ def _run(scenario: Scenario, seed: int | None) -> Outcome:
     except OutlastError as error:
         return str(error)
     return msgspec.structs.replace(result, wall_seconds=round(time.perf_counter() - began, 3))
+
+
+# -- shrinking --------------------------------------------------------------------------------------------------------
+
+
+def _shrink(scenario: Scenario, result: Result) -> None:
+    """Write the smallest scenario that fails in the same way, next to where the command was run."""
+    scenario = msgspec.structs.replace(scenario, seed=result.seed)
+    kinds = _kinds(result)
+
+    def fails(candidate: Scenario) -> bool:
+        outcome = _run(candidate, None)
+        return isinstance(outcome, Result) and not kinds.isdisjoint(_kinds(outcome))
+
+    small = shrink(scenario, fails)
+    broken = " ".join(wrong(result)[0].split())
+    story = f"{scenario.story.strip()}\nShrunk by `outlast simulate --shrink`; it failed {broken}.".strip()
+    name = re.sub(r"[^a-z0-9]+", "-", (Path(scenario.path).stem or scenario.title).lower()).strip("-")
+    file = Path(f"{name}-shrunk.toml")
+    file.write_text(write(msgspec.structs.replace(small, title=f"{scenario.title} (shrunk)", story=story)))
+    before, after = (len(each.steps) for each in (scenario, small))
+    click.echo(f"wrote {file}: {after} of {before} steps, {len(small.hosts)} hosts, {len(small.vms)} VMs", err=True)
+
+
+def _kinds(result: Result) -> set[str]:
+    """In which ways it failed: the invariants and the claims."""
+    claims = {failure.expectation.partition(":")[0] for failure in result.failures}
+    return {violation.invariant for violation in result.violations} | claims
 
 
 # -- telling ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TypeVar
 from outlast.model.effects import Note
 from outlast.model.event_texts import sentence
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
-from outlast.model.keeping import Happened
+from outlast.model.keeping import Happened, Happening
 from outlast.model.records import RegisterState
 from outlast.model.time import in_seconds
 from outlast.protocol.verdict import Verdict
@@ -21,6 +21,8 @@ from outlast.sim.hypervisor import Process
 from outlast.sim.world import World
 
 _T = TypeVar("_T")
+_KEEPERS = frozenset(map(str, Happening))
+"""What agents tell of their keepers, which are listened to themselves."""
 
 
 class Observer:
@@ -118,7 +120,7 @@ class Observer:
     # -- listening ------------------------------------------------------------------------------------------------
 
     def _noted(self, host: HostId, note: Note) -> None:
-        if self._zero is None:
+        if self._zero is None or note.kind in _KEEPERS:
             return
         names = {"reporter": host, "host": note.host or host, "vm": note.vm or "", "datastore": note.datastore or ""}
         in_charge = host == self.primary()
