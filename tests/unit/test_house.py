@@ -21,7 +21,9 @@ ENTRIES = {
     "outlast.drivers.datastore.helper",
     "outlast.lab.init",
     "outlast.lab.faultfs",
-    "outlast.sim.random_faults",
+    "outlast.sim.random_runs",
+    "outlast.sim.ordeals",
+    "outlast.scenario.result",
     "outlast.sim.mutants",
 }
 """Started as programs of their own, and what drives the simulated world."""

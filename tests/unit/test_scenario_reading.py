@@ -166,7 +166,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ('memory = "512MiB"', 'ready = "delay:30s"', 32, "ready"),
         ('memory = "512MiB"', "cpus = 9", 28, "placement by cpus"),
         ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
-        ("one_way = true", 'network = "vm"', 47, 'network = "vm"'),
         ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from outlast.drivers.notify import notify, watchdog_interval_s
-from outlast.drivers.watchdog import Watchdog
+from outlast.drivers.watchdog import UNKNOWN_S, WDIOC_SETTIMEOUT, Watchdog
 from outlast.keeper.homes import Homes, Memory
 from outlast.keeper.lease_file import LeaseFile, Published, read_leases
 from outlast.keeper.processes import WatchedProcess, inspect
@@ -29,11 +31,45 @@ SESSION = KeeperSession("session")
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
 
 
+class Device:
+    """How a watchdog's driver answers ioctls: `own_s` is its present timeout; None: it knows none of these requests."""
+
+    def __init__(self, own_s: int | None, settable: bool = True, least_s: int = 1) -> None:
+        self._own_s, self._settable, self._least_s = own_s, settable, least_s
+
+    def ioctl(self, _: int, request: int, argument: bytes) -> bytes:
+        if self._own_s is None:
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+        if request == WDIOC_SETTIMEOUT:
+            if not self._settable:
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            self._own_s = max(self._least_s, struct.unpack("i", argument)[0])
+        return struct.pack("i", self._own_s)
+
+
+@pytest.mark.parametrize(
+    ("device", "holds_s"),
+    [
+        (Device(60), 5),
+        (Device(60, least_s=10), 10),
+        (Device(60, settable=False), 60),
+        (Device(0, settable=False), UNKNOWN_S),
+        (Device(None), UNKNOWN_S),
+    ],
+)
+def test_a_watchdogs_timeout_is_what_the_device_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device, holds_s: int
+) -> None:
+    (tmp_path / "watchdog").touch()
+    monkeypatch.setattr("outlast.drivers.watchdog.fcntl.ioctl", device.ioctl)
+    assert Watchdog(str(tmp_path / "watchdog"), 5).timeout_s == holds_s
+
+
 def test_a_watchdog_is_petted_and_disarmed_by_the_magic_close(tmp_path: Path) -> None:
     device = tmp_path / "watchdog"
     device.touch()
     watchdog = Watchdog(str(device), 5)
-    assert watchdog.timeout_s == 5
+    assert watchdog.timeout_s == UNKNOWN_S, "a plain file tells nothing"
     watchdog.pet()
     watchdog.pet()
     watchdog.disarm()

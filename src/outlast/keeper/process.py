@@ -23,7 +23,8 @@ import msgspec
 from outlast.drivers import clock
 from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
-from outlast.drivers.watchdog import Watchdog
+from outlast.drivers.stderr import Stderr
+from outlast.drivers.watchdog import UNKNOWN_S, Watchdog
 from outlast.keeper import processes
 from outlast.keeper.clients import Clients
 from outlast.keeper.homes import Homes, Memory
@@ -78,6 +79,7 @@ class KeeperProcess:
         """Raises OSError if the socket or the lease file cannot be made, or the watchdog not be opened."""
         run = Path(config.run_dir)
         now = clock.now()
+        self._stderr = Stderr()
         self._before = read_leases(run / "leases", config.boot_id)
         self._watchdog = Watchdog(config.watchdog_device, config.watchdog_timeout_s) if config.watchdog_device else None
         config = self._with_what_the_watchdog_grants(config)
@@ -119,9 +121,11 @@ class KeeperProcess:
         """A watchdog that fires too late for `lease_margin` is petted, and not counted on (safety rule 6)."""
         if self._watchdog is None or self._watchdog.timeout_s <= config.watchdog_timeout_s:
             return config
-        self._log(
-            f"{config.watchdog_device} fires after {self._watchdog.timeout_s} s at the earliest, and "
-            f"{config.watchdog_timeout_s} s are configured: this host's enforcement level is `keeper`, not `watchdog`"
+        holds = self._watchdog.timeout_s
+        fires = "does not tell when it fires" if holds == UNKNOWN_S else f"fires after {holds} s at the earliest"
+        self.log(
+            f"{config.watchdog_device} {fires}, and {config.watchdog_timeout_s} s are configured: this host's enforcement "
+            "level is `keeper`, not `watchdog`"
         )
         return msgspec.structs.replace(config, enforcement=Enforcement.KEEPER)
 
@@ -187,8 +191,7 @@ class KeeperProcess:
             last_word_at = last_word_at or clock.now()
             # Two intervals: the write that was under way, and the one that says it.
             if clock.now() >= last_word_at + 2 * self._config.settings.datastore_heartbeat_interval:
-                if self._watchdog is not None:
-                    self._watchdog.disarm()
+                self._disarm()
                 return True
         return False
 
@@ -240,7 +243,7 @@ class KeeperProcess:
                     self._appeared(qemu)
             for vm, process in self._processes.items():
                 if self.machine.runs_by_right(vm) and process.is_stopped():
-                    self._log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
+                    self.log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
                     self._thaw(Thaw(vm))
 
     def _appeared(self, qemu: processes.Qemu) -> None:
@@ -253,7 +256,7 @@ class KeeperProcess:
         if process is not None and not process.freeze():
             # What cannot be frozen must not outlive its lease: the watchdog is let to fire (safety rule 6).
             self._may_pet = False
-            self._log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
+            self.log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
 
     def _thaw(self, effect: Thaw) -> None:
         process, home = self._processes.get(effect.vm), self.machine.vms[effect.vm].home
@@ -272,8 +275,25 @@ class KeeperProcess:
     def _pet(self) -> None:
         now = clock.now()
         if self._watchdog is not None and self._may_pet and now >= self._pet_at:
-            self._pet_at = after(now, Duration(self._config.watchdog_timeout_s * SECOND // PETS_PER_TIMEOUT))
-            self._watchdog.pet()
+            granted_s = min(self._config.watchdog_timeout_s, self._watchdog.timeout_s)
+            self._pet_at = after(now, Duration(granted_s * SECOND // PETS_PER_TIMEOUT))
+            try:
+                self._watchdog.pet()
+            except OSError as error:
+                self._count_on_no_watchdog(f"{self._config.watchdog_device} takes no keep-alive ({error.strerror})")
+
+    def _disarm(self) -> None:
+        if self._watchdog is not None:
+            try:
+                self._watchdog.disarm()
+            except OSError as error:
+                self.log(f"{self._config.watchdog_device} cannot be disarmed ({error.strerror}): it may reset this host")
+
+    def _count_on_no_watchdog(self, why: str) -> None:
+        """From now on others must not take this host for one that its watchdog resets. It is petted still, if it can be."""
+        if self.machine.config.enforcement is Enforcement.WATCHDOG:
+            self.machine.config = msgspec.structs.replace(self.machine.config, enforcement=Enforcement.KEEPER)
+            self.log(f"{why}: this host's enforcement level is `keeper`, not `watchdog`, until the keeper is restarted")
 
     def _tell(self, happened: Happened) -> None:
         self._clients.broadcast(happened)
@@ -281,10 +301,11 @@ class KeeperProcess:
         words += [f"{key}={value}" for key, value in (("vm", happened.vm), ("datastore", happened.datastore)) if value]
         if happened.epoch is not None:
             words.append(f"epoch={happened.epoch}")
-        self._log(" ".join(words) + (f": {happened.detail}" if happened.detail else ""))
+        self.log(" ".join(words) + (f": {happened.detail}" if happened.detail else ""))
 
-    def _log(self, text: str) -> None:
-        print(f"outlast-keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    def log(self, text: str) -> None:
+        """One line for people, if anybody reads them."""
+        self._stderr.write(f"outlast-keeper: {text}\n")
 
 
 def _take_lock(run_dir: Path) -> int:
@@ -317,7 +338,7 @@ def main() -> None:
             f"outlast keeper: {error.filename or config.run_dir}: {error.strerror}; check that it exists and is writable"
         )
     for refusal in processes.lock_into_memory():
-        print(f"outlast-keeper: not granted: {refusal}", file=sys.stderr, flush=True)  # noqa: T201
+        keeper.log(f"not granted: {refusal}")
     keeper.begin()
     notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
     _run(keeper, wakeup)

@@ -45,6 +45,8 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for step in scenario.steps:
         if step.do not in VERBS:
             yield step.line, f"the lab cannot do {step.do}"
+        if step.keys.get("network") == "vm":
+            yield step.line, 'the lab cannot do a fault of network = "vm": it has one network'
 
 
 def _host(host: HostSpec) -> Iterator[str]:
@@ -54,6 +56,8 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "hosts of another size than this machine: cpus and memory"
     if host.datastores is not None:
         yield "hosts that do not reach every datastore: datastores"
+    if host.watchdog:
+        yield "a watchdog"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
     if len(host.name) > _LONGEST_HOST_NAME or host.name in (BRIDGE, "lo"):

@@ -87,13 +87,13 @@ class AgentMachine:
             self.peers.next_deadline(),
             self.watch.next_deadline(),
             self.responsibility.next_deadline(),
-            self.election.next_deadline(),
+            self.election.next_deadline(self.known.now),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
         ]
         if self.isolation.silent(self.known.now):
-            due += [self._isolation_ping_due, self.isolation.next_deadline()]
+            due += [self._isolation_ping_due, self.isolation.next_deadline(self.known.now)]
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         soon = after(self.known.now, MILLISECOND)
         return max(soon, min(t for t in due if t is not None))

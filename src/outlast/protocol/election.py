@@ -115,7 +115,10 @@ class Election:
             self.primary = primary
             self.since = now
 
-    def next_deadline(self) -> Instant | None:
-        """When the primary's silence would lead to an election."""
+    def next_deadline(self, now: Instant) -> Instant | None:
+        """When somebody's silence or better reach would lead to an election; once it has, when to judge again."""
         since = self._outreached_since if self.am_primary else self._primary_heard
-        return after(since, self._settings.election_timeout) if since is not None else None
+        if since is None:
+            return None
+        timeout = after(since, self._settings.election_timeout)
+        return timeout if now < timeout else after(now, Duration(self._settings.heartbeat_interval // 4))

@@ -23,12 +23,11 @@ VERBS = frozenset(
         "fencing-break",
         "fencing-mend",
         "health",
-        "vm-hang",
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})
 STATES = frozenset({"failed"})
-_HOST_KEYS: dict[str, Any] = {"watchdog": False, "fencing": False}
+_HOST_KEYS: dict[str, Any] = {"fencing": False}
 _VM_KEYS: dict[str, Any] = {
     "cpu_usage": None,
     "memory_usage_mib": None,
@@ -65,8 +64,6 @@ def _host(host: HostSpec) -> Iterator[tuple[str, str]]:
     for key, nothing in _HOST_KEYS.items():
         if getattr(host, key) != nothing:
             yield key, f"{key} of a host"
-    if host.enforcement == "watchdog":
-        yield "enforcement", 'enforcement = "watchdog"'
 
 
 def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
@@ -81,8 +78,6 @@ def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
 def _step(step: Step) -> Iterator[tuple[str, str]]:
     if step.do in VERBS:
         yield "do", f"the verb {step.do}"
-    if step.keys.get("network") == "vm":
-        yield "network", 'a fault of network = "vm"'
 
 
 def _cpus_could_run_short(scenario: Scenario) -> bool:

@@ -23,6 +23,8 @@ from outlast.sim.world import World
 _T = TypeVar("_T")
 _KEEPERS = frozenset(map(str, Happening))
 """What agents tell of their keepers, which are listened to themselves."""
+_TOLD_OTHERWISE = frozenset({"fault", "verdict", *_KEEPERS})
+"""Kinds of entries of the world's own timeline that are told from their sources."""
 
 
 class Observer:
@@ -63,12 +65,12 @@ class Observer:
             return "unprotected"
         if self._world.where(vm):
             return "running"
-        if self.processes_on(vm):
-            return "frozen"
+        processes = self._processes(vm)
+        if processes:
+            return "frozen" if any(process.stopped for process in processes) else "starting"
         if any(VmId(vm) in host.hypervisor.starting for host in self._world.hosts.values() if host.powered):
             return "starting"
-        protected = self._world.domain.stores[DatastoreName(self._specs[vm].datastore)].protected
-        wanted = protected is not None and any(entry.vm == vm for entry in protected.vms)
+        wanted = VmId(vm) in protected_on(self._world, DatastoreName(self._specs[vm].datastore))
         return "waiting" if wanted else "stopped"
 
     def verdict(self, host: str) -> str:
@@ -100,9 +102,23 @@ class Observer:
         """The hosts on which it has a process, executing or not."""
         return sorted(self._world.processes(vm))
 
+    def _processes(self, vm: str) -> list[Process]:
+        return [p for host in self._world.hosts.values() if (p := host.hypervisor.processes.get(VmId(vm))) is not None]
+
     def tell(self, kind: str, text: str, *, host: str = "", vm: str = "") -> None:
         """One line of the timeline, now."""
         self.lines.append(Line(round(in_seconds(self.now()), 3), kind, host, vm, text))
+
+    def timeline(self) -> tuple[Line, ...]:
+        """What was told here, and what the world alone knows: watchdogs that fired, what nothing guarded."""
+        lines = list(self.lines)
+        told = {line.kind for line in lines} | _TOLD_OTHERWISE
+        for entry in self._world.timeline:
+            if self._zero is not None and entry.at >= self._zero and entry.kind not in told:
+                at = round(in_seconds(entry.at - self._zero), 3)
+                about = entry.vm or entry.host
+                lines.append(Line(at, entry.kind, entry.host, entry.vm, f"{about}: {entry.text}" if about else entry.text))
+        return tuple(sorted(lines, key=lambda line: line.at))
 
     def end(self) -> End:
         """Everything as it is now."""
@@ -149,14 +165,9 @@ class Observer:
             self._look_at(vm)
 
     def _look_at(self, vm: str) -> None:
-        found = [p for host in self._world.hosts.values() if (p := host.hypervisor.processes.get(VmId(vm))) is not None]
-        frozen = any(_stands_still(process) for process in found)
+        found = self._processes(vm)
+        frozen = any(process.stopped and process.ending is None for process in found)
         self._histories[vm].changed(self.now(), executes=bool(self._world.where(vm)), frozen=frozen)
-
-
-def _stands_still(process: Process) -> bool:
-    """Whether it is stopped, and not because it is being ended."""
-    return not process.executing and process.ending is None
 
 
 def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], None]) -> Callable[[HostId, _T], None]:
@@ -165,3 +176,9 @@ def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], No
         second(host, what)
 
     return call
+
+
+def protected_on(world: World, datastore: DatastoreName) -> frozenset[VmId]:
+    """The VMs on a datastore's protected list, as whoever reads it now would find it."""
+    content = world.domain.stores[datastore].protected.newest(lambda each: (each.primary_epoch, each.sequence))
+    return frozenset(entry.vm for entry in content.vms) if content is not None else frozenset()

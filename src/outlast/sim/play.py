@@ -14,10 +14,10 @@ from outlast.scenario.history import recoveries
 from outlast.scenario.judging import judge
 from outlast.scenario.model import Scenario, Step
 from outlast.scenario.moments import moments
-from outlast.scenario.result import Failure, Result, Violation
+from outlast.scenario.result import Failure, Hazard, Result, Violation
 from outlast.scenario.telling import causes, hosts_of, told
 from outlast.sim import stage
-from outlast.sim.observing import Observer
+from outlast.sim.observing import Observer, protected_on
 from outlast.sim.world import World
 
 SETTLES_WITHIN_S = 60.0
@@ -41,7 +41,8 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
                 observer.tell("failure", f"expected: {failure.expectation}; found: {failure.found}")
             failures += found
     world.scheduler.run_until(zero + scenario.duration)
-    violations = _violations(world, observer, zero)
+    world.invariants.finish()
+    violations = tuple(Violation(_since(zero, v.at), v.invariant, v.detail) for v in world.invariants.violations)
     return Result(
         scenario=scenario.title,
         world="simulated",
@@ -49,10 +50,11 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
         passed=not failures and not violations,
         failures=tuple(failures),
         violations=violations,
-        hazards=(),
+        hazards=tuple(Hazard(_since(zero, h.at), h.kind, _since(0, h.length), h.detail) for h in world.hazards),
+        awaiting_proof=tuple(sorted(world.recovery.awaiting_proof)),
         end=observer.end(),
         recovery=recoveries({vm.name: observer.history(vm.name) for vm in scenario.vms}),
-        timeline=tuple(sorted(observer.lines, key=lambda line: line.at)),
+        timeline=observer.timeline(),
         events=world.scheduler.events,
         wall_seconds=0.0,
     )
@@ -65,9 +67,7 @@ def _settle(world: World, scenario: Scenario) -> None:
     def at_rest() -> bool:
         if any(world.where(name) != [vm.host] for name, vm in placed.items()):
             return False
-        listed = {
-            entry.vm for store in world.domain.stores.values() for entry in (store.protected.vms if store.protected else ())
-        }
+        listed = frozenset[VmId]().union(*(protected_on(world, name) for name in world.domain.stores))
         wanted = {VmId(name) for name, vm in placed.items() if vm.state != "unprotected"}
         return wanted <= listed and (len(world.primaries()) == 1 or not any(h.powered for h in world.hosts.values()))
 
@@ -88,9 +88,6 @@ def _do(world: World, scenario: Scenario, observer: Observer, step: Step) -> Non
     stage.do(world, scenario, step)
 
 
-def _violations(world: World, observer: Observer, zero: int) -> tuple[Violation, ...]:
-    found = []
-    for violation in world.invariants.violations:
-        at = round(in_seconds(violation.at - zero), 3)
-        found.append(Violation(at, violation.invariant, violation.detail))
-    return tuple(found)
+def _since(zero: int, at: int) -> float:
+    """Seconds since then, as results have them."""
+    return round(in_seconds(at - zero), 3)
