@@ -123,6 +123,7 @@ def test_datastores_on_one_device_share_their_fate() -> None:
         ("network-cut", {"host": "host1"}, "no packets pass: to and from host1"),
         ("network-cut", {"between": (("a", "b"), ("c",)), "one_way": True}, "no packets pass: from a, b to c"),
         ("network-heal", {"between": (("a",), ("b",))}, "packets pass again: between a and b"),
+        ("network-heal", {}, "packets pass again: everywhere"),
         ("reboot", {"host": "host1"}, "host1 loses its power, and has it back after 30s"),
         ("reboot", {"host": "host1", "for": 3 * SECOND}, "host1 loses its power, and has it back after 3s"),
         ("start-fails", {"vm": "web1", "times": -1}, "the next starts of web1 fail everywhere (all of them)"),
@@ -174,6 +175,31 @@ def test_a_failing_one_is_shrunk_and_written(tmp_path: Path, monkeypatch: pytest
     assert (small.seed, len(small.expect), small.steps) == (3, 1, ())
     assert "Shrunk by" in small.story
     assert simulate("a-shrunk.toml").exit_code == 1
+
+
+def test_nothing_to_play_and_rules_that_are_none() -> None:
+    assert simulate().exit_code == 2
+    done = simulate("--random", "1", "--break", "no-freez")
+    assert (done.exit_code, "did you mean no-freeze?" in done.stderr) == (2, True)
+    assert "no-freeze  (rule 4" in simulate("--break", "list").output
+
+
+def test_a_rule_switched_off_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    steps = '[[steps]]\nat = "2s"\ndo = "network-cut"\nhost = "host1"\n[[steps]]\nat = "2s"\ndo = "storage-cut"\n'
+    steps += 'host = "host1"\ndatastore = "ds1"\n'
+    file.write_text(POWER_LOSS[: POWER_LOSS.index("[[steps]]")] + steps)
+    assert simulate(file).exit_code == 0
+    done = simulate(file, "--break", "no-freeze")
+    assert (done.exit_code, "invariant" in done.output) == (1, True)
+
+
+def test_random_ones_are_the_same_every_time() -> None:
+    first, again = (simulate("--random", "1", "--seed", "3", "--trace", "-j", "1") for _ in range(2))
+    assert (first.exit_code, "random 3" in first.output) == (0, True)
+    traces = [done.output.splitlines()[0].split()[-1] for done in (first, again)]
+    assert traces[0] == traces[1]
+    assert len(traces[0]) == 32
 
 
 def test_json_is_one_object_a_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.model.time import MILLISECOND, Duration, in_seconds
 from outlast.scenario.model import Scenario, Step
-from outlast.scenario.telling import REBOOT_AFTER, sharing_device
+from outlast.scenario.telling import REBOOT_AFTER, datastores_of
 
 Keys = dict[str, Any]
 
@@ -36,7 +36,7 @@ def do(lab: Lab, scenario: Scenario, step: Step) -> None:
     if "datastore" not in step.keys:
         VERBS[step.do](lab, step.keys)
         return
-    for name in sharing_device(scenario, step.keys["datastore"]):
+    for name in datastores_of(scenario, step):
         VERBS[step.do](lab, step.keys | {"datastore": name})
 
 
@@ -56,6 +56,9 @@ def _network_cut(lab: Lab, keys: Keys) -> None:
 def _network_heal(lab: Lab, keys: Keys) -> None:
     if "host" in keys:
         lab.network_heal(keys["host"])
+    elif "between" not in keys:
+        for host in lab.state().hosts:
+            lab.network_heal(host)
     else:
         lab.partition_heal(keys["between"], one_way=False)
 

@@ -25,7 +25,7 @@ def shrink(scenario: Scenario, fails: Callable[[Scenario], bool], tries: int = M
     shrunk = True
     while shrunk and left > 0:
         shrunk = False
-        for ways in (_fewer_steps, _fewer_expectations, _fewer_vms, _fewer_hosts, _shorter, _rounder):
+        for ways in (_fewer_steps, _fewer_expectations, _fewer_vms, _fewer_hosts, _fewer_datastores, _shorter, _rounder):
             found, left = _walk(scenario, ways, fails, left)
             shrunk = shrunk or found is not scenario
             scenario = found
@@ -76,6 +76,22 @@ def _fewer_hosts(scenario: Scenario) -> Iterator[Scenario]:
     for host in scenario.hosts:
         on_it = frozenset(str(vm.name) for vm in scenario.vms if vm.host == host.name)
         yield _without(scenario, hosts=frozenset({str(host.name)}), vms=on_it)
+
+
+def _fewer_datastores(scenario: Scenario) -> Iterator[Scenario]:
+    """One that no VM is homed on; every host must still reach another."""
+    homes = {vm.datastore for vm in scenario.vms}
+    for store in scenario.datastores:
+        others = tuple(each for each in scenario.datastores if each is not store)
+        hosts = tuple(
+            host
+            if host.datastores is None
+            else _replace(host, datastores=tuple(name for name in host.datastores if name != store.name))
+            for host in scenario.hosts
+        )
+        if store.name not in homes and others and all(host.datastores != () for host in hosts):
+            steps = tuple(step for step in scenario.steps if step.keys.get("datastore") != store.name)
+            yield _replace(scenario, datastores=others, hosts=hosts, steps=steps)
 
 
 def _shorter(scenario: Scenario) -> Iterator[Scenario]:

@@ -57,6 +57,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
         timeline=observer.timeline(),
         events=world.scheduler.events,
         wall_seconds=0.0,
+        trace=world.trace_hash(),
     )
 
 
