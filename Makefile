@@ -27,7 +27,7 @@ check: setup
 test: check test-lab
 
 test-lab: setup
-	@scripts/timed "tests on real hosts" $(V)/pytest tests/lab
+	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
 
 bench: setup
 	@scripts/timed "failover times" $(V)/outlast lab bench-failover --runs 10
