@@ -21,7 +21,6 @@ ENTRIES = {
     "outlast.drivers.datastore.helper",
     "outlast.lab.init",
     "outlast.lab.faultfs",
-    "outlast.scenario.writing",
     "outlast.sim.random_runs",
     "outlast.sim.ordeals",
     "outlast.scenario.result",

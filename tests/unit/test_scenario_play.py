@@ -123,6 +123,7 @@ def test_datastores_on_one_device_share_their_fate() -> None:
         ("network-cut", {"host": "host1"}, "no packets pass: to and from host1"),
         ("network-cut", {"between": (("a", "b"), ("c",)), "one_way": True}, "no packets pass: from a, b to c"),
         ("network-heal", {"between": (("a",), ("b",))}, "packets pass again: between a and b"),
+        ("network-heal", {}, "packets pass again: everywhere"),
         ("reboot", {"host": "host1"}, "host1 loses its power, and has it back after 30s"),
         ("reboot", {"host": "host1", "for": 3 * SECOND}, "host1 loses its power, and has it back after 3s"),
         ("start-fails", {"vm": "web1", "times": -1}, "the next starts of web1 fail everywhere (all of them)"),
@@ -159,6 +160,46 @@ def test_a_directory_with_a_failure_names_it(tmp_path: Path) -> None:
     assert f"pass  {tmp_path}/a.toml" in done.output
     assert "at 25.000 s primary: the primary is host1" in done.output
     assert "1 passed, 1 failed" in done.output
+
+
+def test_a_failing_one_is_shrunk_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(
+        'title = "Small"\nduration = "1s"\ndatastores = [{ name = "ds1" }]\nhosts = [{ name = "host1" }]\n'
+        'vms = [{ name = "web1", host = "host1" }]\nsteps = [{ at = "500ms", do = "agent-kill", host = "host1" }]\n'
+        '[[expect]]\nat = "end"\nrestarted = { web1 = 1 }\nrunning = { web1 = "host1" }\n'
+    )
+    done = simulate("a.toml", "--shrink", "--seed", "3")
+    assert (done.exit_code, "wrote a-shrunk.toml: 0 of 1 steps" in done.stderr) == (1, True)
+    small = read((tmp_path / "a-shrunk.toml").read_text())
+    assert (small.seed, len(small.expect), small.steps) == (3, 1, ())
+    assert "Shrunk by" in small.story
+    assert simulate("a-shrunk.toml").exit_code == 1
+
+
+def test_nothing_to_play_and_rules_that_are_none() -> None:
+    assert simulate().exit_code == 2
+    done = simulate("--random", "1", "--break", "no-freez")
+    assert (done.exit_code, "did you mean no-freeze?" in done.stderr) == (2, True)
+    assert "no-freeze  (rule 4" in simulate("--break", "list").output
+
+
+def test_a_rule_switched_off_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    steps = '[[steps]]\nat = "2s"\ndo = "network-cut"\nhost = "host1"\n[[steps]]\nat = "2s"\ndo = "storage-cut"\n'
+    steps += 'host = "host1"\ndatastore = "ds1"\n'
+    file.write_text(POWER_LOSS[: POWER_LOSS.index("[[steps]]")] + steps)
+    assert simulate(file).exit_code == 0
+    done = simulate(file, "--break", "no-freeze")
+    assert (done.exit_code, "invariant" in done.output) == (1, True)
+
+
+def test_random_ones_are_the_same_every_time() -> None:
+    first, again = (simulate("--random", "1", "--seed", "3", "--trace", "-j", "1") for _ in range(2))
+    assert (first.exit_code, "random 3" in first.output) == (0, True)
+    traces = [done.output.splitlines()[0].split()[-1] for done in (first, again)]
+    assert traces[0] == traces[1]
+    assert len(traces[0]) == 32
 
 
 def test_json_is_one_object_a_line(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def rows(draw: st.DrawFn, keys: tuple[Key, ...], **fixed: Any) -> dict[str, Any]
 def steps(draw: st.DrawFn) -> Step:
     verb = draw(st.sampled_from(list(VERBS.values())))
     keys = draw(rows(tuple(key for key in verb.keys if key.name not in verb.one_of)))
-    if verb.one_of:
+    if verb.one_of and not (verb.may_be_bare and draw(st.booleans())):
         name = draw(st.sampled_from(verb.one_of))
         keys[name] = draw(value(next(key for key in verb.keys if key.name == name)))
     return Step(at=draw(durations), do=verb.name, keys=keys)  # type: ignore[arg-type]

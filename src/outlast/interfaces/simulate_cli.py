@@ -3,7 +3,9 @@
 Everything is read and checked before anything runs: a file that cannot be played stops the command with exit code 2.
 """
 
+import contextlib
 import os
+import re
 import statistics
 import sys
 import time
@@ -21,57 +23,101 @@ from outlast.model.time import in_seconds
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read_file
 from outlast.scenario.result import Result
-from outlast.sim import stage
+from outlast.scenario.shrinking import shrink
+from outlast.scenario.values import nearest
+from outlast.scenario.writing import write
+from outlast.sim import mutants, stage
 from outlast.sim.play import play
+from outlast.sim.random_scenarios import generate
 
 Outcome = Result | str
 """What came of a run: its result, or the sentence that says why it could not be played to its end."""
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), help="In place of the seed in the files.")
+@click.argument("paths", nargs=-1, metavar="[FILE|DIRECTORY]...", type=click.Path(path_type=Path))
+@click.option("--random", "randoms", type=click.IntRange(min=1), metavar="N", help="Also N random ones, from the seed on.")
+@click.option("--seed", type=click.IntRange(min=0), help="In place of the seed in the files; the first of the random ones.")
+@click.option("--break", "rule", default="", metavar="RULE", help="With a safety rule switched off; `list` names them.")
+@click.option("--trace", is_flag=True, help="Also print one number for all that happened: equal runs have equal ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario, one a line.")
 @click.option("--timeline", is_flag=True, help="Also tell what happened, and all that did not hold.")
 @click.option("--stats", is_flag=True, help="Also say how long recoveries took, and how fast the simulation was.")
+@click.option("--shrink", "shrinks", is_flag=True, help="Make the first failing one as small as it can be, and write it.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many run side by side; by default one a processor.")
 def simulate(
-    paths: tuple[Path, ...], *, seed: int | None, as_json: bool, timeline: bool, stats: bool, jobs: int | None
+    paths: tuple[Path, ...],
+    *,
+    randoms: int | None,
+    seed: int | None,
+    rule: str,
+    trace: bool,
+    as_json: bool,
+    timeline: bool,
+    stats: bool,
+    shrinks: bool,
+    jobs: int | None,
 ) -> None:
     """Play scenarios in the simulated world. A directory stands for all its .toml files.
 
     Exit code 0: all that they expect held, and no rule was broken. 1: some did not. 2: a file cannot be played.
     """
     began = time.monotonic()
+    if rule == "list":
+        for mutant in mutants.MUTANTS.values():
+            click.echo(f"{mutant.name}  (rule {mutant.rule}: {mutant.what})")
+        return
     try:
-        scenarios = _read_all(paths)
+        _check_rule(rule)
+        runs = [_Run(scenario, seed, rule) for scenario in _read_all(paths)]
+        runs += [_Run(generate((seed or 0) + i), None, rule) for i in range(randoms or 0)]
+        if not runs:
+            raise UsageError("there is nothing to play", "name scenarios or directories of them, or say --random N")
     except UsageError as error:
         # Like a compiler's, so that editors and scripts find `file:line:`; a frame would fold it.
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     outcomes: list[Outcome] = []
-    for scenario, outcome in _run_all(scenarios, seed, jobs or os.cpu_count() or 1):
+    first_failing: tuple[_Run, Result] | None = None
+    for run, outcome in _run_all(runs, jobs or os.cpu_count() or 1):
         outcomes.append(outcome)
+        if first_failing is None and isinstance(outcome, Result) and not outcome.passed:
+            first_failing = run, outcome
         if as_json:
-            click.echo(_json(scenario, outcome))
+            click.echo(_json(run.scenario, outcome))
             continue
-        click.echo(line(scenario, outcome))
+        click.echo(line(run.scenario, outcome) + (f"  {outcome.trace}" if trace and isinstance(outcome, Result) else ""))
         if timeline and isinstance(outcome, Result):
             for text in told(outcome):
                 click.echo(f"  {text}")
     failed = sum(not isinstance(outcome, Result) or not outcome.passed for outcome in outcomes)
     if not as_json:
-        seconds = sum(in_seconds(scenario.duration) for scenario in scenarios)
+        seconds = sum(in_seconds(run.scenario.duration) for run in runs)
         took = time.monotonic() - began
         counted = f"{len(outcomes) - failed} passed, {failed} failed" if failed else f"all {len(outcomes)} passed"
         click.echo(f"{counted}: {seconds:g} s simulated in {took:.1f} s")
         if stats:
             for text in _statistics([outcome for outcome in outcomes if isinstance(outcome, Result)]):
                 click.echo(text)
+    if shrinks and first_failing is not None:
+        _shrink(*first_failing)
     sys.exit(1 if failed else 0)
 
 
+class _Run(msgspec.Struct, frozen=True):
+    """One thing to do: a scenario, a seed in place of its own, a safety rule that is switched off for it."""
+
+    scenario: Scenario
+    seed: int | None
+    rule: str
+
+
 # -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _check_rule(rule: str) -> None:
+    if rule and rule not in mutants.MUTANTS:
+        raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break list` names them")
 
 
 def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
@@ -106,22 +152,22 @@ def _files(path: Path) -> list[Path]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _run_all(scenarios: list[Scenario], seed: int | None, jobs: int) -> Iterator[tuple[Scenario, Outcome]]:
-    """Each scenario with its outcome, in their order, as soon as all before it have ended too."""
-    if jobs == 1 or len(scenarios) == 1:
-        for scenario in scenarios:
-            yield scenario, _run(scenario, seed)
+def _run_all(runs: list[_Run], jobs: int) -> Iterator[tuple[_Run, Outcome]]:
+    """Each run with its outcome, in their order, as soon as all before it have ended too."""
+    if jobs == 1 or len(runs) == 1:
+        for run in runs:
+            yield run, _run(run)
         return
-    with ProcessPoolExecutor(min(jobs, len(scenarios))) as pool:
-        futures = [pool.submit(_run, scenario, seed) for scenario in scenarios]
-        with _progress(futures) as advance:
-            for scenario, future in zip(scenarios, futures, strict=True):
+    with ProcessPoolExecutor(min(jobs, len(runs))) as pool:
+        futures = [pool.submit(_run, run) for run in runs]
+        with _Bar(futures) as advance:
+            for run, future in zip(runs, futures, strict=True):
                 outcome = future.result()
                 advance()
-                yield scenario, outcome
+                yield run, outcome
 
 
-class _progress:  # noqa: N801
+class _Bar:
     """A bar on the terminal's error output while runs are under way; nothing where nobody looks."""
 
     def __init__(self, futures: list[Future[Outcome]]) -> None:
@@ -145,13 +191,42 @@ class _progress:  # noqa: N801
             self._bar.stop()
 
 
-def _run(scenario: Scenario, seed: int | None) -> Outcome:
+def _run(run: _Run) -> Outcome:
     began = time.perf_counter()
     try:
-        result = play(scenario, seed)
+        with mutants.broken(run.rule) if run.rule else contextlib.nullcontext():
+            result = play(run.scenario, run.seed)
     except OutlastError as error:
         return str(error)
     return msgspec.structs.replace(result, wall_seconds=round(time.perf_counter() - began, 3))
+
+
+# -- shrinking --------------------------------------------------------------------------------------------------------
+
+
+def _shrink(run: _Run, result: Result) -> None:
+    """Write the smallest scenario that fails in the same way, next to where the command was run."""
+    scenario = msgspec.structs.replace(run.scenario, seed=result.seed)
+    kinds = _kinds(result)
+
+    def fails(candidate: Scenario) -> bool:
+        outcome = _run(_Run(candidate, None, run.rule))
+        return isinstance(outcome, Result) and not kinds.isdisjoint(_kinds(outcome))
+
+    small = shrink(scenario, fails)
+    broken = " ".join(wrong(result)[0].split())
+    story = f"{scenario.story.strip()}\nShrunk by `outlast simulate --shrink`; it failed {broken}.".strip()
+    name = re.sub(r"[^a-z0-9]+", "-", (Path(scenario.path).stem or scenario.title).lower()).strip("-")
+    file = Path(f"{name}-shrunk.toml")
+    file.write_text(write(msgspec.structs.replace(small, title=f"{scenario.title} (shrunk)", story=story)))
+    before, after = (len(each.steps) for each in (scenario, small))
+    click.echo(f"wrote {file}: {after} of {before} steps, {len(small.hosts)} hosts, {len(small.vms)} VMs", err=True)
+
+
+def _kinds(result: Result) -> set[str]:
+    """In which ways it failed: the invariants and the claims."""
+    claims = {failure.expectation.partition(":")[0] for failure in result.failures}
+    return {violation.invariant for violation in result.violations} | claims
 
 
 # -- telling ----------------------------------------------------------------------------------------------------------

@@ -54,10 +54,14 @@ class Lab:
         the XML inside <metadata> of a VM, by its name. Returns what had to be left out, as sentences.
         """
         building.check_machine(hosts, datastores, vms)
+        return self.build(building.plan(hosts, datastores, vms, settings or {}, metadata or {}), services)
+
+    def build(self, state: LabState, services: Sequence[str] | None = None) -> list[str]:
+        """Make and boot the lab of a plan; `services` and what is returned as for `up`."""
+        building.check_machine(len(state.hosts), len(state.datastores), len(state.vms))
         with locked(self.layout):
             if load(self.layout) is not None or self.network.leftovers():
                 raise LabError(f"there is a lab in {self.layout.root} already: end it with `outlast lab down`")
-            state = building.plan(hosts, datastores, vms, settings or {}, metadata or {})
             guest.build(self.layout)
             commands = outlast_commands.available(self.layout)
             state.notes = outlast_commands.missing_notes(commands)

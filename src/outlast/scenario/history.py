@@ -5,9 +5,12 @@ counted from the last one: to the first moment at which the VM executes again af
 did not stop has recovered at once. Times are nanoseconds from the start of the scenario.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
-from outlast.model.time import Duration
+from outlast.model.time import Duration, in_seconds
+from outlast.scenario.result import Recovered
 
 
 class Span(msgspec.Struct):
@@ -88,3 +91,14 @@ class History:
         if stopped is None:
             return WayBack(cause, None, None)
         return WayBack(cause, stopped, next((span.begin for span in self._spans if span.begin >= stopped), None))
+
+
+def recoveries(histories: Mapping[str, History]) -> tuple[Recovered, ...]:
+    """Every way back that has come to its end, by VM and time."""
+    found = []
+    for vm, history in histories.items():
+        for way in history.ways_back():
+            if way.running is not None and way.length is not None:
+                cause_at, running_at, length = (round(in_seconds(at), 3) for at in (way.cause, way.running, way.length))
+                found.append(Recovered(vm, cause_at, running_at, length))
+    return tuple(found)

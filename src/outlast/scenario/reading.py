@@ -181,7 +181,8 @@ class _Reader:
                 continue
             rest = {key: value for key, value in found.items() if key not in ("at", "do")}
             values = self._keys(rest, verb.keys, place, f"the verb {verb.name}")
-            if verb.one_of and sum(key in rest for key in verb.one_of) != 1:
+            named = sum(key in rest for key in verb.one_of)
+            if named > 1 or (verb.one_of and named == 0 and not verb.may_be_bare):
                 self._problem(place, f"{verb.name} needs one of {' and '.join(verb.one_of)}, and not both")
             if at is not None:
                 steps.append(Step(at=at, do=verb.name, keys=values, line=self.lines.of(place)))

@@ -9,7 +9,7 @@ from outlast.scenario.words import VERBS, Kind
 
 REBOOT_AFTER = 30 * SECOND
 _STOPS_HOST = frozenset({"power-off", "reboot", "shut-down", "host-stall", "network-cut", "keeper-kill", "keeper-stop"})
-_STOPS_STORAGE = frozenset({"storage-cut", "storage-lost", "storage-slow", "storage-outage"})
+_STOPS_STORAGE = frozenset({"storage-cut", "storage-lost", "storage-slow", "storage-outage", "record-clone"})
 _STOPS_VM = frozenset({"vm-crash", "vm-hang", "vm-power-off"})
 _DEFAULTS: dict[str, dict[str, str]] = {"reboot": {"for": duration_text(REBOOT_AFTER)}, "start-fails": {"times": "1"}}
 
@@ -34,7 +34,9 @@ def _where(step: Step) -> str:
     if groups is not None:
         parts = [", ".join(group) for group in groups]
         return f"from {' to '.join(parts)}" if one_way else f"between {' and '.join(parts)}"
-    host = step.keys.get("host", "")
+    if "host" not in step.keys:
+        return "everywhere"
+    host = step.keys["host"]
     return f"from {host} to others" if one_way else f"to and from {host}"
 
 
@@ -51,6 +53,12 @@ def sharing_device(scenario: Scenario, datastore: str) -> tuple[str, ...]:
     return tuple(name for name, device in devices.items() if device == devices[datastore])
 
 
+def datastores_of(scenario: Scenario, step: Step) -> tuple[str, ...]:
+    """The datastores that a step is about: what befalls a device befalls all of them, what befalls a record does not."""
+    name = step.keys["datastore"]
+    return sharing_device(scenario, name) if step.do.startswith("storage-") else (name,)
+
+
 def causes(scenario: Scenario, step: Step, processes_on: Callable[[str], Collection[str]]) -> tuple[str, ...]:
     """The VMs that a step stops or cuts off. `processes_on`: the hosts on which a VM has a process before the step."""
     if step.do in _STOPS_VM:
@@ -58,7 +66,7 @@ def causes(scenario: Scenario, step: Step, processes_on: Callable[[str], Collect
     if step.do not in _STOPS_HOST | _STOPS_STORAGE or step.keys.get("network") == "vm":
         return ()
     hosts = set(hosts_of(step)) or {host.name for host in scenario.hosts}
-    stores = sharing_device(scenario, step.keys["datastore"]) if step.do in _STOPS_STORAGE else None
+    stores = datastores_of(scenario, step) if step.do in _STOPS_STORAGE else None
     return tuple(
         vm.name
         for vm in scenario.vms

@@ -62,12 +62,16 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Verb(msgspec.Struct, frozen=True):
-    """One word of `do`. `one_of`: exactly one of these keys must be there. `what`: what happens, as `telling` tells it."""
+    """One word of `do`. `what`: what happens, as `telling` tells it.
+
+    `one_of`: exactly one of these keys must be there; none may be, if `may_be_bare`.
+    """
 
     name: str
     what: str
     keys: tuple[Key, ...] = ()
     one_of: tuple[str, ...] = ()
+    may_be_bare: bool = False
 
 
 RESPONSES = ("leave-running", "shut-down", "power-off")
@@ -144,7 +148,7 @@ _ALL_VERBS = (
     Verb("reboot", "{host} loses its power, and has it back after {for}", (_HOST, Key("for", Kind.DURATION))),
     Verb("shut-down", "{host} is shut down in order by its operator", (_HOST,)),
     Verb("network-cut", "no packets pass: {where}", _REACH, ("host", "between")),
-    Verb("network-heal", "packets pass again: {where}", _REACH, ("host", "between")),
+    Verb("network-heal", "packets pass again: {where}", _REACH, ("host", "between"), may_be_bare=True),
     Verb(
         "network-loss",
         "{percent} % of the packets of {host} are lost",
@@ -162,6 +166,8 @@ _ALL_VERBS = (
     ),
     Verb("storage-outage", "the I/O of every host on {datastore} hangs", (_DATASTORE,)),
     Verb("storage-restore", "the I/O of every host on {datastore} works again", (_DATASTORE,)),
+    Verb("record-damage", "the heartbeat record of {host} on {datastore} is damaged", (_HOST, _DATASTORE)),
+    Verb("record-clone", "a clone of {host} writes its heartbeat record on {datastore}", (_HOST, _DATASTORE)),
     Verb("agent-kill", "the agent of {host} dies; its service manager starts it again after 2 s", (_HOST,)),
     Verb("agent-stop", "the agent of {host} is stopped", (_HOST,)),
     Verb("agent-resume", "the agent of {host} goes on", (_HOST,)),

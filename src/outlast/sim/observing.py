@@ -10,7 +10,7 @@ from typing import TypeVar
 from outlast.model.effects import Note
 from outlast.model.event_texts import sentence
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
-from outlast.model.keeping import Happened
+from outlast.model.keeping import Happened, Happening
 from outlast.model.records import RegisterState
 from outlast.model.time import in_seconds
 from outlast.protocol.verdict import Verdict
@@ -21,6 +21,10 @@ from outlast.sim.hypervisor import Process
 from outlast.sim.world import World
 
 _T = TypeVar("_T")
+_KEEPERS = frozenset(map(str, Happening))
+"""What agents tell of their keepers, which are listened to themselves."""
+_TOLD_OTHERWISE = frozenset({"fault", "verdict", *_KEEPERS})
+"""Kinds of entries of the world's own timeline that are told from their sources."""
 
 
 class Observer:
@@ -61,8 +65,9 @@ class Observer:
             return "unprotected"
         if self._world.where(vm):
             return "running"
-        if self.processes_on(vm):
-            return "frozen"
+        processes = self._processes(vm)
+        if processes:
+            return "frozen" if any(process.stopped for process in processes) else "starting"
         if any(VmId(vm) in host.hypervisor.starting for host in self._world.hosts.values() if host.powered):
             return "starting"
         wanted = VmId(vm) in protected_on(self._world, DatastoreName(self._specs[vm].datastore))
@@ -97,9 +102,23 @@ class Observer:
         """The hosts on which it has a process, executing or not."""
         return sorted(self._world.processes(vm))
 
+    def _processes(self, vm: str) -> list[Process]:
+        return [p for host in self._world.hosts.values() if (p := host.hypervisor.processes.get(VmId(vm))) is not None]
+
     def tell(self, kind: str, text: str, *, host: str = "", vm: str = "") -> None:
         """One line of the timeline, now."""
         self.lines.append(Line(round(in_seconds(self.now()), 3), kind, host, vm, text))
+
+    def timeline(self) -> tuple[Line, ...]:
+        """What was told here, and what the world alone knows: watchdogs that fired, what nothing guarded."""
+        lines = list(self.lines)
+        told = {line.kind for line in lines} | _TOLD_OTHERWISE
+        for entry in self._world.timeline:
+            if self._zero is not None and entry.at >= self._zero and entry.kind not in told:
+                at = round(in_seconds(entry.at - self._zero), 3)
+                about = entry.vm or entry.host
+                lines.append(Line(at, entry.kind, entry.host, entry.vm, f"{about}: {entry.text}" if about else entry.text))
+        return tuple(sorted(lines, key=lambda line: line.at))
 
     def end(self) -> End:
         """Everything as it is now."""
@@ -117,7 +136,7 @@ class Observer:
     # -- listening ------------------------------------------------------------------------------------------------
 
     def _noted(self, host: HostId, note: Note) -> None:
-        if self._zero is None:
+        if self._zero is None or note.kind in _KEEPERS:
             return
         names = {"reporter": host, "host": note.host or host, "vm": note.vm or "", "datastore": note.datastore or ""}
         in_charge = host == self.primary()
@@ -146,14 +165,9 @@ class Observer:
             self._look_at(vm)
 
     def _look_at(self, vm: str) -> None:
-        found = [p for host in self._world.hosts.values() if (p := host.hypervisor.processes.get(VmId(vm))) is not None]
-        frozen = any(_stands_still(process) for process in found)
+        found = self._processes(vm)
+        frozen = any(process.stopped and process.ending is None for process in found)
         self._histories[vm].changed(self.now(), executes=bool(self._world.where(vm)), frozen=frozen)
-
-
-def _stands_still(process: Process) -> bool:
-    """Whether it is stopped, and not because it is being ended."""
-    return not process.executing and process.ending is None
 
 
 def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], None]) -> Callable[[HostId, _T], None]:

@@ -7,14 +7,14 @@
 A run is a function of the scenario and its seed.
 """
 
-from collections.abc import Iterator
-
 from outlast.model.errors import OutlastError
 from outlast.model.ids import VmId
 from outlast.model.time import in_seconds
+from outlast.scenario.history import recoveries
 from outlast.scenario.judging import judge
-from outlast.scenario.model import Expectation, Scenario, Step
-from outlast.scenario.result import Failure, Hazard, Recovered, Result, Violation
+from outlast.scenario.model import Scenario, Step
+from outlast.scenario.moments import moments
+from outlast.scenario.result import Failure, Hazard, Result, Violation
 from outlast.scenario.telling import causes, hosts_of, told
 from outlast.sim import stage
 from outlast.sim.observing import Observer, protected_on
@@ -31,7 +31,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
     _settle(world, scenario)
     observer.begin()
     zero, failures = world.now, list[Failure]()
-    for at, what in _moments(scenario):
+    for at, what in moments(scenario):
         world.scheduler.run_until(zero + at)
         if isinstance(what, Step):
             _do(world, scenario, observer, what)
@@ -42,7 +42,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
             failures += found
     world.scheduler.run_until(zero + scenario.duration)
     world.invariants.finish()
-    violations = _violations(world, zero)
+    violations = tuple(Violation(_since(zero, v.at), v.invariant, v.detail) for v in world.invariants.violations)
     return Result(
         scenario=scenario.title,
         world="simulated",
@@ -50,13 +50,14 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
         passed=not failures and not violations,
         failures=tuple(failures),
         violations=violations,
-        hazards=_hazards(world, zero),
+        hazards=tuple(Hazard(_since(zero, h.at), h.kind, _since(0, h.length), h.detail) for h in world.hazards),
         awaiting_proof=tuple(sorted(world.recovery.awaiting_proof)),
         end=observer.end(),
-        recovery=tuple(_recovery(scenario, observer)),
-        timeline=tuple(sorted(observer.lines, key=lambda line: line.at)),
+        recovery=recoveries({vm.name: observer.history(vm.name) for vm in scenario.vms}),
+        timeline=observer.timeline(),
         events=world.scheduler.events,
         wall_seconds=0.0,
+        trace=world.trace_hash(),
     )
 
 
@@ -80,15 +81,6 @@ def _settle(world: World, scenario: Scenario) -> None:
         )
 
 
-def _moments(scenario: Scenario) -> Iterator[tuple[int, Step | Expectation]]:
-    """Everything by time; at one time steps come first, each kind in the order of the file."""
-    ends = scenario.duration
-    timed: list[tuple[int, int, Step | Expectation]] = [(step.at, 0, step) for step in scenario.steps]
-    timed += [(ends if e.at is None else e.at, 1 if e.at is not None else 2, e) for e in scenario.expect]
-    for at, _, what in sorted(timed, key=lambda entry: entry[:2]):
-        yield at, what
-
-
 def _do(world: World, scenario: Scenario, observer: Observer, step: Step) -> None:
     host = hosts_of(step)[0] if len(hosts_of(step)) == 1 else ""
     observer.tell("step", told(step), host=host, vm=step.keys.get("vm", ""))
@@ -97,23 +89,6 @@ def _do(world: World, scenario: Scenario, observer: Observer, step: Step) -> Non
     stage.do(world, scenario, step)
 
 
-def _violations(world: World, zero: int) -> tuple[Violation, ...]:
-    found = []
-    for violation in world.invariants.violations:
-        at = round(in_seconds(violation.at - zero), 3)
-        found.append(Violation(at, violation.invariant, violation.detail))
-    return tuple(found)
-
-
-def _hazards(world: World, zero: int) -> tuple[Hazard, ...]:
-    return tuple(
-        Hazard(round(in_seconds(h.at - zero), 3), h.kind, round(in_seconds(h.length), 3), h.detail) for h in world.hazards
-    )
-
-
-def _recovery(scenario: Scenario, observer: Observer) -> Iterator[Recovered]:
-    for vm in scenario.vms:
-        for way in observer.history(vm.name).ways_back():
-            if way.running is not None and way.length is not None:
-                cause_at, running_at = (round(in_seconds(at), 3) for at in (way.cause, way.running))
-                yield Recovered(vm.name, cause_at, running_at, round(in_seconds(way.length), 3))
+def _since(zero: int, at: int) -> float:
+    """Seconds since then, as results have them."""
+    return round(in_seconds(at - zero), 3)

@@ -5,7 +5,7 @@ A verb that it cannot do is refused before anything runs.
 
 from outlast.model.errors import UsageError
 from outlast.scenario.model import Scenario, Step
-from outlast.scenario.telling import sharing_device
+from outlast.scenario.telling import datastores_of
 from outlast.scenario.words import VERBS as WORDS
 from outlast.sim.world import World
 
@@ -33,5 +33,5 @@ def do(world: World, scenario: Scenario, step: Step) -> None:
     if "datastore" not in step.keys:
         world.do(step)
         return
-    for name in sharing_device(scenario, step.keys["datastore"]):
+    for name in datastores_of(scenario, step):
         world.do(Step(at=step.at, do=step.do, keys=step.keys | {"datastore": name}))
