@@ -196,6 +196,7 @@ class _Start:
         self._hypervisor = host.hypervisor
         self._generation = host.hypervisor.generation
         self._ended = _Once(ended)
+        self._hook_returned = False
 
     def ask(self) -> None:
         """The hook asks the keeper."""
@@ -208,7 +209,7 @@ class _Start:
         client = host.keeper.ask(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
 
         def give_up() -> None:
-            if not self._ended.given and self._vm not in self._hypervisor.processes:
+            if not self._hook_returned:
                 host.keeper.client_gone(client)
                 self._fail("the keeper of this host cannot be asked: no answer in time")
 
@@ -223,6 +224,7 @@ class _Start:
     def _replied(self, reply: KeeperReply) -> None:
         if self._ended.given or self._libvirt_is_gone():
             return
+        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
         elif self._host.start_failures(self._vm, self._host.id):

@@ -342,6 +342,8 @@ class KeeperHost:
         """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""
         record, name, host, written = effect.record, effect.datastore, self._host.id, self._written
         self._host.truth.write_began(name, record.sequence, self._host.clock())
+        if record.ended:
+            self._host.says_last_word()
         begun = [False]
 
         def begin(store: Datastore) -> bool:
