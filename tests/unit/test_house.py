@@ -23,6 +23,7 @@ ENTRIES = {
     "outlast.lab.faultfs",
     "outlast.sim.random_runs",
     "outlast.sim.ordeals",
+    "outlast.sim.shrinking",
     "outlast.scenario.result",
     "outlast.sim.mutants",
 }
