@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import msgspec
 import pytest
 
 from outlast.codec import records
+from outlast.drivers import machine
 from outlast.drivers.datastore import blocks, identity
+from outlast.keeper import storage
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, Incarnation, KeeperSession, LeaseTerm
 from outlast.model.inventory import DatastoreMember, HostMember
@@ -28,7 +31,7 @@ ME = HostId("11111111-1111-1111-1111-111111111111")
 class Boot:
     """One boot's storage, driven by hand until something is true."""
 
-    def __init__(self, root: Path, boot: str) -> None:
+    def __init__(self, root: Path, boot: str, machine: str = "this one") -> None:
         self.events: list[KeeperEvent] = []
         self._selector = selectors.DefaultSelector()
         member = DatastoreMember(DatastoreName("ds1"), str(root))
@@ -38,7 +41,7 @@ class Boot:
             name=HostName("alpha"),
             hosts=(HostMember(ME, HostName("alpha"), "192.0.2.1", 1),),
             datastores=(member,),
-            settings=Settings(datastore_heartbeat_interval=Duration(100 * MILLISECOND)),
+            settings=Settings(lease_duration=Duration(300 * MILLISECOND), lease_margin=Duration(100 * MILLISECOND)),
             datastore_key=KEY.hex(),
             run_dir="/run",
             state_dir="/var",
@@ -46,6 +49,7 @@ class Boot:
             session=KeeperSession(boot),
         )
         self.storage = KeeperStorage(config, member, self._selector, self.events.append)
+        self.storage._machine = machine
 
     def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> bool:
         end = time.monotonic() + timeout_s
@@ -87,6 +91,7 @@ RECORD = HeartbeatRecord(
     enforcement=Enforcement.KEEPER,
     agent_progress=1,
     wall_clock_s=0,
+    window=Settings().window,
 )
 
 
@@ -104,10 +109,37 @@ def test_each_boot_has_a_number_of_its_own_and_finds_it_again(root: Path) -> Non
     assert boot(root, "second") == 2
 
 
+def test_a_machine_that_boots_again_does_not_wait_for_itself(root: Path) -> None:
+    assert boot(root, "first") == 1
+    renew(root, 1)
+    again = Boot(root, "second")
+    assert again.until(lambda: renew(root, 2) or again.won())
+    again.storage.close()
+    assert again.alarms() == []
+
+
+def test_what_tells_a_machine_from_its_clone(tmp_path: Path) -> None:
+    def card(name: str, address: str, kind: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "address").write_text(f"{address}\n")
+        (tmp_path / name / "addr_assign_type").write_text(f"{kind}\n")
+
+    missing = tmp_path / "no-board"
+    assert machine.fingerprint(tmp_path, missing) == ""
+    card("eth0", "52:54:00:00:00:01", "0")
+    first = machine.fingerprint(tmp_path, missing)
+    assert first
+    card("vnet0", "fe:54:00:00:00:09", "3")
+    card("veth1", "aa:bb:cc:00:00:01", "1")
+    assert machine.fingerprint(tmp_path, missing) == first, "what comes and goes does not count"
+    (tmp_path / "eth0" / "address").write_text("52:54:00:00:00:02\n")
+    assert machine.fingerprint(tmp_path, missing) != first
+
+
 def test_beside_a_twin_no_number_is_won(root: Path) -> None:
     assert boot(root, "first") == 1
     renew(root, 1)
-    twin = Boot(root, "clone")
+    twin = Boot(root, "clone", "another one")
     sequence = 1
 
     def renewed_for_a_while() -> bool:
@@ -123,3 +155,21 @@ def test_beside_a_twin_no_number_is_won(root: Path) -> None:
     assert twin.until(twin.won)
     twin.storage.close()
     assert twin.won() == 2
+
+
+def test_a_helper_that_cannot_be_started_is_told_about_and_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = storage.HelperProcess
+
+    def no_room(*_: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(storage, "HelperProcess", no_room)
+    monkeypatch.setattr(storage, "RESPAWN", Duration(10 * MILLISECOND))
+    one = Boot(root, "first")
+    one.storage.tick()
+    told = one.events.pop()
+    assert isinstance(told, HeartbeatWritten)
+    assert (told.ok, told.problem) == (False, "the I/O helper of ds1 cannot be started: Too many open files")
+    monkeypatch.setattr(storage, "HelperProcess", real)
+    assert one.until(one.won)
+    one.storage.close()

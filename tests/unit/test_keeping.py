@@ -26,6 +26,7 @@ from outlast.model.keeper_effects import (
     LinkRegister,
     PetWatchdog,
     ReadRegister,
+    Remember,
     Reply,
     Thaw,
     WriteHeartbeat,
@@ -45,11 +46,11 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskGate, KeeperRequest, Progress
-from outlast.model.records import Enforcement, Reason, RegisterRecord, RegisterState
+from outlast.model.keeping import AskGate, AskLaunch, AskTakeover, KeeperRequest, Progress
+from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
-from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.keeping import MOST_UNDER_WAY, KeeperMachine
 
 DS, VM, ME, OTHER = DatastoreName("ds1"), VmId("u-1"), HostId("a"), HostId("b")
 CONFIG = KeeperConfig(
@@ -254,7 +255,7 @@ def test_a_keeper_that_starts_freezes_what_it_finds() -> None:
 
 
 def test_a_keeper_that_starts_within_its_predecessors_lease_freezes_nothing_but_asserts() -> None:
-    keeper = Keeper(process(), adopted_s=105.0)
+    keeper = Keeper(msgspec.structs.replace(process(), by_right=True), adopted_s=105.0)
     assert keeper.machine.vms[VM].phase == "running"
     keeper.reads(owned(ME, 3))
     link = keeper.one(LinkRegister)
@@ -345,3 +346,188 @@ def test_cut_off_from_storage_and_network_the_watchdog_is_let_to_fire() -> None:
     keeper.now += 7.0
     keeper.does(Woken())
     assert keeper.has(PetWatchdog), "an agent that has said nothing for a lease says nothing about the network"
+
+
+# -- what a review found ----------------------------------------------------------------------------------------------
+
+
+DS2 = DatastoreName("ds2")
+TWO = msgspec.structs.replace(CONFIG, datastores=(*CONFIG.datastores, DatastoreMember(DS2, "/srv/ds2")))
+
+
+def two_places() -> Keeper:
+    """Good leases on two datastores."""
+    keeper = Keeper(config=TWO)
+    keeper.does(IncarnationWon(DS2, Incarnation(1)))
+    for name in (DS, DS2):
+        keeper.does(HeartbeatWritten(name, keeper.machine.places[name].lease.sequence, True))
+    return keeper
+
+
+def test_a_process_whose_start_was_void_does_not_run_on_through_a_change_of_keepers() -> None:
+    """Its predecessor's lease is good again, but it was never asserted in that term."""
+    keeper = Keeper(process(), adopted_s=105.0)
+    assert keeper.machine.vms[VM].phase == "frozen"
+    keeper.reads(owned(OTHER, 1))
+    keeper.one(Kill)
+
+
+def test_what_passes_or_thaws_is_remembered_before_it_runs() -> None:
+    keeper = Keeper().running()
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.renews(ok=False)
+    keeper.now += 1
+    keeper.does(Woken())
+    keeper.renews()
+    keeper.links()
+    kinds = [type(effect) for effect in keeper.effects]
+    assert kinds.index(Remember) < kinds.index(Thaw)
+
+
+def test_a_start_is_asked_about_again_a_moment_before_its_process() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskLaunch(RequestId(2), VM))
+    assert keeper.reply()[0]
+    keeper.now += 6.1  # libvirt hangs, and so does storage.
+    keeper.does(Woken())
+    keeper.asks(AskLaunch(RequestId(3), VM))
+    allowed, sentence = keeper.reply()
+    assert not allowed
+    assert "the lease lapsed meanwhile" in sentence
+    keeper.asks(AskLaunch(RequestId(4), VmId("u-9")))
+    assert not keeper.reply()[0]
+
+
+def test_disks_in_another_order_make_no_second_register() -> None:
+    """The same VM, whose definition here has its first disk on another datastore than where its owner started it."""
+    keeper = two_places()
+    keeper.asks(msgspec.structs.replace(GATE, disks=("/srv/ds2/iso", "/srv/ds1/web.raw")))
+    read = keeper.one(ReadRegister)
+    assert isinstance(read, ReadRegister)
+    assert read.datastore == DS2
+    keeper.reads(None)
+    read = keeper.one(ReadRegister)
+    assert isinstance(read, ReadRegister)
+    assert read.datastore == DS
+    keeper.reads(owned(OTHER, 4))
+    allowed, sentence = keeper.reply()
+    assert not allowed
+    assert "owned by beta (epoch 4)" in sentence
+
+
+def test_a_register_that_is_found_elsewhere_stays_the_only_one() -> None:
+    keeper = two_places()
+    keeper.asks(msgspec.structs.replace(GATE, disks=("/srv/ds2/iso", "/srv/ds1/web.raw")))
+    keeper.reads(None)
+    keeper.reads(owned(OTHER, 4, state=RegisterState.RELEASED))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.datastore, link.record.epoch) == (DS, 5)
+
+
+def test_a_later_boot_with_this_hosts_id_is_refused() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(owned(ME, 4, incarnation=2))
+    allowed, sentence = keeper.reply()
+    assert not allowed
+    assert "cloned" in sentence
+
+
+def test_after_a_foreign_record_nothing_is_written_before_the_boot_is_found_out_anew() -> None:
+    keeper = Keeper().running()
+    keeper.does(HeartbeatWritten(DS, keeper.machine.places[DS].lease.sequence, False, foreign=True))
+    keeper.one(Freeze)
+    for _ in range(5):
+        keeper.now += 1.0
+        keeper.does(Woken())
+        assert not keeper.has(WriteHeartbeat)
+    keeper.does(IncarnationWon(DS, Incarnation(1)))
+    keeper.one(WriteHeartbeat)
+
+
+def test_what_appears_after_the_last_word_is_frozen_for_good() -> None:
+    keeper = Keeper().guarded()
+    keeper.does(CloseAsked())
+    assert last_word(keeper)
+    keeper.does(ProcessAppeared(process()))
+    keeper.one(Freeze)
+    assert not keeper.has(ReadRegister)
+    assert last_word(keeper), "once said, it stays said"
+
+
+def test_a_guest_that_cannot_be_frozen_waits_until_the_record_says_so() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(msgspec.structs.replace(GATE, unfreezable=True))
+    assert not keeper.has(ReadRegister)
+    keeper.now += 1.0
+    keeper.does(Woken())
+    write = keeper.one(WriteHeartbeat)
+    assert isinstance(write, WriteHeartbeat)
+    assert write.record.enforcement is Enforcement.NONE
+    assert not keeper.has(ReadRegister)
+    keeper.renews()
+    keeper.one(ReadRegister)
+
+
+def test_reassertions_of_many_vms_leave_room_for_the_heartbeat() -> None:
+    found = tuple(msgspec.structs.replace(process(), vm=VmId(f"u-{i}"), name=VmName(f"vm{i}")) for i in range(50))
+    keeper = Keeper(*found)
+    keeper.renews()
+    assert sum(isinstance(effect, ReadRegister) for effect in keeper.effects) == MOST_UNDER_WAY
+
+
+def test_a_takeover_that_nobody_uses_is_given_back() -> None:
+    keeper = Keeper().guarded()
+    proof = Proof(kind=ProofKind.LEASE_EXPIRED, owner=OTHER, incarnation=Incarnation(1), epoch=Epoch(4), observer=OTHER)
+    keeper.asks(AskTakeover(RequestId(1), VM, VmName("web"), DS, proof))
+    keeper.links()
+    assert keeper.reply()[0]
+    for _ in range(16):
+        keeper.now += 1.0
+        keeper.does(Woken())
+        if keeper.has(LinkRegister):
+            break
+        keeper.renews()
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+
+
+def test_a_start_whose_process_never_comes_is_given_back() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    for _ in range(61):
+        keeper.now += 1.0
+        keeper.does(Woken())
+        if keeper.has(LinkRegister):
+            break
+        keeper.renews()
+    keeper.one(LinkRegister)
+    keeper.does(ProcessAppeared(process()))
+    keeper.one(Kill)
+
+
+def test_a_link_that_can_never_be_made_is_not_tried_in_a_tight_loop() -> None:
+    keeper = Keeper(process()).guarded()
+    keeper.reads(owned(ME, 3))
+    keeper.links(LinkOutcome.LOST)  # A full datastore: nothing was written, and nobody else won.
+    keeper.reads(owned(ME, 3))
+    assert not keeper.has(LinkRegister)
+    keeper.now += 1.0
+    keeper.does(Woken())
+    keeper.one(LinkRegister)
+
+
+def test_a_won_reassertion_thaws_also_what_was_taken_for_running() -> None:
+    """The second freezer may have stopped it just after this keeper had found it running."""
+    keeper = Keeper(msgspec.structs.replace(process(), by_right=True), adopted_s=105.0)
+    keeper.reads(owned(ME, 3))
+    keeper.links()
+    keeper.one(Thaw)

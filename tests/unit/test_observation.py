@@ -1,5 +1,6 @@
 """When a record that does not change becomes proof: rule 5 of design.md section 2, word by word."""
 
+import msgspec
 import pytest
 
 from outlast.model.ids import BootId, HostId, Incarnation, KeeperSession, LeaseTerm
@@ -26,6 +27,7 @@ RECORD = HeartbeatRecord(
     enforcement=Enforcement.KEEPER,
     agent_progress=1,
     wall_clock_s=0,
+    window=Settings().window,
 )
 SAME = Sighting(b"same", RECORD)
 
@@ -49,6 +51,16 @@ def test_the_window_counts_from_the_completion_of_the_first_read() -> None:
     assert not watch.lease_is_over(at(0), WINDOW)
     watch.observe(SAME, at(7.52), at(7.6))
     assert watch.lease_is_over(at(0), WINDOW)
+
+
+def test_the_longer_of_both_windows_counts() -> None:
+    """While a longer lease is being introduced, its holder runs on when an old observer's window has elapsed."""
+    longer = Sighting(b"same", msgspec.structs.replace(RECORD, window=Duration(2 * WINDOW)))
+    assert not watched(14.0, sighting=longer).lease_is_over(at(0), WINDOW)
+    assert watched(16.0, sighting=longer).lease_is_over(at(0), WINDOW)
+    assert watched(8.0, sighting=longer).freshness(at(8.1), WINDOW) is Freshness.UNKNOWN
+    shorter = Sighting(b"same", msgspec.structs.replace(RECORD, window=Duration(WINDOW // 2)))
+    assert not watched(7.0, sighting=shorter).lease_is_over(at(0), WINDOW)
 
 
 def test_the_last_read_must_begin_after_the_epoch_was_read() -> None:

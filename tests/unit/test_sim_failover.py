@@ -1,5 +1,6 @@
 """The simulated world: what must happen, and what must not, after each kind of failure of design.md section 4."""
 
+import msgspec
 import pytest
 
 from outlast.model.ids import DatastoreName, HostName, VmName
@@ -364,4 +365,23 @@ def test_a_primary_that_has_lost_a_datastore_gives_way_to_one_that_reaches_it() 
     assert lost
     world.power_off(victim)
     assert world.run_until(lambda: all(world.where(vm) not in ([], [victim]) for vm in lost), 20) is not None
+    never_twice(world)
+
+
+def test_a_datastore_whose_lease_is_no_proof_holds_up_its_own_vms_alone() -> None:
+    world = domain()
+    host = next(h for h in world.hosts if h not in world.primaries() and len(world.hosts[h].hypervisor.processes) > 1)
+    for name, each in world.hosts.items():
+        if name != host and each.agent.machine is not None:
+            member = each.agent.machine.known.datastores["ds2"]
+            risky = msgspec.structs.replace(member, in_flight_bound=None, accept_in_flight_risk=False)
+            each.agent.machine.known.datastores["ds2"] = risky
+    on = {spec.name: spec.datastore for spec in world.vm_specs if world.where(spec.name) == [host]}
+    assert set(on.values()) == {"ds1", "ds2"}
+    world.power_off(host)
+    world.run(30)
+    assert {vm: bool(world.where(vm)) for vm in on} == {vm: store == "ds1" for vm, store in on.items()}
+    # Its next boot is proof enough.
+    world.power_on(host)
+    assert world.run_until(lambda: all(world.where(vm) for vm in on), 30) is not None
     never_twice(world)

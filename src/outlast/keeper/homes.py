@@ -1,13 +1,25 @@
-"""On which datastore each VM of this boot has its home, for a keeper that starts anew.
+"""What a keeper writes down about each VM of this boot for its successor: its home, and in which term it runs by right.
 
 Whoever passes the gate has its home from its definition. A successor of this keeper sees only command lines, and must not
-come to another answer, which would be another register. The files lie in /run and do not outlive the boot.
+come to another answer, which would be another register. And it must not let go on what its predecessor had not let start:
+a start that a lapse has voided may bring its process into being just when the keeper changes (safety rules 3 and 8).
+The files lie in /run and do not outlive the boot.
 """
 
 import contextlib
 from pathlib import Path
 
-from outlast.model.ids import DatastoreName, VmId
+import msgspec
+
+from outlast.model.ids import DatastoreName, KeeperSession, LeaseTerm, VmId
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """One VM: its home, and the lease term of a keeper session in which it was started or re-asserted last."""
+
+    home: DatastoreName
+    session: KeeperSession
+    term: LeaseTerm
 
 
 class Homes:
@@ -17,17 +29,17 @@ class Homes:
         self._directory = directory
         self._datastores = datastores
 
-    def remember(self, vm: VmId, home: DatastoreName) -> None:
-        """Write it down. What cannot be (a full /run) leaves the command line, which says the same for plain disks."""
+    def remember(self, vm: VmId, memory: Memory) -> None:
+        """Write it down. What cannot be (a full /run) makes the successor careful: it freezes, and asserts anew."""
         with contextlib.suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
             temporary = self._directory / f".{vm}.new"
-            temporary.write_text(home)
+            temporary.write_bytes(msgspec.json.encode(memory))
             temporary.replace(self._directory / vm)
 
-    def recall(self, vm: VmId) -> DatastoreName | None:
-        """What was written in this boot, if it is one of our datastores still."""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            home = (self._directory / vm).read_text()
-            return next((name for name in self._datastores if name == home), None)
+    def recall(self, vm: VmId) -> Memory | None:
+        """What was written in this boot, if its home is one of our datastores still."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            memory = msgspec.json.decode((self._directory / vm).read_bytes(), type=Memory)
+            return memory if memory.home in self._datastores else None
         return None

@@ -5,6 +5,7 @@ non-zero exit refuses the operation, and what stands on standard error is shown 
 library alone and is started with -I -S, because libvirt waits for it; it must never call back into libvirt.
 
     prepare begin          asks; refuses with the keeper's sentence
+    start begin            asks again, a moment before the process: libvirt may have hung for long in between
     release end            tells the keeper that libvirt has let go of the domain
     restore, migrate begin refused for domains with a disk on a datastore: their epochs are not followed yet
     anything else          passes
@@ -27,7 +28,7 @@ SETTINGS = "/etc/outlast/hook.json"
 NAMESPACE = "https://outlast.dev/ns/vm/1"
 ANSWER_TIMEOUT_S = 6.0
 CONNECT_PATIENCE_S = 3.0
-_ASKED = {("prepare", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
+_ASKED = {("prepare", "begin"), ("start", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
 
 
 class RefusedError(Exception):
@@ -140,8 +141,8 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
     request["protected"] = protected(domain)
     request["unfreezable"] = unfreezable(domain)
-    if operation == "release":
-        request = {"type": "ended", "request": 1, "vm": uuid}
+    if operation in ("release", "start"):
+        request = {"type": "ended" if operation == "release" else "launch", "request": 1, "vm": uuid}
     try:
         reply = ask(settings["socket"], request)
     except (OSError, ValueError) as error:

@@ -154,6 +154,15 @@ class WatchedProcess:
         self._signal(signal.SIGKILL)
         self._write_freezer("0")
 
+    def is_stopped(self) -> bool:
+        """Whether it is stopped now, whoever did it."""
+        now = inspect(self.qemu.pid)
+        if now is not None and now.stopped:
+            return True
+        with contextlib.suppress(OSError):
+            return self._freezer is not None and self._freezer.read_text().strip() == "1"
+        return False
+
     def close(self) -> None:
         """Watch it no longer."""
         os.close(self.pidfd)

@@ -37,6 +37,13 @@ class AskGate(msgspec.Struct, frozen=True, tag="gate"):
     unfreezable: bool = False
 
 
+class AskLaunch(msgspec.Struct, frozen=True, tag="launch"):
+    """The hook: libvirt is about to make the process of a start that passed the gate; is that start good still?"""
+
+    request: RequestId
+    vm: VmId
+
+
 class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
     """The hook: libvirt has let go of this domain (its process ended, or never began)."""
 
@@ -83,7 +90,7 @@ class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):

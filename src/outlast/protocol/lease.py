@@ -20,6 +20,7 @@ import enum
 import msgspec
 
 from outlast.model.ids import Incarnation, LeaseTerm
+from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
 
@@ -108,3 +109,6 @@ class Place(msgspec.Struct):
     lease: Lease
     incarnation: Incarnation | None = None
     problem: str = ""
+    writing: Enforcement | None = None
+    published: Enforcement | None = None
+    """The enforcement level in the write that is under way, and in the last one that was confirmed."""

@@ -14,7 +14,8 @@ the window elapsed and after the owner's epoch was read.
                                          then unknown, never stale
     nothing (missing, an error)          unknown                              void
 
-What cannot be decoded (torn, foreign, of another format) may grant a lease of a length that we do not know.
+What cannot be decoded (torn, foreign, of another format) may grant a lease of a length that we do not know. A record says
+itself how long its window is: while settings are being changed, the longer of the owner's and the observer's counts.
 """
 
 import enum
@@ -89,13 +90,16 @@ class RecordWatch:
             return Freshness.UNKNOWN
         if self.changed_at is not None and now - self.changed_at < stale_after:
             return Freshness.FRESH
-        if self.first_seen is None or now - self.first_seen < stale_after:
+        if self.first_seen is None or now - self.first_seen < self._longest(stale_after):
             return Freshness.UNKNOWN
         return Freshness.STALE
 
+    def _longest(self, window: Duration) -> Duration:
+        return window if self.record is None else max(window, self.record.window)
+
     def window_ends(self, window: Duration) -> Instant | None:
-        """When the window will have elapsed if nothing changes; None while there is no window."""
-        return after(self.first_seen, window) if self.first_seen is not None else None
+        """When the window (the longer of ours and the owner's) elapses if nothing changes; None while there is none."""
+        return after(self.first_seen, self._longest(window)) if self.first_seen is not None else None
 
     def lease_is_over(self, epoch_read_at: Instant, window: Duration) -> bool:
         """Rule 5: the last read began after the window elapsed, and after the epoch to take from had been read."""

@@ -15,12 +15,14 @@ import msgspec
 from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId
-from outlast.model.keeping import AskKill, AskRelease, KeptVm
+from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
 ENDED_PATIENCE = Duration(3 * SECOND)
+BLIND_PATIENCE = Duration(15 * SECOND)
+"""How long libvirt is waited for to say why a VM ended, while it does not answer at all; it is restarted in seconds."""
 WRITE_PATIENCE = Duration(3 * SECOND)
 REWRITE = Duration(2 * SECOND)
 
@@ -62,8 +64,10 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._stored_xml: dict[VmId, str] = {}
-        self._storing: dict[RequestId, tuple[VmId, str]] = {}
+        self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
+        self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
+        self._definitions_due = False
+        self._report: KeeperReport | None = None
         self._stopped: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._responding: dict[VmId, Instant] = {}
@@ -80,6 +84,7 @@ class OwnHost:
     def tick(self, isolated: bool) -> None:
         """Write what changed, release what ended, respond to isolation."""
         self._refresh_list(isolated)
+        self._store_definitions()
         self._release_ended()
         self._respond_to_isolation(isolated)
 
@@ -133,18 +138,33 @@ class OwnHost:
     # -- definitions ----------------------------------------------------------------------------------------------
 
     def inventory_changed(self, event: InventoryChanged) -> None:
-        """Keep each protected VM's definition on its home datastore, whenever it changed."""
+        """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
+        self._definitions_due = True
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
             self._unprotectable[definition.vm] = definition.unprotectable
-            if definition.home is None or definition.unprotectable or definition.vm not in event.running:
+
+    def _store_definitions(self) -> None:
+        """Keep each protected VM's definition where its register is, whenever it changed.
+
+        The register's place is the keeper's to know: disks in another order, or one more, do not move it.
+        """
+        report = self._known.keeper
+        if report is None or (report is self._report and not self._definitions_due):
+            return
+        self._report, self._definitions_due = report, False
+        homes = {kept.vm: kept.home for kept in report.vms}
+        for vm in sorted(self._known.running):
+            definition = self._known.definitions.get(vm)
+            if definition is None or definition.unprotectable or vm not in homes:
                 continue
-            if self._stored_xml.get(definition.vm) != definition.xml:
+            kept = (homes[vm], definition.xml)
+            if self._stored_xml.get(vm) != kept:
                 request = self._out.request()
-                self._storing[request] = (definition.vm, definition.xml)
-                self._stored_xml[definition.vm] = definition.xml
-                self._out.put(StoreDefinition(request, definition.home, definition.vm, definition.xml))
+                self._storing[request] = (vm, kept)
+                self._stored_xml[vm] = kept
+                self._out.put(StoreDefinition(request, homes[vm], vm, definition.xml))
 
     def stored(self, event: Stored) -> None:
         """A list or a definition was written, or has to be again."""
@@ -180,9 +200,9 @@ class OwnHost:
             del self._ended_since[vm]
         for vm, kept in ended.items():
             since = self._ended_since.setdefault(vm, now)
-            blind = not self._known.hypervisor_up
+            patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
             reason = self._stopped.pop(vm, None)
-            if reason is None and not blind and now - since >= ENDED_PATIENCE:
+            if reason is None and now - since >= patience:
                 reason = Reason.CRASHED
             if reason is not None:
                 self._ended_since[vm] = now
@@ -239,6 +259,7 @@ class OwnHost:
         due += [
             copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
         ]
-        due += [after(since, ENDED_PATIENCE) for since in self._ended_since.values() if self._known.hypervisor_up]
+        patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
+        due += [after(since, patience) for since in self._ended_since.values()]
         due += self._responding.values()
         return min(due) if due else None

@@ -23,6 +23,7 @@ from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.ping import Pinger
 from outlast.model.effects import Note
+from outlast.model.event_texts import WARNINGS, sentence
 from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
@@ -33,7 +34,6 @@ from outlast.protocol.reporting import Reporter
 from outlast.runtime.config import Config
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
-from outlast.runtime.event_texts import WARNINGS, sentence
 from outlast.runtime.executor import Executor
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer

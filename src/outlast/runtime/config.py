@@ -27,26 +27,14 @@ from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings, problems
-from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds, seconds
+from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
+from outlast.model.units import parse_duration
 
 DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
 DEFAULT_PORT = 7710
 RESET_TIME = Duration(500 * MILLISECOND)
 """From a watchdog's firing until the host executes nothing any more."""
-_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-
-
-def parse_duration(value: object) -> Duration:
-    """A duration in nanoseconds from "6s", "500ms", "2min" or a number of seconds. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError('is not a duration: write it like "6s" or "500ms"')
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)", value.strip())
-        if match is None:
-            raise ValueError(f'{value!r} is not a duration: write it like "6s" or "500ms"')
-        return seconds(float(match[1]) * _UNITS[match[2]])
-    return seconds(float(value))
 
 
 def _name(value: object) -> object:

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from outlast.keeper.lease_file import read_deadlines
+from outlast.keeper.lease_file import read_leases
 from outlast.keeper.processes import inspect
 from outlast.model.ids import BootId
 from outlast.model.keeping import KeeperReport, KeptVm
@@ -33,7 +33,8 @@ class SecondFreezer:
 
     def look(self, now: Instant) -> list[KeptVm]:
         """Freeze what executes past its lease; returns what was frozen."""
-        passed = {name for name, at in read_deadlines(self._path, self._boot_id).items() if now > at + GRACE}
+        leases = read_leases(self._path, self._boot_id)
+        passed = {name for name, lease in leases.items() if now > lease.deadline + GRACE}
         return [vm for vm in self._vms if vm.home in passed and vm.pid is not None and _freeze(vm, vm.pid)]
 
 

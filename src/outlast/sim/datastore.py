@@ -7,7 +7,7 @@ it is durable before it has its name, so it is never torn.
 """
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -33,6 +33,10 @@ class Slots(Generic[_Content]):
     def tear(self, sequence: int) -> None:
         """Half of the slot is written: nobody can read it until it is written again."""
         self.slots[sequence % 2] = None
+
+    def newest(self, order: Callable[[_Content], Any]) -> _Content | None:
+        """The newest that can be read."""
+        return max(self.whole(), key=order, default=None)
 
     def whole(self) -> list[_Content]:
         """What can be read."""

@@ -14,7 +14,7 @@ import msgspec
 
 from outlast.model.events import StopReason
 from outlast.model.ids import DatastoreName, RequestId, VmId
-from outlast.model.keeping import AskEnded, AskGate, KeeperReply
+from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.hypervisor import Process
 from outlast.sim.physics import FABRIC, HELD_FOREVER
@@ -251,6 +251,18 @@ class _Start:
         if mode == "hang":
             # libvirt and QEMU wait for the disk; nobody is told anything meanwhile.
             self._host.later(SECOND // 4, self._begin)
+            return
+        if not self._host.keeper.alive:
+            self._fail("the keeper of this host cannot be asked")
+            return
+        self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+
+    def _launch(self, reply: KeeperReply) -> None:
+        """The hook's second question is answered: now, or not at all."""
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        if not reply.allowed:
+            self._fail(reply.sentence)
             return
         process = self._guests.process_begins(self._vm)
         self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))

@@ -16,6 +16,7 @@ from outlast.model.keeper_effects import (
     PetWatchdog,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     StopWatching,
     Tell,
@@ -40,7 +41,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subscribe
-from outlast.model.records import HeartbeatRecord, Sighting
+from outlast.model.records import HeartbeatRecord
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.keeping import KeeperMachine
 from outlast.sim.datastore import Datastore
@@ -62,6 +63,7 @@ class KeeperHost:
         self._host = services
         self._published = published
         self._sessions = 0
+        self._session = KeeperSession("")
         self._alive = False
         self._stopped = False
         self._machine: KeeperMachine | None = None
@@ -73,6 +75,8 @@ class KeeperHost:
         self._watched: dict[VmId, WatchForProcess] = {}
         self._report_due = False
         self._life = 0
+        self._terms: dict[DatastoreName, tuple[str, int]] = {}
+        self._remembered: dict[VmId, tuple[DatastoreName, tuple[str, int]]] = {}
         self._written: dict[DatastoreName, HeartbeatRecord] = {}
         self._pet_at = 0
         self.works_since = 0
@@ -103,13 +107,22 @@ class KeeperHost:
         self._host.truth.keeper_began()
         self._written.clear()
         session = KeeperSession(f"{self._host.boot_id}-k{self._sessions}")
+        self._session = session
         config = self._host.keeper_config(session)
         self._machine = KeeperMachine(config, self._host.clock(), dict(self._published))
         for name, place in self._machine.places.items():
             self._published[name] = place.lease.deadline or Instant(0)
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
+        before, self._terms = self._terms, {}
         found = [
-            FoundProcess(process.vm, process.name, home, process.pid, process.stopped)
+            FoundProcess(
+                process.vm,
+                process.name,
+                home,
+                process.pid,
+                process.stopped,
+                by_right=self._remembered.get(process.vm) == (home, before.get(home)),
+            )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
         ]
@@ -248,6 +261,7 @@ class KeeperHost:
         if not self._stopped:
             for vm in list(self._host.hypervisor.processes):
                 self._found(vm)
+            self._report()
         self._host.later(SAFETY_LOOK, lambda: self._look_for_strangers(life))
 
     # -- what it asks for -----------------------------------------------------------------------------------------
@@ -277,6 +291,9 @@ class KeeperHost:
                 self._host.keeper_did(effect.happened)
             case PublishLease():
                 self._published[effect.datastore] = effect.deadline
+                self._terms[effect.datastore] = (self._session, effect.term)
+            case Remember():
+                self._remembered[effect.vm] = (effect.home, (self._session, effect.term))
             case Changed():
                 self._report()
             case PetWatchdog():
@@ -312,31 +329,16 @@ class KeeperHost:
         return self._machine.report() if self._machine is not None and self.works else None
 
     def _ask_incarnation(self, name: DatastoreName) -> None:
-        """As the keeper's storage does it: where another boot was counted, it looks for a twin before it wins a new one."""
+        """As the keeper's storage does it on a machine that finds its own earlier boots: the next one counts at once."""
         host, boot_id, life = self._host.id, self._host.boot_id, self._life
-        patience = 5 * self._host.keeper_config(KeeperSession("")).settings.datastore_heartbeat_interval // 2
 
-        def again(delay: int, seen: Sighting | None) -> None:
-            self._host.later(delay, lambda: ask(seen) if self._life == life else None)
+        def failed(_: str) -> None:
+            self._host.later(SECOND, lambda: self._ask_incarnation(name) if self._life == life else None)
 
-        def ask(seen: Sighting | None) -> None:
-            def look(store: Datastore) -> Incarnation | Sighting | None:
-                boots, there = store.incarnations.get(host, []), store.sightings.get(host)
-                known = boot_id in boots or not boots or there is None or (seen is not None and there.raw == seen.raw)
-                return Incarnation(store.boot(host, boot_id)) if known else there
+        def done(number: Incarnation) -> None:
+            self.happen(IncarnationWon(name, number))
 
-            def done(found: Incarnation | Sighting | None) -> None:
-                if isinstance(found, int):
-                    self.happen(IncarnationWon(name, found))
-                    return
-                if seen is not None:
-                    problem = "another machine renews with this host's id"
-                    self.happen(HeartbeatWritten(name, -1, False, foreign=True, problem=problem))
-                again(patience, found)
-
-            self._ways[name].ask(look, done, lambda _: again(SECOND, seen))
-
-        ask(None)
+        self._ways[name].ask(lambda store: Incarnation(store.boot(host, boot_id)), done, failed)
 
     def _write_heartbeat(self, effect: WriteHeartbeat) -> None:
         """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""

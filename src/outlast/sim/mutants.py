@@ -303,7 +303,7 @@ def _last_read_begun_too_early(self: RecordWatch, epoch_read_at: Instant, window
 )
 def _any_epoch_is_taken_from(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
     waiting = self._waiting.get(ownership.vm)
-    if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+    if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
         return []
     waiting.begun = True
     ownership.phase = Phase.CLAIMING
