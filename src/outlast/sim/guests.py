@@ -255,12 +255,21 @@ class _Start:
         if not self._host.keeper.alive:
             self._fail("the keeper of this host cannot be asked")
             return
-        self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+        client = self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+        self._hook_returned = False
+
+        def give_up() -> None:
+            if not self._hook_returned and not self._ended.given:
+                self._host.keeper.client_gone(client)
+                self._fail("the keeper of this host cannot be asked: no answer in time")
+
+        self._host.later(HOOK_PATIENCE, give_up)
 
     def _launch(self, reply: KeeperReply) -> None:
         """The hook's second question is answered: now, or not at all."""
         if self._ended.given or self._libvirt_is_gone():
             return
+        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
             return

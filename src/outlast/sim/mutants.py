@@ -410,6 +410,15 @@ def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
     return effects
 
 
+def _launches_anyway(self: Ownership, term: Any) -> bool:
+    """The gate's second question is another guard of the same rule: without it too, the first one alone is looked at."""
+    return True
+
+
+for _name in ("gate-fails-open", "start-on-the-old-epoch", "pending-start-survives-a-lapse", "void-start-runs"):
+    _also(_name, Ownership, "may_launch", _launches_anyway)
+
+
 # -- rule 8: the keeper's restart -------------------------------------------------------------------------------------
 
 
