@@ -304,3 +304,14 @@ def _a_primary_that_was_deposed(rng: random.Random) -> Scenario:
     s.at(1000 + lasts - rng.uniform(0, 4_000), "vm-crash", vm="vm3")
     s.store(1000 + lasts, "heal", "host4")
     return s.done(1000 + lasts + 12_000)
+
+
+@_ordeal
+def _a_primary_that_stood_still_before_it_acted(rng: random.Random) -> Scenario:
+    s = _Story(rng, "The primary's agent is stopped when it has just asked whether it is still responsible", hosts=3)
+    s.store(0, "slow", "host3", latency=400 * MILLISECOND)
+    s.at(1000, "vm-crash", vm="vm1")
+    stopped = 1000 + rng.uniform(0, 3_000)
+    s.at(stopped, "agent-stop", host="host3")
+    s.at(stopped + 20_000, "agent-resume", host="host3")
+    return s.done(stopped + 26_000)
