@@ -28,7 +28,7 @@ check: setup
 test: check test-lab
 
 test-lab: setup
-	@scripts/timed "tests on real hosts" $(V)/pytest tests/lab
+	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
 
 mutants: setup
 	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py

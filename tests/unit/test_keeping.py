@@ -531,3 +531,28 @@ def test_a_won_reassertion_thaws_also_what_was_taken_for_running() -> None:
     keeper.reads(owned(ME, 3))
     keeper.links()
     keeper.one(Thaw)
+
+
+def test_what_runs_on_an_epoch_that_storage_has_lost_is_frozen_and_asserted_anew() -> None:
+    keeper = Keeper().running()
+    keeper.now += 2.1
+    keeper.does(Woken())
+    keeper.reads(owned(ME, 0))
+    assert not keeper.has(Freeze), "all is well"
+    keeper.now += 2.1
+    keeper.does(Woken())
+    keeper.reads(None)
+    keeper.one(Freeze)
+    keeper.reads(None)
+    keeper.links()
+    keeper.one(Thaw)
+
+
+def test_a_vm_that_somebody_else_owns_is_found_and_killed() -> None:
+    keeper = Keeper().running()
+    keeper.now += 2.1
+    keeper.does(Woken())
+    keeper.reads(owned(OTHER, 1))
+    keeper.one(Freeze)
+    keeper.reads(owned(OTHER, 1))
+    keeper.one(Kill)

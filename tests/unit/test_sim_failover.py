@@ -3,9 +3,12 @@
 import msgspec
 import pytest
 
-from outlast.model.ids import DatastoreName, HostName, VmName
+from outlast.model.events import PingNotSent
+from outlast.model.ids import DatastoreName, HostId, HostName, VmName
 from outlast.model.settings import Settings
+from outlast.protocol.reporting import Reporter
 from outlast.scenario.model import DatastoreSpec, HostSpec, VmSpec
+from outlast.sim.agent_host import AgentHost
 from outlast.sim.world import World
 
 THREE = ("host1", "host2", "host3")
@@ -385,3 +388,35 @@ def test_a_datastore_whose_lease_is_no_proof_holds_up_its_own_vms_alone() -> Non
     world.power_on(host)
     assert world.run_until(lambda: all(world.where(vm) for vm in on), 30) is not None
     never_twice(world)
+
+
+def test_a_host_that_could_not_be_pinged_is_not_taken_for_dead() -> None:
+    """No permission to ping, say: rule 6 trusts the silence of pings that were sent, and of no others."""
+    world = domain()
+    host, vm = secondary(world)
+    for each in world.hosts.values():
+
+        def refuse(target: HostId | None, address: str, agent: AgentHost = each.agent) -> None:
+            agent.happen(PingNotSent(target, address, "not allowed"))
+
+        each.ping = refuse  # type: ignore[method-assign]
+    world.power_off(host)
+    world.run(30)
+    assert world.where(vm) == []
+    assert world.verdict(host) == "unreachable"
+    machine = world.hosts[world.primaries()[0]].agent.machine
+    assert machine is not None
+    problems = Reporter(machine, machine.known.now).snapshot("", {}).problems
+    assert any(f"{host} cannot be pinged" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("daemon", ["agent", "keeper"])
+def test_what_is_switched_off_while_a_daemon_is_away_stays_off(daemon: str) -> None:
+    world = domain()
+    host, vm = secondary(world)
+    (world.agent_kill if daemon == "agent" else world.keeper_kill)(host)
+    world.run(0.5)
+    world.vm_power_off(vm)
+    world.run(40)
+    assert world.where(vm) == []
+    assert starts(world, vm) == 1

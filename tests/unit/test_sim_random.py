@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from outlast.scenario.reading import read
+from outlast.scenario.writing import write
 from outlast.sim.mutants import broken
 from outlast.sim.random_runs import play, run
 from outlast.sim.random_scenarios import generate
@@ -41,6 +44,14 @@ def test_the_same_seed_does_the_same_in_two_processes() -> None:
     first, second = traces.pop().split()
     assert first != second
     assert first == run(3).trace
+
+
+def test_a_random_scenario_can_be_kept_in_a_file() -> None:
+    for seed in range(40):
+        scenario = generate(seed)
+        again = read(write(scenario))
+        assert msgspec.structs.replace(again, path="", steps=()) == msgspec.structs.replace(scenario, steps=())
+        assert [(s.at, s.do, s.keys) for s in again.steps] == [(s.at, s.do, s.keys) for s in scenario.steps]
 
 
 def test_large_domains_are_drawn_too() -> None:

@@ -33,6 +33,14 @@ class PingAnswered(msgspec.Struct, frozen=True):
     address: str
 
 
+class PingNotSent(msgspec.Struct, frozen=True):
+    """A ping could not even be sent: its silence says nothing about the host (None: an isolation address)."""
+
+    host: HostId | None
+    address: str
+    problem: str
+
+
 class SightingsRead(msgspec.Struct, frozen=True):
     """Every host's heartbeat record on one datastore, read in one go. `ok` False: the datastore gave no answer in time."""
 
@@ -133,11 +141,15 @@ class StopReason(enum.StrEnum):
 
 
 class InventoryChanged(msgspec.Struct, frozen=True):
-    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed."""
+    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed.
+
+    `off`: why those that do not run ended, as far as libvirt remembers.
+    """
 
     definitions: tuple[VmDefinition, ...]
     running: frozenset[VmId]
     capacity: Capacity
+    off: dict[VmId, StopReason] = {}
 
 
 class VmStopped(msgspec.Struct, frozen=True):
@@ -168,6 +180,7 @@ Event = (
     Woken
     | Received
     | PingAnswered
+    | PingNotSent
     | SightingsRead
     | PowerOnListsRead
     | RegistersRead

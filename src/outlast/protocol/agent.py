@@ -26,6 +26,7 @@ from outlast.model.events import (
     KeeperGone,
     KeeperReported,
     PingAnswered,
+    PingNotSent,
     PowerOnListsRead,
     PrimaryLinked,
     ProtectedListRead,
@@ -116,6 +117,8 @@ class AgentMachine:
                 self._received(event)
             case PingAnswered():
                 self._ping_answered(event)
+            case PingNotSent():
+                self.peers.ping_not_sent(event)
             case SightingsRead():
                 self.watch.sightings_read(event)
             case PowerOnListsRead():

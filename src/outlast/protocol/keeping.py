@@ -54,6 +54,7 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, Instant, after
+from outlast.protocol.audit import Audit, mismatch
 from outlast.protocol.enforcement import enforcement_level, may_pet
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeper_report import keeper_report
@@ -89,6 +90,7 @@ class KeeperMachine:
         self.wall_clock_s = 0
         self.closing = False
         self._said_last_word = False
+        self._audit = Audit(now)
         self.now = now
         self._ready = False
         self._requests = 0
@@ -135,8 +137,9 @@ class KeeperMachine:
     def deadline(self) -> Instant | None:
         """When to be called again with `Woken`."""
         due = [t for place in self.places.values() if (t := self._lease_deadline(place)) is not None]
-        due += self._retry_at.values()
-        due += self.gate.deadlines()
+        due += [*self._retry_at.values(), *self.gate.deadlines()]
+        if any(v.phase is Phase.RUNNING for v in self.vms.values()):
+            due.append(self._audit.due)
         return min(due) if due else None
 
     def _lease_deadline(self, place: Place) -> Instant | None:
@@ -158,7 +161,7 @@ class KeeperMachine:
 
     def _lapsed(self, name: DatastoreName, why: str) -> list[KeeperEffect]:
         effects: list[KeeperEffect] = []
-        told: list[KeeperEffect] = []
+        told = list[KeeperEffect]()
         for ownership in self._homed(name):
             frozen = ownership.lapse()
             effects += frozen
@@ -295,6 +298,8 @@ class KeeperMachine:
             return self._settle_failed(ownership, task.purpose, problem)
         if event.last is None and task.left:
             return self._read_at(ownership, task.purpose, task.left[0], task.left[1:])
+        if task.purpose is Purpose.AUDIT:
+            return self._audited(ownership, event.last)
         if event.last is not None:
             ownership.home = task.place
         incarnation = self.places[ownership.home].incarnation
@@ -307,7 +312,7 @@ class KeeperMachine:
                 return self.gate.start_after_read(ownership, event.last)
             case Purpose.RELEASE:
                 return self.gate.release_after_read(ownership, event.last)
-            case Purpose.TAKE_OVER:
+            case _:
                 return self.gate.refuse(ownership, "another host won its register at the same moment")
 
     def _linked(self, event: Linked) -> list[KeeperEffect]:
@@ -326,8 +331,14 @@ class KeeperMachine:
                 return self._asserted(ownership, record) if granted else []
             case Purpose.START | Purpose.TAKE_OVER:
                 return self.gate.won(ownership, record, granted)
-            case Purpose.RELEASE:
+            case _:
                 return self.gate.released(ownership, record)
+
+    def _audited(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        problem = mismatch(ownership, last, self.places[ownership.home].incarnation)
+        if not problem:
+            return []
+        return [*ownership.doubt(), self.tell(Happening.FROZEN, ownership, problem), Changed()]
 
     def _settle_failed(self, ownership: Ownership, purpose: Purpose, problem: str) -> list[KeeperEffect]:
         self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
@@ -354,6 +365,9 @@ class KeeperMachine:
             if self._may_work_on(ownership.vm):
                 effects += self._assert(ownership)
                 effects += self.gate.release_if_asked(ownership)
+        audited = self._audit.next(self.vms, self.now)
+        if audited is not None and self._may_work_on(audited.vm):
+            effects += self.read(audited, Purpose.AUDIT)
         if self.config.watchdog_device and self._may_pet():
             effects.append(PetWatchdog())
         return effects

@@ -14,7 +14,7 @@ import msgspec
 
 from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
-from outlast.model.ids import DatastoreName, RequestId, VmId
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -45,6 +45,9 @@ _REASONS = {
 }
 
 
+_TOLD = frozenset(StopReason) - {StopReason.UNKNOWN}
+
+
 class _Copy(msgspec.Struct):
     """What one datastore has of our power-on list and definitions."""
 
@@ -71,6 +74,7 @@ class OwnHost:
         self._definitions_due = False
         self._report: KeeperReport | None = None
         self._stopped: dict[VmId, Reason] = {}
+        self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._responding: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
@@ -149,6 +153,7 @@ class OwnHost:
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
         self._definitions_due = True
+        self._off = {vm: _REASONS.get(reason, Reason.CRASHED) for vm, reason in event.off.items() if reason in _TOLD}
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
@@ -203,22 +208,33 @@ class OwnHost:
         )
 
     def _release_ended(self) -> None:
-        now = self._known.now
-        ended = {v.vm: v for v in (self._known.keeper.vms if self._known.keeper is not None else ()) if v.phase == "ended"}
+        now, report = self._known.now, self._known.keeper
+        kept = {v.vm: v for v in report.vms} if report is not None else {}
+        ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
-        for vm, kept in ended.items():
+        for vm, each in ended.items():
             since = self._ended_since.setdefault(vm, now)
             patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
-            reason = self._stopped.pop(vm, None)
+            reason = self._stopped.pop(vm, None) or self._off.get(vm)
             if reason is None and now - since >= patience:
                 reason = Reason.CRASHED
             if reason is not None:
                 self._ended_since[vm] = now
                 self._responding.pop(vm, None)
-                self._out.put(
-                    AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=kept.name, home=kept.home, reason=reason))
-                )
+                self._release(vm, each.name, each.home, reason)
+        if report is not None:
+            self._release_unkept(kept)
+
+    def _release_unkept(self, kept: dict[VmId, KeptVm]) -> None:
+        """What ended while the keeper was away is unknown to it; its register may call this host its owner still."""
+        for vm in [vm for vm in self._stopped if vm not in kept]:
+            reason, definition = self._stopped.pop(vm), self._known.definitions.get(vm)
+            if definition is not None and definition.home is not None and not definition.unprotectable:
+                self._release(vm, definition.name, definition.home, reason)
+
+    def _release(self, vm: VmId, name: VmName, home: DatastoreName, reason: Reason) -> None:
+        self._out.put(AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=name, home=home, reason=reason)))
 
     # -- isolation ------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class Purpose(enum.Enum):
     START = enum.auto()
     TAKE_OVER = enum.auto()
     RELEASE = enum.auto()
+    AUDIT = enum.auto()
 
 
 class Identity:
@@ -144,6 +145,11 @@ class Ownership:
             case _:
                 pass
         return []
+
+    def doubt(self) -> list[KeeperEffect]:
+        """Its register does not say what it runs on: it may go on only on an epoch that is won from what is there."""
+        self._granted_in, self.epoch, self.phase = None, None, Phase.FROZEN
+        return [Freeze(self.vm)]
 
     def needs_assertion(self, term: LeaseTerm) -> bool:
         """Whether a process of ours waits for an epoch of this session and term: frozen, or adopted while running."""

@@ -7,6 +7,7 @@ unreachable the answer, or its absence, is there: the claim's "previously sent p
 import msgspec
 
 from outlast.model.effects import Ping, Send
+from outlast.model.events import PingNotSent
 from outlast.model.ids import BootId, DatastoreName, HostId
 from outlast.model.messages import Heartbeat
 from outlast.model.time import Duration, Instant, after
@@ -21,6 +22,8 @@ class _Silence(msgspec.Struct):
     first_ping: Instant | None = None
     next_ping: Instant = Instant(0)
     answered: Instant | None = None
+    unsent_at: Instant | None = None
+    problem: str = ""
 
 
 class Peers:
@@ -66,6 +69,19 @@ class Peers:
         if host in self._silences:
             self._silences[host].answered = self._known.now
 
+    def ping_not_sent(self, event: PingNotSent) -> None:
+        """No silence can be told from it: neither a verdict nor a proof (rule 6) may rest on a ping that never went out."""
+        silence = self._silences.get(event.host) if event.host is not None else None
+        if silence is not None:
+            silence.first_ping = None
+            silence.unsent_at, silence.problem = self._known.now, event.problem
+
+    def problem(self, host: HostId) -> str:
+        """Why a host could not be pinged lately, or an empty string."""
+        silence, settings = self._silences[host], self._known.settings
+        lately = silence.unsent_at is not None and self._known.now - silence.unsent_at < settings.unreachable_after
+        return silence.problem if lately else ""
+
     def tick(self) -> None:
         """Ping the silent, and judge everybody whose verdict may have changed.
 
@@ -102,8 +118,8 @@ class Peers:
         self._out.put(Ping(host, self._known.members[host].address))
 
     def answers(self, host: HostId) -> bool:
-        """Whether a host answered a ping lately (rule 6 asks)."""
-        return answers_ping(self.facts(host), self._known.settings, self._known.now)
+        """Whether a host answered a ping lately, or might have, had one been sent (rule 6 asks)."""
+        return bool(self.problem(host)) or answers_ping(self.facts(host), self._known.settings, self._known.now)
 
     def facts(self, host: HostId) -> Facts:
         """Everything that is known of one host now. A judgement's own facts are those of when it was last in question."""
@@ -118,7 +134,7 @@ class Peers:
             lapsed=seen.beat.lapsed if seen is not None else (),
             listed_isolated=listed is not None and listed.isolated,
         )
-        answered = answers_ping(bare, known.settings, known.now)
+        answered = bool(self.problem(host)) or answers_ping(bare, known.settings, known.now)
         facts = tuple(self._datastore_fact(host, name, answered) for name in known.associated(host))
         return msgspec.structs.replace(bare, datastores=facts)
 

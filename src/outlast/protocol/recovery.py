@@ -198,7 +198,8 @@ class Recovery:
         if record.enforcement is Enforcement.NONE:
             return "a freeze does not stop its guests (vfio or vhost-user)"
         if record.enforcement is Enforcement.KEEPER and self._peers.answers(owner):
-            return "it answers ping"
+            unsent = self._peers.problem(owner)
+            return f"it cannot be pinged ({unsent})" if unsent else "it answers ping"
         return "writes may be in flight, and accept_in_flight_risk is false"
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:

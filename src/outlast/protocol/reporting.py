@@ -217,6 +217,9 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
+        for host in known.peers:
+            if problem := self._machine.peers.problem(host):
+                found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")
         for name in known.datastores:
             reach, lease = known.reach.get(name), known.lease(name)
             if reach is not None and not reach.reachable:

@@ -192,7 +192,8 @@ class AgentHost:
             self.happen(VmStopped(vm, self._running.pop(vm), hypervisor.off.get(vm, StopReason.UNKNOWN)))
         self._running = {vm: process.name for vm, process in processes.items()}
         definitions = tuple(hypervisor.definitions.values())
-        self.happen(InventoryChanged(definitions, frozenset(processes), self._host.capacity()))
+        off = {vm: reason for vm, reason in hypervisor.off.items() if vm not in processes}
+        self.happen(InventoryChanged(definitions, frozenset(processes), self._host.capacity(), off))
 
     def vm_stopped(self, vm: VmId, name: VmName, reason: StopReason) -> None:
         """A process ended, and libvirt says so if it answers."""

@@ -68,7 +68,7 @@ class _Story:
         self.store(ms if storage_ms is None else storage_ms, "cut", host)
 
     def heal_slowly(self, ms: float, host: str) -> None:
-        """Its storage is back, and slow: a heartbeat takes 400 ms, and a link after it 400 ms more."""
+        """Its storage is back, and slow: each request takes 400 ms, one after the other; the link is the third or so."""
         self.store(ms - 1, "slow", host, latency=400 * MILLISECOND)
         self.store(ms, "heal", host)
         self.store(ms + 1, "slow", host, latency=400 * MILLISECOND)
@@ -153,7 +153,7 @@ def _a_link_in_flight_at_the_next_cut(rng: random.Random) -> Scenario:
     s = _Story(rng, "A frozen VM is being re-asserted when the storage hangs again, until the new term is over too")
     s.store(0, "cut", "host1")
     s.heal_slowly(9_000, "host1")
-    again = 9_000 + rng.uniform(420, 1_200)
+    again = 9_000 + rng.uniform(420, 2_000)
     s.store(again, "cut", "host1")
     s.store(again + rng.uniform(7_000, 9_000), "heal", "host1")
     return s.done(again + 15_000)
@@ -164,7 +164,7 @@ def _a_link_that_ends_in_an_error(rng: random.Random) -> Scenario:
     s = _Story(rng, "A frozen VM is being re-asserted when the storage begins to give errors: nobody knows who won")
     s.store(0, "cut", "host1")
     s.heal_slowly(9_000, "host1")
-    s.store(9_000 + rng.uniform(420, 1_200), "lost", "host1")
+    s.store(9_000 + rng.uniform(420, 2_000), "lost", "host1")
     s.store(16_000, "heal", "host1")
     return s.done(22_000)
 
@@ -295,13 +295,14 @@ def _a_primary_that_was_deposed(rng: random.Random) -> Scenario:
         rng,
         "On one side of a partition the primary's storage hangs, and the other side's primary takes the datastore",
         hosts=4,
-        vms=("host1", "host2", "host3", "host4"),
+        vms=("host1", "host2", "host3", "host3", "host3", "host3"),
     )
     sides = [["host4", "host3"], ["host1", "host2"]]
     s.at(0, "network-cut", between=sides)
     s.store(1000, "cut", "host4")
     lasts = rng.uniform(10_000, 15_000)
-    s.at(1000 + lasts - rng.uniform(0, 4_000), "vm-crash", vm="vm3")
+    for vm in ("vm3", "vm4", "vm5", "vm6"):
+        s.at(1000 + lasts - rng.uniform(-1_000, 5_000), "vm-crash", vm=vm)
     s.store(1000 + lasts, "heal", "host4")
     return s.done(1000 + lasts + 12_000)
 

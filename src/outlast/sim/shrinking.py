@@ -112,7 +112,7 @@ def _without_a_host(scenario: Scenario) -> Iterator[Scenario]:
             if step.keys.get("host") == host.name:
                 continue
             if "between" in step.keys:
-                groups = [[name for name in group if name != host.name] for group in step.keys["between"]]
+                groups = tuple(tuple(name for name in group if name != host.name) for group in step.keys["between"])
                 if not all(groups):
                     continue
                 step = msgspec.structs.replace(step, keys={**step.keys, "between": groups})  # noqa: PLW2901

@@ -266,7 +266,7 @@ class Hypervisor:
         content = (found.definitions, found.running, found.capacity.memory_mib, found.capacity.free_memory_mib // 64)
         if content != self._told:
             self._told = content
-            self._happen(InventoryChanged(found.definitions, found.running, found.capacity))
+            self._happen(InventoryChanged(found.definitions, found.running, found.capacity, found.off))
 
     # -- what the agent asks for ----------------------------------------------------------------------------------
 
