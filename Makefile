@@ -1,5 +1,5 @@
 # Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
-.PHONY: help setup demo check test test-lab bench clean
+.PHONY: help setup demo check test test-lab mutants bench clean
 V := .venv/bin
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
+	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
 	@echo "make bench     failover times and idle costs, measured in the lab"
 	@echo "make clean     take down a lab that was left behind, remove what was built"
 
@@ -28,6 +29,9 @@ test: check test-lab
 
 test-lab: setup
 	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
+
+mutants: setup
+	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py
 
 bench: setup
 	@scripts/timed "failover times" $(V)/outlast lab bench-failover --runs 10

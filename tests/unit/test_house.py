@@ -23,8 +23,6 @@ ENTRIES = {
     "outlast.lab.faultfs",
     "outlast.sim.random_runs",
     "outlast.sim.ordeals",
-    "outlast.scenario.result",
-    "outlast.sim.mutants",
 }
 """Started as programs of their own, and what drives the simulated world."""
 

@@ -314,6 +314,7 @@ def test_every_verb_that_is_built_is_done_or_refused() -> None:
         "clock-jump",
         "record-clone",
         "record-damage",
+        "record-newer",
         "start-fails",
         "vm-hang",
     }

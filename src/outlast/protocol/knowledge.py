@@ -115,6 +115,8 @@ class Knowledge:
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
+        self.silent = self.peers
+        """The hosts that cannot be talked to, or of which nothing is known yet."""
 
     def name(self, host: HostId | None) -> HostName:
         """What people call a host."""
@@ -169,6 +171,10 @@ class Knowledge:
             return Verdict.CONNECTED
         judgement = self.judgements.get(host)
         return judgement.verdict if judgement is not None else Verdict.UNKNOWN
+
+    def verdict_changed(self) -> None:
+        """Some host's verdict is another one now."""
+        self.silent = tuple(host for host in self.peers if self.judgements[host].verdict not in LIVE)
 
     def lives(self, host: HostId) -> bool:
         """Whether a host certainly lives."""

@@ -67,6 +67,8 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
+        self._seen: tuple[object, ...] = (None, None, None, None)
+        """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
         self._definitions_due = False
@@ -96,18 +98,25 @@ class OwnHost:
         if self._known.keeper is None:
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
-        content = self._make_list(self._list.sequence + 1, isolated)
-        unwritten = self._list.sequence == self._first_sequence
-        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
-            self._list = content
-            self._known.take_list(content)
-        now = self._known.now
+        known = self._known
+        seen = (known.keeper, known.definitions, known.running, isolated)
+        if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
+            self._seen = seen
+            self._renew_list(isolated)
+        now = known.now
         for name, copy in self._copies.items():
             if copy.request is not None and now - copy.asked_at >= WRITE_PATIENCE:
                 copy.request, copy.retry_at = None, now
             if copy.request is None and copy.sequence < self._list.sequence and now >= copy.retry_at:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
+
+    def _renew_list(self, isolated: bool) -> None:
+        content = self._make_list(self._list.sequence + 1, isolated)
+        unwritten = self._list.sequence == self._first_sequence
+        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
+            self._list = content
+            self._known.take_list(content)
 
     def _make_list(self, sequence: int, isolated: bool) -> PowerOnList:
         lines: dict[VmId, PoweredVm] = {}

@@ -35,6 +35,9 @@ class Peers:
         self._silences = {host: _Silence() for host in knowledge.peers}
         self._boots: dict[HostId, BootId] = {}
         self._beat_due = knowledge.now
+        self._oldest_beat: Instant | None = None
+        self._in_question = list(knowledge.peers)
+        self._first_miss = 3 * knowledge.settings.heartbeat_interval // 2
         self._sequence = 0
 
     def beat_is_due(self) -> bool:
@@ -80,8 +83,21 @@ class Peers:
         return silence.problem if lately else ""
 
     def tick(self) -> None:
-        """Ping the silent, and judge everybody."""
+        """Ping the silent, and judge everybody whose verdict may have changed.
+
+        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact.
+        """
+        beats, judgements = self._known.beats, self._known.judgements
+        missed, self._oldest_beat, self._in_question = self._known.now - self._first_miss, None, []
         for host in self._known.peers:
+            seen = beats.get(host)
+            if seen is not None and seen.at > missed:
+                heard = Verdict.STORAGE_LOST if seen.beat.lapsed else Verdict.CONNECTED
+                if judgements[host].verdict is heard:
+                    if self._oldest_beat is None or seen.at < self._oldest_beat:
+                        self._oldest_beat = seen.at
+                    continue
+            self._in_question.append(host)
             self._ping_if_silent(host)
             self._judge(host)
 
@@ -90,7 +106,7 @@ class Peers:
         return seen.at if seen is not None else self._known.started
 
     def _first_ping_due(self, host: HostId) -> Instant:
-        return Instant(self._silent_since(host) + 3 * self._known.settings.heartbeat_interval // 2)
+        return Instant(self._silent_since(host) + self._first_miss)
 
     def _ping_if_silent(self, host: HostId) -> None:
         now, silence = self._known.now, self._silences[host]
@@ -103,9 +119,10 @@ class Peers:
 
     def answers(self, host: HostId) -> bool:
         """Whether a host answered a ping lately, or might have, had one been sent (rule 6 asks)."""
-        return bool(self.problem(host)) or answers_ping(self._facts(host), self._known.settings, self._known.now)
+        return bool(self.problem(host)) or answers_ping(self.facts(host), self._known.settings, self._known.now)
 
-    def _facts(self, host: HostId) -> Facts:
+    def facts(self, host: HostId) -> Facts:
+        """Everything that is known of one host now. A judgement's own facts are those of when it was last in question."""
         known, silence = self._known, self._silences[host]
         seen = known.beats.get(host)
         listed = known.power_on.get(host)
@@ -138,9 +155,10 @@ class Peers:
 
     def _judge(self, host: HostId) -> None:
         before = self._known.judgements[host]
-        judgement = judge(before, self._facts(host), self._known.settings, self._known.now)
+        judgement = judge(before, self.facts(host), self._known.settings, self._known.now)
         self._known.judgements[host] = judgement
         if judgement.verdict is not before.verdict:
+            self._known.verdict_changed()
             self._out.note(
                 "verdict",
                 host=host,
@@ -153,7 +171,9 @@ class Peers:
     def next_deadline(self) -> Instant:
         """The next heartbeat, ping or verdict that time alone brings."""
         settings, due = self._known.settings, [self._beat_due]
-        for host in self._known.peers:
+        if self._oldest_beat is not None:
+            due.append(Instant(self._oldest_beat + self._first_miss))
+        for host in self._in_question:
             silence = self._silences[host]
             due.append(max(self._first_ping_due(host), silence.next_ping))
             verdict = self._known.judgements[host].verdict

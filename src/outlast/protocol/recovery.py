@@ -130,6 +130,9 @@ class Recovery:
         if case is None:
             return
         case.request = None
+        if self._known.now >= case.deadline:
+            # This agent stood still meanwhile: the answer tells how things were, and the turn that follows backs off.
+            return
         if case.stage is Stage.CONFIRMING:
             self._confirmed(case, event)
         elif case.stage is Stage.READING:

@@ -3,6 +3,8 @@
 `snapshot` is one screen (`outlast status`); `explain_*` are the sentences behind one line of it (`outlast explain`).
 """
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
@@ -244,7 +246,7 @@ class Reporter:
             lines += self._explain_self()
         else:
             lines.append(f"What {self._known.name(self._known.me)} knows of it itself:")
-            lines += explain(self._known.judgements[host], self._now)
+            lines += self._explain_verdict(host)
         lines.append("Its heartbeat datastores, by accessibility score:")
         lines += [f"  {scored.datastore}: {scored.why}." for scored in self._known.scores(host)]
         listed = self._known.power_on.get(host)
@@ -252,6 +254,10 @@ class Reporter:
             names = ", ".join(f"{vm.name} ({vm.state})" for vm in listed.vms) or "nothing"
             lines.append(f"Its power-on list names: {names}.")
         return lines
+
+    def _explain_verdict(self, host: HostId) -> list[str]:
+        judgement = self._known.judgements[host]
+        return explain(msgspec.structs.replace(judgement, facts=self._machine.peers.facts(host)), self._now)
 
     def _explain_self(self) -> list[str]:
         lines: list[str] = []
@@ -315,5 +321,5 @@ class Reporter:
             lines.append("Ask the primary's host how far its restart is.")
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:
-            lines += explain(self._known.judgements[host], self._now)
+            lines += self._explain_verdict(host)
         return lines

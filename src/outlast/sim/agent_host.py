@@ -122,13 +122,13 @@ class AgentHost:
             life = self._life
             self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
 
-    def leave(self) -> None:
-        """SIGTERM: the agent ends in good order, and is started again (an upgrade)."""
+    def leave(self, *, restart: bool = True) -> None:
+        """SIGTERM: the agent ends in good order, and is started again (an upgrade), or not."""
         if self._machine is not None and self.works:
             for effect in self._machine.leave(self._host.clock()):
                 self._do(effect)
             life = self._life
-            self._host.later(SECOND // 2, lambda: self.kill() if self._life == life else None)
+            self._host.later(SECOND // 2, lambda: self.kill(restart=restart) if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""

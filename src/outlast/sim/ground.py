@@ -114,6 +114,7 @@ class Ground:
         host.on_kill = lambda _, vm: self.invariants.killed(host, vm)
         host.on_lease = lambda _, datastore: self.invariants.lease_extended(host, datastore)
         host.on_write = self.invariants.wrote
+        host.on_last_word = self.invariants.last_word
         host.on_takeover = self.invariants.takes_over
         host.on_entry = self.entry
         host.start_failures, host.next_instance = self._start_fails, self._next_instance

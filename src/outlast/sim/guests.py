@@ -196,6 +196,7 @@ class _Start:
         self._hypervisor = host.hypervisor
         self._generation = host.hypervisor.generation
         self._ended = _Once(ended)
+        self._hook_returned = False
 
     def ask(self) -> None:
         """The hook asks the keeper."""
@@ -208,7 +209,7 @@ class _Start:
         client = host.keeper.ask(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
 
         def give_up() -> None:
-            if not self._ended.given and self._vm not in self._hypervisor.processes:
+            if not self._hook_returned:
                 host.keeper.client_gone(client)
                 self._fail("the keeper of this host cannot be asked: no answer in time")
 
@@ -223,6 +224,7 @@ class _Start:
     def _replied(self, reply: KeeperReply) -> None:
         if self._ended.given or self._libvirt_is_gone():
             return
+        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
         elif self._host.start_failures(self._vm, self._host.id):
@@ -253,12 +255,21 @@ class _Start:
         if not self._host.keeper.alive:
             self._fail("the keeper of this host cannot be asked")
             return
-        self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+        client = self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+        self._hook_returned = False
+
+        def give_up() -> None:
+            if not self._hook_returned and not self._ended.given:
+                self._host.keeper.client_gone(client)
+                self._fail("the keeper of this host cannot be asked: no answer in time")
+
+        self._host.later(HOOK_PATIENCE, give_up)
 
     def _launch(self, reply: KeeperReply) -> None:
         """The hook's second question is answered: now, or not at all."""
         if self._ended.given or self._libvirt_is_gone():
             return
+        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
             return

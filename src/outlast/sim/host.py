@@ -66,6 +66,7 @@ class Host:
         self.on_process: Callable[[HostId, VmId], None] = lambda _host, _vm: None
         self.on_kill: Callable[[HostId, VmId], None] = lambda _host, _vm: None
         self.on_takeover: Callable[[Host, AskTakeover], None] = lambda _host, _ask: None
+        self.on_last_word: Callable[[Host], None] = lambda _host: None
         self.on_write: Callable[[VmId, int], None] = lambda _vm, _instance: None
         self.on_lease: Callable[[HostId, DatastoreName], None] = lambda _host, _datastore: None
         self.on_entry: Callable[[HostId, str, str], None] = lambda _host, _kind, _text: None
@@ -151,8 +152,7 @@ class Host:
             if self.hypervisor.processes and waited[0] < 120:
                 self.later(SECOND // 4, stop_services)
                 return
-            self.agent.leave()
-            self.later(SECOND // 2, lambda: self.agent.kill(restart=False))
+            self.agent.leave(restart=False)
             self.keeper.close()
             # Until it has said its last word, or has waited in vain for the last guest to end.
             last_word = 2 * self.domain.settings.datastore_heartbeat_interval + SECOND
@@ -438,6 +438,10 @@ class Host:
         """SIGKILL by the keeper."""
         self.on_kill(self.id, vm)
         self.guests.end(vm, StopReason.FAILED)
+
+    def says_last_word(self) -> None:
+        """The keeper writes that this incarnation has ended, and that no VM is left."""
+        self.on_last_word(self)
 
     def freeze_overdue(self, grace: int) -> None:
         """The agent as second freezer: what executes past a deadline that still stands in shared memory is frozen."""

@@ -7,7 +7,7 @@
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
     no-needless-kill         no VM is killed on a host that may run it
-    proof-holds              who takes a VM over has the proof that rule 5 asks for (`proofs.py`)
+    proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
 Each is looked at when something changes that it is about: a process begins, goes on or ends; a link or a guest's write
 lands; a lease's deadline passes. (`all-recovered` is in `recovery_watch.py`.)
@@ -56,14 +56,19 @@ class Hazard(msgspec.Struct, frozen=True):
     detail: str
 
 
+class ViolatedError(Exception):
+    """Raised at the first violation, where that is all that is asked for."""
+
+
 class Invariants:
-    """Collects violations and hazards. `entry` writes a line of the timeline."""
+    """Collects violations and hazards. `entry` writes a line of the timeline. `stop_at_first`: raise ViolatedError then."""
 
     def __init__(
         self, scheduler: Scheduler, domain: Domain, hosts: dict[HostId, Host], entry: Callable[[str, str, str], None]
     ) -> None:
         self.violations: list[Violation] = []
         self.hazards: list[Hazard] = []
+        self.stop_at_first = False
         self._scheduler = scheduler
         self._domain = domain
         self._hosts = hosts
@@ -91,6 +96,8 @@ class Invariants:
         """Something must never be, and is."""
         self.violations.append(Violation(self.now, invariant, detail))
         self._entry("", "violation", f"{invariant}: {detail}")
+        if self.stop_at_first:
+            raise ViolatedError
 
     # -- processes ------------------------------------------------------------------------------------------------
 
@@ -161,7 +168,10 @@ class Invariants:
     # -- leases ---------------------------------------------------------------------------------------------------
 
     def lease_extended(self, host: Host, datastore: DatastoreName) -> None:
-        """A lease is good for longer: look when it ends."""
+        """A lease is good for longer: look when it ends, and after a lapse, whether what runs was re-asserted."""
+        if host.truth.term(datastore) > 1 and host.truth.began[datastore] == host.clock():
+            boots = host.boots
+            self._scheduler.after(KEEPER_REACTS, lambda: self._term_began(host, datastore, boots))
         if (host.id, datastore) not in self._deadline_looks:
             self._look_later(host, datastore, host.until_clock(host.truth.deadlines[datastore]) + KEEPER_REACTS)
 
@@ -177,6 +187,17 @@ class Invariants:
                 self._deadline_passed(host, datastore)
 
         self._scheduler.after(delay, look)
+
+    def _term_began(self, host: Host, datastore: DatastoreName, boots: int) -> None:
+        if not host.powered or host.boots != boots or host.stalled:
+            return
+        for vm in sorted(host.hypervisor.processes):
+            process = host.hypervisor.processes[vm]
+            if process.home != datastore or not host.executes(vm) or (host.id, vm) in self._loose:
+                continue
+            problem = self._may_not_execute(host, process)
+            if problem:
+                self.violated("owner-runs", f"{vm} executes on {host.id} in a new term, but {problem}")
 
     def _deadline_passed(self, host: Host, datastore: DatastoreName) -> None:
         deadline = host.truth.deadlines.get(datastore)
@@ -253,6 +274,12 @@ class Invariants:
         problem = problem_with(ask, host, self._domain)
         if problem:
             self.violated("proof-holds", f"{host.id} takes {ask.vm} on the proof {ask.proof.kind}, but {problem}")
+
+    def last_word(self, host: Host) -> None:
+        """A keeper writes the proof `clean_shutdown`."""
+        left = sorted(host.hypervisor.processes)
+        if left:
+            self.violated("proof-holds", f"the keeper of {host.id} says its last word, and {', '.join(left)} is left")
 
     # -- kills and writes -----------------------------------------------------------------------------------------
 

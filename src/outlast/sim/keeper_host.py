@@ -343,7 +343,10 @@ class KeeperHost:
     def _write_heartbeat(self, effect: WriteHeartbeat) -> None:
         """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""
         record, name, host, written = effect.record, effect.datastore, self._host.id, self._written
+        life = self._life
         self._host.truth.write_began(name, record.sequence, self._host.clock())
+        if record.ended:
+            self._host.says_last_word()
         begun = [False]
 
         def begin(store: Datastore) -> bool:
@@ -368,6 +371,8 @@ class KeeperHost:
         def done(ours: bool) -> None:
             problem = "" if ours else "our record was written over by another process or host"
             self.happen(HeartbeatWritten(name, record.sequence, ours, not ours, problem))
+            if not ours and self._life == life:
+                self._ask_incarnation(name)  # Which boot of this host counts is found out anew.
 
         def failed(problem: str) -> None:
             # It may have been written, or half of it: the next write does not look for what lay there.

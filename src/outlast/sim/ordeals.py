@@ -67,6 +67,12 @@ class _Story:
         self.at(ms, "network-cut", host=host)
         self.store(ms if storage_ms is None else storage_ms, "cut", host)
 
+    def heal_slowly(self, ms: float, host: str) -> None:
+        """Its storage is back, and slow: each request takes 400 ms, one after the other; the link is the third or so."""
+        self.store(ms - 1, "slow", host, latency=400 * MILLISECOND)
+        self.store(ms, "heal", host)
+        self.store(ms + 1, "slow", host, latency=400 * MILLISECOND)
+
     def done(self, end_ms: float) -> Scenario:
         """The scenario, ended so long after its start."""
         return Scenario(
@@ -85,17 +91,34 @@ class _Story:
 @_ordeal
 def _cut_off_and_healed_among_the_steps_of_a_takeover(rng: random.Random) -> Scenario:
     s = _Story(rng, "The owner's storage heals while another host, whose storage is slow, takes its VM over", hosts=2)
-    slow = rng.choice([700, 1000, 1400])
     s.cut_off(1000, "host1")
-    s.store(rng.uniform(0, 900), "slow", "host2", latency=slow * MILLISECOND)
-    s.store(rng.uniform(8_200, 14_000), "heal", "host1")
+    s.store(rng.uniform(0, 900), "slow", "host2", latency=rng.choice([200, 350, 450]) * MILLISECOND)
+    s.store(rng.uniform(8_300, 11_000), "heal", "host1")
+    return s.done(20_000)
+
+
+@_ordeal
+def _taken_over_and_healed(rng: random.Random) -> Scenario:
+    s = _Story(rng, "A host that was cut off comes back when its VM runs elsewhere", hosts=2)
+    s.cut_off(1000, "host1")
+    s.store(rng.uniform(12_000, 16_000), "heal", "host1")
     return s.done(22_000)
+
+
+@_ordeal
+def _answers_ping_until_late(rng: random.Random) -> Scenario:
+    s = _Story(rng, "A host loses its storage, later its network, and gets its storage back when it is presumed dead")
+    silent = rng.uniform(7_500, 9_000)
+    s.store(0, "cut", "host1")
+    s.at(silent, "network-cut", host="host1")
+    s.store(silent + rng.uniform(2_800, 3_800), "heal", "host1")
+    return s.done(silent + 10_000)
 
 
 @_ordeal
 def _slow_observer(rng: random.Random) -> Scenario:
     s = _Story(rng, "A host loses its power, and who takes its VM over reads slowly", hosts=2)
-    s.store(0, "slow", "host2", latency=rng.choice([700, 1000, 1400]) * MILLISECOND)
+    s.store(0, "slow", "host2", latency=rng.choice([300, 450, 600]) * MILLISECOND)
     s.at(rng.uniform(3_000, 4_000), "power-off", host="host1")
     return s.done(22_000)
 
@@ -129,10 +152,8 @@ def _a_renewal_is_too_late(rng: random.Random) -> Scenario:
 def _a_link_in_flight_at_the_next_cut(rng: random.Random) -> Scenario:
     s = _Story(rng, "A frozen VM is being re-asserted when the storage hangs again, until the new term is over too")
     s.store(0, "cut", "host1")
-    s.store(9_000, "slow", "host1", latency=400 * MILLISECOND)
-    s.at(9_001, "storage-restore", datastore="ds1")
-    s.store(9_002, "slow", "host1", latency=400 * MILLISECOND)
-    again = 9_002 + rng.uniform(450, 900)
+    s.heal_slowly(9_000, "host1")
+    again = 9_000 + rng.uniform(420, 2_000)
     s.store(again, "cut", "host1")
     s.store(again + rng.uniform(7_000, 9_000), "heal", "host1")
     return s.done(again + 15_000)
@@ -142,9 +163,8 @@ def _a_link_in_flight_at_the_next_cut(rng: random.Random) -> Scenario:
 def _a_link_that_ends_in_an_error(rng: random.Random) -> Scenario:
     s = _Story(rng, "A frozen VM is being re-asserted when the storage begins to give errors: nobody knows who won")
     s.store(0, "cut", "host1")
-    s.store(9_001, "heal", "host1")
-    s.store(9_002, "slow", "host1", latency=400 * MILLISECOND)
-    s.store(9_002 + rng.uniform(450, 700), "lost", "host1")
+    s.heal_slowly(9_000, "host1")
+    s.store(9_000 + rng.uniform(420, 2_000), "lost", "host1")
     s.store(16_000, "heal", "host1")
     return s.done(22_000)
 
@@ -153,9 +173,8 @@ def _a_link_that_ends_in_an_error(rng: random.Random) -> Scenario:
 def _a_late_link_meets_a_pruned_name(rng: random.Random) -> Scenario:
     s = _Story(rng, "A link hangs in a cut-off host's kernel while the register grows and is pruned elsewhere")
     s.store(0, "cut", "host1")
-    s.store(9_001, "heal", "host1")
-    s.store(9_002, "slow", "host1", latency=400 * MILLISECOND)
-    again = 9_002 + rng.uniform(450, 700)
+    s.heal_slowly(9_000, "host1")
+    again = 9_000 + rng.uniform(420, 600)
     s.store(again, "cut", "host1")
     s.at(again, "network-cut", host="host1")
     for i in range(3):
@@ -171,9 +190,10 @@ def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
     s = _Story(rng, "The storage hangs between the gate's yes and the VM's process, until the lease is over")
     s.at(0, "vm-power-off", vm="vm1")
     s.at(10_000, "vm-start", vm="vm1", host="host1")
-    cut = 10_000 + rng.uniform(6, 24)
+    cut, lasts = 10_000 + rng.uniform(6, 24), rng.uniform(7_000, 9_000)
     s.store(cut, "cut", "host1")
-    s.store(cut + rng.uniform(7_000, 9_000), "heal", "host1")
+    s.store(cut + lasts, "heal", "host1")
+    s.store(cut + lasts + 1, "slow", "host1", latency=300 * MILLISECOND)
     return s.done(26_000)
 
 
@@ -181,17 +201,17 @@ def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
 def _started_again_after_its_end(rng: random.Random) -> Scenario:
     s = _Story(rng, "A VM ends, its epoch is renounced, and its operator starts it on the same host again")
     s.at(1000, "vm-power-off", vm="vm1")
+    s.store(2000, "slow", "host1", latency=400 * MILLISECOND)
     s.at(rng.uniform(3_000, 6_000), "vm-start", vm="vm1", host="host1")
-    s.at(15_000, "reboot", host="host1", for_=SECOND)
-    s.at(rng.uniform(17_500, 19_000), "vm-start", vm="vm1", host="host1")
-    return s.done(24_000)
+    return s.done(10_000)
 
 
 @_ordeal
 def _started_elsewhere(rng: random.Random) -> Scenario:
     s = _Story(rng, "An operator starts a VM on the wrong host while its owner runs it")
+    s.store(0, "slow", "host2", latency=SECOND)
     s.at(rng.uniform(500, 2_000), "vm-start-elsewhere", vm="vm1", host="host2")
-    return s.done(5_000)
+    return s.done(8_000)
 
 
 @_ordeal
@@ -275,12 +295,24 @@ def _a_primary_that_was_deposed(rng: random.Random) -> Scenario:
         rng,
         "On one side of a partition the primary's storage hangs, and the other side's primary takes the datastore",
         hosts=4,
-        vms=("host1", "host2", "host3", "host4"),
+        vms=("host1", "host2", "host3", "host3", "host3", "host3"),
     )
     sides = [["host4", "host3"], ["host1", "host2"]]
     s.at(0, "network-cut", between=sides)
     s.store(1000, "cut", "host4")
     lasts = rng.uniform(10_000, 15_000)
-    s.at(1000 + lasts - rng.uniform(0, 4_000), "vm-crash", vm="vm3")
+    for vm in ("vm3", "vm4", "vm5", "vm6"):
+        s.at(1000 + lasts - rng.uniform(-1_000, 5_000), "vm-crash", vm=vm)
     s.store(1000 + lasts, "heal", "host4")
     return s.done(1000 + lasts + 12_000)
+
+
+@_ordeal
+def _a_primary_that_stood_still_before_it_acted(rng: random.Random) -> Scenario:
+    s = _Story(rng, "The primary's agent is stopped when it has just asked whether it is still responsible", hosts=3)
+    s.store(0, "slow", "host3", latency=400 * MILLISECOND)
+    s.at(1000, "vm-crash", vm="vm1")
+    stopped = 1000 + rng.uniform(0, 3_000)
+    s.at(stopped, "agent-stop", host="host3")
+    s.at(stopped + 20_000, "agent-resume", host="host3")
+    return s.done(stopped + 26_000)

@@ -65,13 +65,8 @@ def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: 
     made = store.made_at.get((vm, proof.epoch), 0)
     if made > last_read:
         return f"epoch {proof.epoch} was made after the last read"
-    began = observer.truth.began.get(home)
-    if (
-        observer.truth.term(home) > 1
-        and began is not None
-        and began > proof.first_seen
-        and observer.clock() - began > HEARS_OF_LAPSE
-    ):
+    lapsed = observer.truth.lapsed.get(home)
+    if lapsed is not None and lapsed > proof.first_seen and observer.clock() - lapsed > HEARS_OF_LAPSE:
         return f"the lease of the observer {observer.id} lapsed within the window"
     if owner.enforcement is Enforcement.KEEPER and _answers_ping(observer, owner):
         return f"{owner.id} answers the pings of {observer.id}"

@@ -6,7 +6,7 @@ Expectations, results and the command line are the business of `play.py`.
 import msgspec
 
 from outlast.scenario.model import Scenario
-from outlast.sim.invariants import Hazard, Violation
+from outlast.sim.invariants import Hazard, ViolatedError, Violation
 from outlast.sim.random_scenarios import generate
 from outlast.sim.world import World
 
@@ -26,16 +26,18 @@ class Outcome(msgspec.Struct, frozen=True):
 def play(scenario: Scenario, *, keep_story: bool = False, stop_at_violation: bool = False) -> Outcome:
     """Play a scenario's steps, and say what its invariants found. Once something is violated, one may stop looking."""
     world = World.of(scenario)
-    world.settle()
-    began = world.now
-    for step in scenario.steps:
-        world.scheduler.run_until(max(world.now, began + step.at))
-        if stop_at_violation and world.invariants.violations:
-            break
-        world.do(step)
-    else:
+    world.invariants.stop_at_first = stop_at_violation
+    began = 0
+    try:
+        world.settle()
+        began = world.now
+        for step in scenario.steps:
+            world.scheduler.run_until(max(world.now, began + step.at))
+            world.do(step)
         world.scheduler.run_until(max(world.now, began + scenario.duration))
-    world.invariants.finish()
+        world.invariants.finish()
+    except ViolatedError:
+        pass  # It is in the list.
     violations = tuple(world.invariants.violations)
     return Outcome(
         scenario=scenario,

@@ -72,6 +72,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
             reached = tuple(sorted(rng.sample(stores, len(stores) - 1)))
         return HostSpec(
             name=HostName(f"host{i + 1}"),
+            cpus=32,
             watchdog=not level and rng.randrange(100) < watchdogs,
             enforcement=level,
             datastores=reached,
@@ -194,7 +195,7 @@ class _Trouble:
         names = list(self._hosts)
         self._rng.shuffle(names)
         at = self._rng.randrange(1, len(names))
-        groups = [sorted(names[:at]), sorted(names[at:])]
+        groups = (tuple(sorted(names[:at])), tuple(sorted(names[at:])))
         self._do("network-cut", between=groups, one_way=self._rng.randrange(3) == 0)
         self._do("network-heal", self._length(50, 30_000), between=groups)
 
@@ -261,12 +262,15 @@ class _Trouble:
         self._do(self._rng.choice(["record-damage", "record-damage", "record-clone"]), host=host, datastore=store)
 
     def _heal_all(self) -> None:
-        self._do("network-heal")
+        for step in list(self._steps):
+            if step.do == "network-cut" and "between" in step.keys:
+                self._do("network-heal", between=step.keys["between"])
         self._do("isolation-address-heal")
         for store in self._stores:
             self._do("storage-restore", datastore=store)
         for host in self._hosts:
             self._do("power-on", host=host)
+            self._do("network-heal", host=host)
             for verb in ("agent-resume", "keeper-resume", "hypervisor-resume"):
                 self._do(verb, host=host)
         for step in list(self._steps):

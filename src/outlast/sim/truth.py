@@ -2,7 +2,7 @@
 
 A lease is good until the start of the last write that was confirmed in time + `lease_duration`, on the host's own clock
 (safety rule 2). `terms` counts the unbroken runs of such renewals, whichever keeper sessions made them; `began` is when the
-last one began.
+last one began, `lapsed` when the one before it ended.
 """
 
 from outlast.model.ids import DatastoreName, Nonce
@@ -18,6 +18,7 @@ class LeaseTruth:
         self.deadlines: dict[DatastoreName, Instant] = {}
         self.terms: dict[DatastoreName, int] = {}
         self.began: dict[DatastoreName, Instant] = {}
+        self.lapsed: dict[DatastoreName, Instant] = {}
         self._issued: dict[Nonce, int] = {}
 
     def keeper_began(self) -> None:
@@ -36,6 +37,8 @@ class LeaseTruth:
         if not self.holds(datastore, clock):
             self.terms[datastore] = self.terms.get(datastore, 0) + 1
             self.began[datastore] = clock
+            if datastore in self.deadlines:
+                self.lapsed[datastore] = self.deadlines[datastore]
         self.deadlines[datastore] = Instant(started + self._duration)
         return True
 
