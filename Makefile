@@ -1,11 +1,12 @@
 # Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
-.PHONY: help setup demo check test test-lab bench clean
+.PHONY: help setup demo check model-check test test-lab bench clean
 V := .venv/bin
 
 help:
 	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
+	@echo "make model-check  every order of everything in a small world: two hosts, one VM, millions of states (15 minutes)"
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
 	@echo "make bench     failover times and idle costs, measured in the lab"
 	@echo "make clean     take down a lab that was left behind, remove what was built"
@@ -22,6 +23,9 @@ check: setup
 	@scripts/timed "types" $(V)/mypy
 	@scripts/timed "floors" $(V)/lint-imports --no-cache
 	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit
+
+model-check: setup
+	@scripts/timed "every state of the small world" $(V)/python -m outlast.sim.exhaustive --bound large
 
 test: check test-lab
 
