@@ -29,9 +29,8 @@ DROPPED = {
 """Mutant -> where it is looked for, and which invariant it breaks."""
 
 
-@pytest.mark.parametrize("bounds", [BOUNDS["small"], Bounds(guest_ends=1)], ids=["a loss", "an end of the guest"])
-def test_every_state_is_safe(bounds: Bounds) -> None:
-    explored = explore(bounds)
+def test_every_state_is_safe() -> None:
+    explored = explore(BOUNDS["small"])
     assert explored.violation is None, told(explored)
     assert explored.complete
     assert explored.states > 300_000
@@ -69,3 +68,17 @@ def test_what_is_over_costs_nothing_and_what_is_bounded_ends() -> None:
     labels = {label for _, label, _ in search.steps(killed)}
     assert "a new keeper starts on {h}" in labels
     assert not any("is killed" in label for label in labels)
+
+
+@pytest.mark.xfail(strict=True, reason="a start that waits at the gate outlives the keeper's last word")
+def test_no_start_passes_after_the_keepers_last_word() -> None:
+    """Found by this search: the last word was written while a start was being claimed, and the start passed afterwards."""
+    explored = explore(Bounds(asks=2, closes=1, running=False), most_states=700_000)
+    assert explored.violation is None, told(explored)
+
+
+@pytest.mark.xfail(strict=True, reason="a keeper that starts takes back the published deadline before it has frozen")
+def test_the_second_freezer_sees_what_a_starting_keeper_has_not_frozen_yet() -> None:
+    """Found by this search: the second freezer takes a deadline that was taken back for a VM that is frozen."""
+    explored = explore(Bounds(crashes=1, literal_freezer=True), most_states=100_000)
+    assert explored.violation is None, told(explored)

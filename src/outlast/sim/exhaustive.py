@@ -336,19 +336,22 @@ def main() -> int:
     """Explore, and say what was found. Exit code 1: a violation."""
     parser = argparse.ArgumentParser(prog="python -m outlast.sim.exhaustive", description="explore the small world")
     parser.add_argument("--bound", choices=sorted(BOUNDS), default="small", help="how much may happen")
-    for name in ("lease", "margin", "losses", "crashes", "power_losses", "guest_ends", "asks"):
+    for name in ("lease", "margin", "losses", "crashes", "power_losses", "guest_ends", "asks", "closes"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"overrides the bound's {name}")
     parser.add_argument("--observers", choices=("0", "1", "2"), help="how many agents watch the other host")
-    parser.add_argument("--late-starts", action="store_true", help="libvirt may make a process however late")
-    parser.add_argument("--slow-reads", action="store_true", help="an observer's reads take time, too")
-    parser.add_argument("--literal-freezer", action="store_true", help="the second freezer believes a lapsed deadline")
+    parser.add_argument("--late-starts", action="store_const", const=True, help="libvirt may make a process however late")
+    parser.add_argument("--not-running", dest="running", action="store_const", const=False, help="host1 only owns the VM")
+    parser.add_argument("--slow-reads", action="store_const", const=True, help="an observer's reads take time, too")
+    parser.add_argument(
+        "--literal-freezer", action="store_const", const=True, help="the second freezer believes a lapsed deadline"
+    )
     parser.add_argument("--most-states", type=int, help="stop after so many")
     chosen = vars(parser.parse_args())
     bounds = BOUNDS[chosen.pop("bound")]
     most_states, observers = chosen.pop("most_states"), chosen.pop("observers")
     if observers is not None:
         bounds = bounds._replace(observers=((), (1,), (0, 1))[int(observers)])
-    bounds = bounds._replace(**{name: value for name, value in chosen.items() if value is not None and value is not False})
+    bounds = bounds._replace(**{name: value for name, value in chosen.items() if value is not None})
     began = time.monotonic()
 
     def progress(depth: int, states: int) -> None:

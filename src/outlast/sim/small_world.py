@@ -39,7 +39,7 @@ from outlast.sim.small_keeper import (
 )
 from outlast.sim.small_observer import ObserverMemory, Observers, Seen
 
-FREE, LOSS, CRASH, POWER, GUEST, ASK = 0, 1, 1 << 4, 1 << 8, 1 << 12, 1 << 16
+FREE, LOSS, CRASH, POWER, GUEST, ASK, CLOSE = 0, 1, 1 << 4, 1 << 8, 1 << 12, 1 << 16, 1 << 20
 """What a step costs: one unit of a counter of four bits."""
 NONE, EXECUTES, STOPPED = 0, 1, 2
 ASKED, PASSED = 1, 2
@@ -60,6 +60,7 @@ class Bounds(NamedTuple):
     power_losses: int = 0
     guest_ends: int = 0
     asks: int = 1
+    closes: int = 0
     observers: tuple[int, ...] = (1,)
     slow_reads: bool = False
     running: bool = True
@@ -70,7 +71,7 @@ class Bounds(NamedTuple):
     def budget(self) -> int:
         """The counters, as one number."""
         faults = self.losses * LOSS + self.crashes * CRASH + self.power_losses * POWER
-        return faults + self.guest_ends * GUEST + self.asks * ASK
+        return faults + self.guest_ends * GUEST + self.asks * ASK + self.closes * CLOSE
 
 
 class HostMemory(NamedTuple):
@@ -212,7 +213,7 @@ class SmallWorld:
             killed = happen(host, "kill")
             steps.append(HostStep("the agent of {h} has the VM killed (isolation response)", killed, GUEST))
         if not keeper.closing:
-            steps.append(HostStep("{h} begins to shut down", happen(host, "close"), POWER))
+            steps.append(HostStep("{h} begins to shut down", happen(host, "close"), CLOSE))
         return steps
 
     def _answer_steps(self, host: HostMemory) -> list[HostStep]:
