@@ -6,7 +6,7 @@ help:
 	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
-	@echo "make model-check  every order of everything in a small world: two hosts, one VM, millions of states (15 minutes)"
+	@echo "make model-check  every order of everything in a small world: two hosts, one VM, 20 million states (5 minutes)"
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
 	@echo "make bench     failover times and idle costs, measured in the lab"
 	@echo "make clean     take down a lab that was left behind, remove what was built"

@@ -30,7 +30,8 @@ DROPPED = {
 
 
 def test_every_state_is_safe() -> None:
-    explored = explore(BOUNDS["small"])
+    (bounds,) = BOUNDS["small"]
+    explored = explore(bounds)
     assert explored.violation is None, told(explored)
     assert explored.complete
     assert explored.states > 300_000
