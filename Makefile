@@ -1,5 +1,5 @@
 # Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
-.PHONY: help setup demo check model-check test test-lab bench clean
+.PHONY: help setup demo check model-check test test-lab mutants bench clean
 V := .venv/bin
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
 	@echo "make model-check  every order of everything in a small world: two hosts, one VM, 20 million states (5 minutes)"
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
+	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
 	@echo "make bench     failover times and idle costs, measured in the lab"
 	@echo "make clean     take down a lab that was left behind, remove what was built"
 
@@ -23,6 +24,7 @@ check: setup
 	@scripts/timed "types" $(V)/mypy
 	@scripts/timed "floors" $(V)/lint-imports --no-cache
 	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit
+	@scripts/timed "scenarios in the simulated world" $(V)/outlast simulate scenarios
 
 model-check: setup
 	@scripts/timed "every state of the small world" $(V)/python -m outlast.sim.exhaustive --bound large
@@ -30,7 +32,10 @@ model-check: setup
 test: check test-lab
 
 test-lab: setup
-	@scripts/timed "tests on real hosts" $(V)/pytest tests/lab
+	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
+
+mutants: setup
+	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py
 
 bench: setup
 	@scripts/timed "failover times" $(V)/outlast lab bench-failover --runs 10

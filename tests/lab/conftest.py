@@ -16,8 +16,10 @@ from outlast.lab import moving, outlast_view
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 
-# Not a temporary directory: the cache in it holds the guest's kernel, which is fetched once.
-ROOT = Path(os.environ.get("OUTLAST_LAB_TESTS", "/var/lib/outlast-lab-tests"))
+# Not a temporary directory: the cache in it holds the guest's kernel, which is fetched once. Tests that run side by side
+# have a lab each.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+ROOT = Path(os.environ.get("OUTLAST_LAB_TESTS", "/var/lib/outlast-lab-tests") + WORKER)
 POLICY = '<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" isolation-response="power-off"/>'
 
 

@@ -11,7 +11,8 @@ from outlast.interfaces.cli import main
 from outlast.model.errors import UsageError
 from outlast.model.settings import Settings, problems
 from outlast.model.time import SECOND, seconds
-from outlast.runtime.config import load_config, parse_duration
+from outlast.model.units import parse_duration
+from outlast.runtime.config import load_config
 
 IDS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 

@@ -31,6 +31,7 @@ from outlast.model.records import (
     RegisterRecord,
     RegisterState,
 )
+from outlast.model.time import Duration
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 counts = st.integers(0, 2**63 - 1)
@@ -46,6 +47,7 @@ heartbeats = st.builds(
     enforcement=st.sampled_from(Enforcement),
     agent_progress=counts,
     wall_clock_s=counts,
+    window=counts.map(Duration),
     ended=st.booleans(),
 )
 registers = st.builds(

@@ -60,9 +60,22 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_keeper_is_asked_and_allows(settings: dict[str, Any]) -> None:
     keeper = FakeKeeper(Path(settings["socket"]), {"allowed": True})
     hook.judge("prepare", "web", xml("/srv/ds1/disks/web.raw"), settings)
-    assert keeper.requests == [
-        {"type": "gate", "request": 1, "vm": "u-1", "name": "web", "disks": ["/srv/ds1/disks/web.raw"], "protected": True}
-    ]
+    asked = {"type": "gate", "request": 1, "vm": "u-1", "name": "web", "disks": ["/srv/ds1/disks/web.raw"]}
+    assert keeper.requests == [{**asked, "protected": True, "unfreezable": False}]
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "<hostdev mode='subsystem' type='pci'><source/></hostdev>",
+        "<interface type='vhostuser'><source type='unix' path='/run/ovs.sock'/></interface>",
+        "<filesystem type='mount'><driver type='virtiofs'/></filesystem>",
+    ],
+)
+def test_devices_that_a_freeze_does_not_stop_are_named_to_the_keeper(settings: dict[str, Any], device: str) -> None:
+    keeper = FakeKeeper(Path(settings["socket"]), {"allowed": True})
+    hook.judge("prepare", "web", xml("/srv/ds1/web.raw").replace("</devices>", device + "</devices>"), settings)
+    assert keeper.requests[0]["unfreezable"] is True
 
 
 def test_the_keepers_sentence_is_passed_on(settings: dict[str, Any]) -> None:
@@ -112,13 +125,70 @@ def test_a_disk_elsewhere_is_not_ours(path: str) -> None:
     assert hook.guarded_disks(ElementTree.fromstring(xml(path)), ["/srv/ds1"]) == []
 
 
-def test_a_link_at_the_top_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os.path, "islink", lambda path: path == "/data")
-    monkeypatch.setattr(os.path, "realpath", lambda path: "/srv" if path == "/data" else path)
-    found = hook.guarded_disks(ElementTree.fromstring(xml("/data/ds1/web.raw")), ["/srv/ds1"])
-    assert found == ["/srv/ds1/web.raw"]
-    found = hook.guarded_disks(ElementTree.fromstring(xml("/srv/ds1/web.raw")), ["/data/ds1"])
-    assert found == ["/data/ds1/web.raw"]
+def disks(path: str, *datastores: str) -> list[str]:
+    return hook.guarded_disks(ElementTree.fromstring(xml(path)), list(datastores))
+
+
+def test_links_are_followed_wherever_they_are(tmp_path: Path) -> None:
+    real = tmp_path / "srv" / "ds1"
+    real.mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "deep").symlink_to("../srv")
+    (tmp_path / "images" / "web.raw").symlink_to(f"{real}/web.raw")
+    (tmp_path / "other").symlink_to(real)
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (
+        "images/deep/ds1/web.raw",
+        "images/web.raw",
+        "other/web.raw",
+        "srv/ds1/sub/../web.raw",
+        "other/../ds1/web.raw",
+    ):
+        assert disks(f"{tmp_path}/{path}", str(real)) == [f"{real}/web.raw"], path
+    assert disks(f"{real}/web.raw", f"{tmp_path}/other") == [f"{tmp_path}/other/web.raw"], "the root may be a link as well"
+    for path in ("loop/web.raw", "images/none.raw", "srv/ds10/web.raw", "other/../none.raw"):
+        assert disks(f"{tmp_path}/{path}", str(real)) == [], path
+
+
+def test_storage_that_may_hang_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "data").symlink_to("srv")
+    touched: list[str] = []
+    real = os.readlink
+
+    def readlink(path: str) -> str:
+        touched.append(path)
+        return real(path)
+
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 25 0:32 / {tmp_path}/srv/ds\\0401 rw - nfs4 server:/ds1 rw\n")
+    monkeypatch.setattr(hook, "MOUNTS", str(mounts))
+    monkeypatch.setattr(os, "readlink", readlink)
+    root = f"{tmp_path}/data/ds 1"
+    assert disks(f"{tmp_path}/srv/ds 1/a/web.raw", root) == [f"{root}/a/web.raw"]
+    assert disks(f"{root}/a/web.raw", root) == [f"{root}/a/web.raw"]
+    assert touched
+    assert not [path for path in touched if "ds 1" in path]
+
+
+VOLUME = """<domain><name>web</name><devices>
+<disk type='volume'><source pool='images' volume='web.raw'/></disk></devices></domain>"""
+
+
+def test_a_volume_is_found_through_its_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = ElementTree.fromstring(VOLUME)
+    monkeypatch.setattr(hook, "POOLS", (str(tmp_path / "none"), str(tmp_path)))
+    with pytest.raises(hook.RefusedError, match=r"^web may not start: its volume web.raw in the storage pool images"):
+        hook.judge("prepare", "web", VOLUME, {"datastores": ["/srv/ds1"]})
+    pool = tmp_path / "images.xml"
+    pool.write_text("<pool type='dir'><name>images</name><target><path>/srv/ds1/images</path></target></pool>")
+    assert hook.guarded_disks(domain, ["/srv/ds1"]) == ["/srv/ds1/images/web.raw"]
+    assert hook.guarded_disks(domain, ["/srv/ds2"]) == []
+    pool.write_text("<pool type='rbd'><name>images</name></pool>")
+    assert hook.guarded_disks(domain, ["/srv/ds1"]) == []
+    pool.write_text("<pool")
+    with pytest.raises(hook.RefusedError, match="cannot be found"):
+        hook.guarded_disks(domain, ["/srv/ds1"])
 
 
 def test_an_unprotected_vm_says_so(settings: dict[str, Any]) -> None:

@@ -146,6 +146,40 @@ def test_a_clone_that_writes_in_our_place_is_noticed(root: Path) -> None:
     assert found.found[0].data == block("the clone's"), "what was found is not written over before people were told"
 
 
+def test_a_write_that_failed_and_landed_is_no_clone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real = opened(root), blocks.write
+    assert store.do(Renew(PLACE, block("beat 1"))) == Done(True)
+
+    def lands_and_fails(path: str, data: bytes, offset: int = 0, *, create: bool = False) -> None:
+        real(path, data, offset, create=create)
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(blocks, "write", lands_and_fails)
+    assert isinstance(store.do(Renew(PLACE, block("beat 2"))), Failed)
+    assert isinstance(store.do(Renew(PLACE, block("beat 3"))), Failed)
+    monkeypatch.setattr(blocks, "write", real)
+    assert store.do(Renew(PLACE, block("beat 4"))) == Done(True)
+    # The storage puts two of them in the wrong order.
+    blocks.write(f"{root}/.outlast/dom/{PLACE}", block("beat 2"))
+    assert store.do(Renew(PLACE, block("beat 5"))) == Done(True)
+
+
+def test_before_a_first_write_is_confirmed_nothing_is_compared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed helper's write may land at any time until then."""
+    place, real = f"{root}/.outlast/dom/{PLACE}", blocks.write
+    opened(root).do(Renew(PLACE, block("the dead one's")))
+    store = opened(root)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", place)
+
+    monkeypatch.setattr(blocks, "write", fails)
+    assert isinstance(store.do(Renew(PLACE, block("beat 1"))), Failed)
+    monkeypatch.setattr(blocks, "write", real)
+    blocks.write(place, block("the dead one's last"))
+    assert store.do(Renew(PLACE, block("beat 2"))) == Done(True)
+
+
 # -- lists ------------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from outlast.drivers.datastore import blocks, registers
-from outlast.drivers.datastore.registers import KEEP, SpareFiles, epochs, link_next, read_last
+from outlast.drivers.datastore.registers import KEEP, epochs, link_next, read_last
+from outlast.drivers.datastore.spares import SPARES, SpareFiles
 
 
 def block(text: str) -> bytes:
@@ -133,7 +134,45 @@ def test_a_full_datastore_has_room_for_the_next_epochs(small_store: Path) -> Non
     spares.fill()
     with pytest.raises(OSError, match="No space"):
         (small_store / "filler").write_bytes(bytes(2 << 20))
-    for epoch in range(1, 1 + registers.SPARES):
+    for epoch in range(1, 1 + SPARES):
         spares.fill()
         assert link_next(register, epoch, block(f"{epoch}"), spares).outcome == "won", f"epoch {epoch}"
-    assert read_last(register).epoch == registers.SPARES
+    assert read_last(register).epoch == SPARES
+
+
+def test_on_a_full_datastore_without_spares_a_registers_own_history_makes_room(
+    small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spares = SpareFiles(str(small_store / "spare"))
+    register = str(small_store / "owner")
+    for epoch in range(KEEP):
+        assert link_next(register, epoch, block(f"{epoch}"), spares).outcome == "won"
+    monkeypatch.setattr(SpareFiles, "fill", lambda _: None)
+    none = SpareFiles(str(small_store / "spare"))
+    with pytest.raises(OSError, match="No space"):
+        (small_store / "filler").write_bytes(bytes(2 << 20))
+    assert link_next(register, KEEP, block("next"), none).outcome == "won"
+    assert epochs(register) == [0, KEEP - 2, KEEP - 1, KEEP]
+    with pytest.raises(OSError, match="No space"):
+        (small_store / "filler too").write_bytes(bytes(2 << 20))
+    lost = link_next(str(small_store / "another"), 0, block("first"), none)
+    assert (lost.outcome, lost.problem) == ("lost", "nothing was written: No space left on device")
+
+
+def test_a_name_that_finds_no_room_is_tried_again_and_then_lost(
+    tmp_path: Path, spares: SpareFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory may need a block of its own for another name, also when the record has its spare file."""
+    register, tried = str(tmp_path / "owner"), []
+    for epoch in range(5):
+        link_next(register, epoch, block(f"{epoch}"), spares)
+
+    def full(source: str, target: str) -> None:
+        tried.append(target)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded", target)
+
+    monkeypatch.setattr(os, "link", full)
+    ended = link_next(register, 5, block("5"), spares)
+    assert (ended.outcome, ended.problem) == ("lost", "nothing was written: Disk quota exceeded")
+    assert len(tried) == 2
+    assert epochs(register) == [0, 3, 4]

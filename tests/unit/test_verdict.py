@@ -74,7 +74,9 @@ def after(verdict: Verdict, found: Facts) -> Judgement:
         (facts(20, UNKNOWN, ping_s=18), Verdict.PRESUMED_DEAD),
         (facts(20, ping_s=18), Verdict.PRESUMED_DEAD),
         (facts(20, PROVEN, ping_s=18), Verdict.DEAD),
-        (facts(20, PROVEN, STALE, ping_s=18), Verdict.PRESUMED_DEAD),
+        # One proof is enough for the verdict: each VM's own home is asked for its own proof.
+        (facts(20, PROVEN, STALE, ping_s=18), Verdict.DEAD),
+        (facts(20, PROVEN, record(Freshness.FRESH, changed_s=4.5), ping_s=3.5), Verdict.PRESUMED_DEAD),
         (facts(20, PROVEN, FRESH, ping_s=18), Verdict.PARTITIONED),
         (facts(20, PROVEN, ping_s=18, answer_s=0.2), Verdict.UNRESPONSIVE),
     ],

@@ -18,10 +18,11 @@ HEARTBEAT, REGISTER, INCARNATION, LIST, PROTECTED, DEFINITION = b"beat", b"regi"
 
 
 class BootRecord(msgspec.Struct, frozen=True):
-    """What the creator of an incarnation wrote there: which boot it stands for."""
+    """What the creator of an incarnation wrote there: which boot it stands for, and of which machine (empty: unknown)."""
 
     boot_id: BootId
     incarnation: Incarnation
+    machine: str
 
 
 class Definition(msgspec.Struct, frozen=True):

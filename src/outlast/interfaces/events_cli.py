@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from outlast.model.errors import OutlastError
+from outlast.model.event_texts import WARNINGS
 from outlast.runtime.event_log import LoggedEvent, read
-from outlast.runtime.event_texts import WARNINGS
 
 LOOK_EVERY_S = 0.2
 

@@ -5,18 +5,21 @@ non-zero exit refuses the operation, and what stands on standard error is shown 
 library alone and is started with -I -S, because libvirt waits for it; it must never call back into libvirt.
 
     prepare begin          asks; refuses with the keeper's sentence
+    start begin            asks again, a moment before the process: libvirt may have hung for long in between
     release end            tells the keeper that libvirt has let go of the domain
     restore, migrate begin refused for domains with a disk on a datastore: their epochs are not followed yet
     anything else          passes
 
 It fails closed: when the keeper cannot be asked, a domain with a disk on a datastore of the fault domain may not start.
 Any other domain passes without asking anybody. Where the datastores are stands in /etc/outlast/hook.json, written by
-`outlast hook install`; paths are compared as text, since resolving one on dead storage would hang.
+`outlast hook install`. Links on the way to a disk are followed one by one, up to a datastore's root: what lies there or
+below is compared as text alone, since touching dead storage would hang.
 """
 
 import json
 import os
 import posixpath
+import re
 import socket
 import sys
 import time
@@ -27,7 +30,12 @@ SETTINGS = "/etc/outlast/hook.json"
 NAMESPACE = "https://outlast.dev/ns/vm/1"
 ANSWER_TIMEOUT_S = 6.0
 CONNECT_PATIENCE_S = 3.0
-_ASKED = {("prepare", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
+MOST_STEPS = 400
+"""Of following links: as many as a path may have parts, and 40 links on the way."""
+MOUNTS = "/proc/self/mountinfo"
+POOLS = ("/etc/libvirt/storage", "/run/libvirt/storage")
+"""Where libvirt keeps the definitions of storage pools, and those that it runs without one."""
+_ASKED = {("prepare", "begin"), ("start", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
 
 
 class RefusedError(Exception):
@@ -46,35 +54,109 @@ def load_settings(path: str = SETTINGS) -> dict[str, Any]:
 
 
 def guarded_disks(domain: ElementTree.Element, datastores: list[str]) -> list[str]:
-    """The domain's disks that lie on a datastore, in order, as the datastores' own paths."""
+    """The domain's disks that lie on a datastore, in order, as the datastores' own paths. Raises RefusedError."""
+    mounted = _mount_points()
+    roots = {root: root for root in map(posixpath.normpath, datastores)}
+    roots |= {_real_root(root, mounted): root for root in list(roots)}
     found: list[str] = []
-    roots = [(posixpath.normpath(root), _resolved_above(root)) for root in datastores]
     for source in domain.findall("devices/disk/source"):
         path = source.get("file") or source.get("dev") or source.get("dir")
+        if source.get("pool") and source.get("volume"):
+            path = _volume_path(str(source.get("pool")), str(source.get("volume")))
         if not path:
             continue
-        for candidate in (posixpath.normpath(path), _resolved_above(path)):
-            inside = next((root for root, real in roots for each in (root, real) if candidate.startswith(each + "/")), None)
+        for candidate in (posixpath.normpath(path), resolved(path, set(roots))):
+            inside = next((root for root in roots if candidate.startswith(root + "/")), None)
             if inside is not None:
-                real = next(real for root, real in roots if root == inside)
-                tail = candidate.removeprefix(inside if candidate.startswith(inside + "/") else real)
-                found.append(inside + tail)
+                found.append(roots[inside] + candidate.removeprefix(inside))
                 break
     return found
 
 
-def _resolved_above(path: str) -> str:
-    """The path with symbolic links resolved in its first component alone: /link/x where /link -> /srv. Never hangs."""
-    path = posixpath.normpath(path)
-    head, _, tail = path.lstrip("/").partition("/")
-    first = "/" + head
-    return posixpath.normpath(posixpath.join(os.path.realpath(first), tail)) if os.path.islink(first) else path
+def resolved(path: str, stops: set[str]) -> str:
+    """The path with its links followed, as far as the first directory in `stops`, which is not touched itself."""
+    done, rest = "", path.split("/")
+    for _ in range(MOST_STEPS):
+        if not rest:
+            break
+        name, *rest = rest
+        here = f"{done}/{name}"
+        if name in ("", "."):
+            continue
+        if name == "..":
+            done = posixpath.dirname(done).rstrip("/")
+        elif here in stops:
+            whole = posixpath.normpath(posixpath.join(here, *rest))
+            if whole == here or whole.startswith(here + "/"):
+                return whole
+            done, rest = "", whole.split("/")  # It leads out of there again.
+        else:
+            try:
+                target = os.readlink(here)
+            except OSError:
+                done = here  # No link, or nothing at all: then nothing is behind it.
+                continue
+            done = "" if target.startswith("/") else done
+            rest = [*target.split("/"), *rest]
+    return posixpath.join(done or "/", *rest)
+
+
+def _real_root(root: str, mounted: set[str]) -> str:
+    """Where a datastore's root really is. Storage may hang where it is mounted, so a mount point is not touched."""
+    for _ in range(MOST_STEPS):
+        parent, name = posixpath.split(root)
+        root = posixpath.join(resolved(parent, set()), name)
+        if root in mounted:
+            break
+        try:
+            root = posixpath.normpath(posixpath.join(posixpath.dirname(root), os.readlink(root)))
+        except OSError:
+            break
+    return root
+
+
+def _mount_points() -> set[str]:
+    try:
+        with open(MOUNTS, errors="surrogateescape") as file:
+            places = [line.split(" ")[4] for line in file]
+    except (OSError, IndexError) as error:
+        raise RefusedError(f"{MOUNTS} cannot be read ({error}), so nobody can tell which storage may hang") from None
+    return {re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places}
+
+
+def _volume_path(pool: str, volume: str) -> str:
+    """The file of a volume in one of libvirt's storage pools; empty if that pool is no directory. Raises RefusedError."""
+    why = "there is no such pool"
+    for directory in POOLS:
+        try:
+            with open(f"{directory}/{posixpath.basename(pool)}.xml", "rb") as file:
+                target = ElementTree.fromstring(file.read()).findtext(".//target/path", "")  # noqa: S314 - libvirt wrote it
+            return posixpath.join(target, volume) if target else ""
+        except FileNotFoundError:
+            continue
+        except (OSError, ElementTree.ParseError) as error:
+            why = str(error)
+    raise RefusedError(
+        f"its volume {volume} in the storage pool {pool} cannot be found ({why}), so nobody can tell whether it lies on a "
+        "datastore; define the pool (virsh pool-define), or name the file itself in the definition"
+    )
 
 
 def protected(domain: ElementTree.Element) -> bool:
     """What the domain's metadata says; protected unless it says no."""
     element = domain.find(f"metadata/{{{NAMESPACE}}}vm")
     return element is None or element.get("protected") != "no"
+
+
+def unfreezable(domain: ElementTree.Element) -> bool:
+    """Whether it has a device that works on while its process is stopped (safety rule 6): vfio, vhost-user, vdpa."""
+    devices = domain.find("devices")
+    if devices is None:
+        return False
+    kinds = {(each.tag, each.get("type", "")) for each in devices}
+    outside = {("interface", "vhostuser"), ("interface", "vdpa"), ("disk", "vhostuser"), ("disk", "vhostvdpa")}
+    drivers = {driver.get("type", "") for driver in devices.iterfind("filesystem/driver")}
+    return devices.find("hostdev") is not None or bool(kinds & outside) or "virtiofs" in drivers
 
 
 def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +199,10 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
         domain = ElementTree.fromstring(xml)  # noqa: S314 - it comes from libvirt, which has parsed it
     except ElementTree.ParseError as error:
         raise RefusedError(f"libvirt gave a definition of {name} that cannot be read ({error})") from None
-    disks = guarded_disks(domain, settings["datastores"])
+    try:
+        disks = guarded_disks(domain, settings["datastores"])
+    except RefusedError as refusal:
+        raise RefusedError(f"{name} may not start: {refusal}") from None
     if not disks:
         return
     if operation in ("restore", "migrate"):
@@ -128,8 +213,9 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
     uuid = domain.findtext("uuid", "")
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
     request["protected"] = protected(domain)
-    if operation == "release":
-        request = {"type": "ended", "request": 1, "vm": uuid}
+    request["unfreezable"] = unfreezable(domain)
+    if operation in ("release", "start"):
+        request = {"type": "ended" if operation == "release" else "launch", "request": 1, "vm": uuid}
     try:
         reply = ask(settings["socket"], request)
     except (OSError, ValueError) as error:

@@ -21,11 +21,14 @@ from pathlib import Path
 import msgspec
 
 from outlast.drivers import clock
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.notify import notify, watchdog_interval_s
-from outlast.drivers.watchdog import Watchdog
+from outlast.drivers.stderr import Stderr
+from outlast.drivers.watchdog import UNKNOWN_S, Watchdog
 from outlast.keeper import processes
 from outlast.keeper.clients import Clients
-from outlast.keeper.lease_file import LeaseFile, read_deadlines
+from outlast.keeper.homes import Homes, Memory
+from outlast.keeper.lease_file import LeaseFile, read_leases
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import KeeperSession, VmId
 from outlast.model.keeper_config import KeeperConfig
@@ -38,6 +41,7 @@ from outlast.model.keeper_effects import (
     PetWatchdog,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     StopWatching,
     Tell,
@@ -55,6 +59,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import Happened
+from outlast.model.records import Enforcement
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.keeping import KeeperMachine
 
@@ -63,7 +68,7 @@ LOOK_EVERY = Duration(10 * MILLISECOND)
 SAFETY_LOOK_EVERY = SECOND
 """How often all pid files are looked at, for guests that did not pass the gate."""
 REPORT_EVERY = Duration(2 * SECOND)
-PET_EVERY = SECOND
+PETS_PER_TIMEOUT = 4
 CLOSE_PATIENCE_S = 20.0
 
 
@@ -74,19 +79,21 @@ class KeeperProcess:
         """Raises OSError if the socket or the lease file cannot be made, or the watchdog not be opened."""
         run = Path(config.run_dir)
         now = clock.now()
-        adopted = read_deadlines(run / "leases", config.boot_id)
+        self._stderr = Stderr()
+        self._before = read_leases(run / "leases", config.boot_id)
+        self._watchdog = Watchdog(config.watchdog_device, config.watchdog_timeout_s) if config.watchdog_device else None
+        config = self._with_what_the_watchdog_grants(config)
         self._config = config
         self._selector = selector
         self._events: collections.deque[KeeperEvent] = collections.deque()
-        self.machine = KeeperMachine(config, now, adopted)
-        self._leases = LeaseFile(run / "leases", config.boot_id, tuple(d.name for d in config.datastores))
-        for name, place in self.machine.places.items():
-            if place.lease.deadline is not None:
-                self._leases.publish(name, place.lease.deadline)
+        self.machine = KeeperMachine(config, now, {name: lease.deadline for name, lease in self._before.items()})
+        names = tuple(d.name for d in config.datastores)
+        self._leases = LeaseFile(run / "leases", config.boot_id, config.session, names, self._before)
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
         self._clients = Clients(str(run / "keeper.sock"), selector, self._events.append)
-        self._watchdog = Watchdog(config.watchdog_device, 2) if config.watchdog_device else None
-        self._processes: dict[VmId, processes.WatchedProcess] = {}
+        self._homes = Homes(run / "homes", names)
+        self._processes: dict[VmId, list[processes.WatchedProcess]] = {}
+        self._pid_files = processes.PidFiles()
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
         self._safety_look_at = now
@@ -105,21 +112,38 @@ class KeeperProcess:
             StopWatching: lambda e: self._looked_for.pop(e.vm, None),
             Reply: lambda e: self._clients.send(e.client, e.reply),
             Tell: lambda e: self._tell(e.happened),
-            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline),
+            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline, e.term),
+            Remember: lambda e: self._homes.remember(e.vm, Memory(e.home, self._config.session, e.term)),
             Changed: lambda _: setattr(self, "_changed", True),
             PetWatchdog: lambda _: self._pet(),
         }
+
+    def _with_what_the_watchdog_grants(self, config: KeeperConfig) -> KeeperConfig:
+        """A watchdog that fires too late for `lease_margin` is petted, and not counted on (safety rule 6)."""
+        if self._watchdog is None or self._watchdog.timeout_s <= config.watchdog_timeout_s:
+            return config
+        holds = self._watchdog.timeout_s
+        fires = "does not tell when it fires" if holds == UNKNOWN_S else f"fires after {holds} s at the earliest"
+        self.log(
+            f"{config.watchdog_device} {fires}, and {config.watchdog_timeout_s} s are configured: this host's enforcement "
+            "level is `keeper`, not `watchdog`"
+        )
+        return msgspec.structs.replace(config, enforcement=Enforcement.KEEPER)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Find every QEMU process before the first renewal (safety rule 8)."""
         found: list[FoundProcess] = []
-        for qemu in processes.all_guests():
+        # What a pid file names comes first: of several that claim one VM, that is the one to speak of.
+        for qemu in processes.every_guest():
             process = self._guard(qemu)
             if process is not None:
                 found.append(process)
         self._happen(ProcessesFound(tuple(found)))
+        for name, place in self.machine.places.items():
+            # Only now: what was past its lease is frozen, and a zero says so.
+            self._leases.publish(name, place.lease.deadline or Instant(0), place.lease.term)
 
     def turn(self) -> None:
         """Wait for the next thing to happen, and see to it."""
@@ -169,31 +193,59 @@ class KeeperProcess:
             last_word_at = last_word_at or clock.now()
             # Two intervals: the write that was under way, and the one that says it.
             if clock.now() >= last_word_at + 2 * self._config.settings.datastore_heartbeat_interval:
-                if self._watchdog is not None:
-                    self._watchdog.disarm()
+                self._disarm()
                 return True
         return False
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _guard(self, qemu: processes.Qemu) -> FoundProcess | None:
-        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already."""
-        home = self._config.home_of(qemu.disks)
-        if home is None or qemu.vm in self._processes:
+        """Watch a guest whose disks are on our datastores; None for any other, or one that is watched already.
+
+        Several processes may claim one VM (see processes.py). All are watched; the first one speaks for them, and who joins
+        it while it is frozen is frozen too.
+        """
+        memory = self._homes.recall(qemu.vm)
+        home = memory.home if memory is not None else self._config.home_of(qemu.disks)
+        watched = self._processes.get(qemu.vm, [])
+        for other in list(watched):
+            if other.has_exited():
+                self._exited(other)  # Told before its successor is.
+        if home is None or any(other.qemu.pid == qemu.pid for other in watched):
             return None
         try:
             process = processes.WatchedProcess(qemu)
         except OSError:
             return None
-        self._processes[qemu.vm] = process
-        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(qemu.vm))
-        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped)
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._exited(process))
+        self._processes.setdefault(qemu.vm, []).append(process)
+        if len(self._processes[qemu.vm]) > 1:
+            first = processes.inspect(self._processes[qemu.vm][0].qemu.pid)
+            if first is not None and first.stopped:
+                process.freeze()
+            self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
+            return None
+        return FoundProcess(
+            qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable, by_right=self._ran_by_right(memory)
+        )
 
-    def _exited(self, vm: VmId) -> None:
-        process = self._processes.pop(vm)
+    def _ran_by_right(self, memory: Memory | None) -> bool:
+        """Whether our predecessor had let it run in the very term whose lease may still be good (safety rule 8)."""
+        lease = self._before.get(memory.home) if memory is not None else None
+        return memory is not None and lease is not None and (memory.session, memory.term) == (lease.session, lease.term)
+
+    def _exited(self, process: processes.WatchedProcess) -> None:
+        """The VM has ended when the last process that claims to be it has."""
+        vm = process.qemu.vm
+        watched = self._processes.get(vm, [])
+        if process not in watched:
+            return
+        watched.remove(process)
         self._selector.unregister(process.pidfd)
         process.close()
-        self._events.append(ProcessExited(vm))
+        if not watched:
+            del self._processes[vm]
+            self._events.append(ProcessExited(vm))
 
     def _watch_for(self, effect: WatchForProcess) -> None:
         self._looked_for[effect.vm] = effect
@@ -208,10 +260,13 @@ class KeeperProcess:
                     self._appeared(qemu)
         if now >= self._safety_look_at:
             self._safety_look_at = after(now, SAFETY_LOOK_EVERY)
-            known = {process.qemu.name for process in self._processes.values()}
-            for name in processes.pid_file_names():
-                if name not in known and (qemu := processes.by_pid_file(name)) is not None:
-                    self._appeared(qemu)
+            guarded = {process.qemu.pid for watched in self._processes.values() for process in watched}
+            for qemu in self._pid_files.look(guarded):
+                self._appeared(qemu)
+            for vm, watched in self._processes.items():
+                if self.machine.runs_by_right(vm) and any(process.is_stopped() for process in watched):
+                    self.log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
+                    self._thaw(Thaw(vm))
 
     def _appeared(self, qemu: processes.Qemu) -> None:
         process = self._guard(qemu)
@@ -219,20 +274,20 @@ class KeeperProcess:
             self._events.append(ProcessAppeared(process))
 
     def _freeze(self, effect: Freeze) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None and not process.freeze():
+        if [process for process in self._processes.get(effect.vm, []) if not process.freeze()]:
             # What cannot be frozen must not outlive its lease: the watchdog is let to fire (safety rule 6).
             self._may_pet = False
-            self._log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
+            self.log(f"the process of {effect.vm} cannot be frozen; the watchdog is not petted any more")
 
     def _thaw(self, effect: Thaw) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        deadline = self.machine.places[self.machine.vms[effect.vm].home].lease.deadline
+        if deadline is None or clock.now() >= deadline:
+            return  # This process itself may have stood still between the decision and here.
+        for process in self._processes.get(effect.vm, []):
             process.thaw()
 
     def _kill(self, effect: Kill) -> None:
-        process = self._processes.get(effect.vm)
-        if process is not None:
+        for process in self._processes.get(effect.vm, []):
             process.kill()
 
     # -- the rest -------------------------------------------------------------------------------------------------
@@ -240,8 +295,25 @@ class KeeperProcess:
     def _pet(self) -> None:
         now = clock.now()
         if self._watchdog is not None and self._may_pet and now >= self._pet_at:
-            self._pet_at = after(now, PET_EVERY)
-            self._watchdog.pet()
+            granted_s = min(self._config.watchdog_timeout_s, self._watchdog.timeout_s)
+            self._pet_at = after(now, Duration(granted_s * SECOND // PETS_PER_TIMEOUT))
+            try:
+                self._watchdog.pet()
+            except OSError as error:
+                self._count_on_no_watchdog(f"{self._config.watchdog_device} takes no keep-alive ({error.strerror})")
+
+    def _disarm(self) -> None:
+        if self._watchdog is not None:
+            try:
+                self._watchdog.disarm()
+            except OSError as error:
+                self.log(f"{self._config.watchdog_device} cannot be disarmed ({error.strerror}): it may reset this host")
+
+    def _count_on_no_watchdog(self, why: str) -> None:
+        """From now on others must not take this host for one that its watchdog resets. It is petted still, if it can be."""
+        if self.machine.config.enforcement is Enforcement.WATCHDOG:
+            self.machine.config = msgspec.structs.replace(self.machine.config, enforcement=Enforcement.KEEPER)
+            self.log(f"{why}: this host's enforcement level is `keeper`, not `watchdog`, until the keeper is restarted")
 
     def _tell(self, happened: Happened) -> None:
         self._clients.broadcast(happened)
@@ -249,10 +321,11 @@ class KeeperProcess:
         words += [f"{key}={value}" for key, value in (("vm", happened.vm), ("datastore", happened.datastore)) if value]
         if happened.epoch is not None:
             words.append(f"epoch={happened.epoch}")
-        self._log(" ".join(words) + (f": {happened.detail}" if happened.detail else ""))
+        self.log(" ".join(words) + (f": {happened.detail}" if happened.detail else ""))
 
-    def _log(self, text: str) -> None:
-        print(f"outlast-keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    def log(self, text: str) -> None:
+        """One line for people, if anybody reads them."""
+        self._stderr.write(f"outlast-keeper: {text}\n")
 
 
 def _take_lock(run_dir: Path) -> int:
@@ -264,11 +337,6 @@ def _take_lock(run_dir: Path) -> int:
     except OSError:
         sys.exit(f"outlast keeper: another keeper runs on this host (it holds {run_dir}/keeper.lock); nothing was done")
     return descriptor
-
-
-def _host_goes_down() -> bool:
-    """Whether the host itself shuts down, and not just this service: systemd makes this file when it does."""
-    return Path("/run/nologin").exists()
 
 
 def main() -> None:
@@ -290,11 +358,11 @@ def main() -> None:
             f"outlast keeper: {error.filename or config.run_dir}: {error.strerror}; check that it exists and is writable"
         )
     for refusal in processes.lock_into_memory():
-        print(f"outlast-keeper: not granted: {refusal}", file=sys.stderr, flush=True)  # noqa: T201
+        keeper.log(f"not granted: {refusal}")
     keeper.begin()
     notify("READY=1", f"STATUS=Keeping the leases of {config.name}")
     _run(keeper, wakeup)
-    if _host_goes_down():
+    if host_goes_down():
         notify("STOPPING=1")
         keeper.close()
     os.close(lock)

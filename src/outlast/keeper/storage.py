@@ -4,7 +4,13 @@ No request has a deadline here: an answer comes when the helper gives it, or whe
 deadlines that matter (a lease lapses, an asker is refused). This boot's incarnation is won here too (safety rule 9):
 
     read the newest incarnation  ->  it is this boot's: found again
-                                 ->  it is another boot's, or there is none: create the next one, exclusively
+                                 ->  there is none, or it is an earlier boot's of this very machine: create the next one,
+                                     exclusively
+                                 ->  it is a boot of another machine with our id: look at our heartbeat record; if nobody
+                                     rewrites it for a whole window, create the next one
+
+A higher incarnation proves to everybody that the earlier boots are gone. A cloned host would tell that lie about the host
+that it is a copy of; so nobody wins an incarnation while another machine renews with the same id.
 """
 
 import contextlib
@@ -15,12 +21,13 @@ import msgspec
 
 from outlast.codec import records
 from outlast.codec.frames import FrameError
-from outlast.drivers import clock
+from outlast.drivers import clock, machine
 from outlast.drivers.datastore import places
 from outlast.drivers.datastore.helper_process import HelperProcess
 from outlast.drivers.datastore.opening import open_newest
 from outlast.drivers.datastore.wire import (
     Answer,
+    Blocks,
     Done,
     Failed,
     Inbox,
@@ -29,6 +36,8 @@ from outlast.drivers.datastore.wire import (
     LinkNext,
     Newest,
     Op,
+    Raw,
+    ReadBlocks,
     ReadLast,
     Renew,
     Request,
@@ -47,7 +56,7 @@ from outlast.model.keeper_events import (
     LinkOutcome,
     RegisterRead,
 )
-from outlast.model.time import SECOND, Instant, after
+from outlast.model.time import SECOND, Duration, Instant, after
 
 RESPAWN = SECOND
 Then = Callable[[Result], None]
@@ -69,11 +78,14 @@ class KeeperStorage:
         self._selector = selector
         self._happen = happen
         self._helper: HelperProcess | None = None
+        self._no_helper = f"the I/O helper of {member.name} does not run yet"
         self._inbox = Inbox(Answer)
         self._out = bytearray()
         self._number = 0
         self._waiting: dict[int, Then] = {}
         self._has_incarnation = False
+        self._machine = machine.fingerprint()
+        self._twin: tuple[bytes, Instant] | None = None
         self.retry_at: Instant | None = clock.now()
 
     # -- the helper -----------------------------------------------------------------------------------------------
@@ -83,17 +95,27 @@ class KeeperStorage:
         if self.retry_at is None or clock.now() < self.retry_at:
             return
         self.retry_at = None
-        if self._helper is None:
-            self._start()
+        if self._helper is None and not self._start():
+            return
         if not self._has_incarnation:
             self._ask(ReadLast((places.incarnations(self._config.host),)), self._incarnations_read)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """False: the host has no room for another process now. The keeper goes on, and so do its other datastores."""
         member, config = self._member, self._config
-        self._helper = HelperProcess(member.path, member.name, config.domain, config.host, "keeper")
+        try:
+            helper = HelperProcess(member.path, member.name, config.domain, config.host, "keeper")
+        except OSError as error:
+            self._no_helper = f"the I/O helper of {member.name} cannot be started: {error.strerror}"
+            self.retry_at = after(clock.now(), RESPAWN)
+            # No write was under way, so this only tells the problem.
+            self._happen(HeartbeatWritten(member.name, -1, False, problem=self._no_helper))
+            return False
+        self._helper = helper
         self._inbox = Inbox(Answer)
         self._out.clear()
-        self._selector.register(self._helper.connection, selectors.EVENT_READ, self.ready)
+        self._selector.register(helper.connection, selectors.EVENT_READ, self.ready)
+        return True
 
     def ready(self, mask: int) -> None:
         """The helper's connection can be read or written."""
@@ -124,14 +146,15 @@ class KeeperStorage:
         if helper is not None:
             self._selector.unregister(helper.connection)
             helper.end()
+        self._no_helper = f"the I/O helper of {self._member.name} ended"
         self.retry_at = after(clock.now(), RESPAWN)
         waiting, self._waiting = self._waiting, {}
         for then in waiting.values():
-            then(Failed(f"the I/O helper of {self._member.name} ended"))
+            then(Failed(self._no_helper))
 
     def _ask(self, op: Op, then: Then) -> None:
         if self._helper is None:
-            then(Failed(f"the I/O helper of {self._member.name} does not run"))
+            then(Failed(self._no_helper))
             return
         self._number += 1
         self._waiting[self._number] = then
@@ -171,7 +194,6 @@ class KeeperStorage:
         if newest.problem:
             self._no_incarnation(Failed(newest.problem))
             return
-        number = 0
         if newest.epoch is not None:
             try:
                 record = records.open_incarnation(newest.data, self._key)
@@ -181,8 +203,39 @@ class KeeperStorage:
             if record.boot_id == self._config.boot_id:
                 self._won(record.incarnation)
                 return
-            number = newest.epoch + 1
-        mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1))
+            if record.machine and record.machine == self._machine:
+                self._link_incarnation(newest.epoch + 1)
+            else:
+                self._look_for_twin(newest.epoch + 1)
+            return
+        self._link_incarnation(0)
+
+    def _look_for_twin(self, number: int) -> None:
+        def found(result: Result) -> None:
+            raw = result.found[0] if isinstance(result, Blocks) else Raw(None, _problem(result))
+            if raw.problem:
+                self._no_incarnation(Failed(raw.problem))
+            elif raw.data is None or self._nobody_renews(raw.data):
+                self._link_incarnation(number)
+
+        self._ask(ReadBlocks((places.heartbeat(self._config.host),)), found)
+
+    def _nobody_renews(self, data: bytes) -> bool:
+        """Whether our record has not changed for a window: then no other boot with our id may run anything any more."""
+        now, patience = clock.now(), self._config.settings.window
+        before = self._twin
+        if before is not None and before[0] == data and now - before[1] >= patience:
+            return True
+        if before is None or before[0] != data:
+            self._twin = (data, now)
+        if before is not None and before[0] != data:
+            sentence = f"another machine renews as {self._config.name}: two hosts have its id, or it was cloned; stop one"
+            self._happen(HeartbeatWritten(self._member.name, -1, False, foreign=True, problem=sentence))
+        self.retry_at = after(now, Duration(patience // 5))
+        return False
+
+    def _link_incarnation(self, number: int) -> None:
+        mine = records.BootRecord(self._config.boot_id, Incarnation(number + 1), self._machine)
         data = records.seal_incarnation(mine, self._key)
         link = LinkNext(places.incarnations(self._config.host), number, data)
         self._ask(link, lambda ended: self._incarnation_linked(mine.incarnation, ended))
@@ -210,6 +263,9 @@ class KeeperStorage:
         def written(result: Result) -> None:
             ok = isinstance(result, Done) and result.ok
             foreign = isinstance(result, Done) and result.foreign
+            if foreign:
+                # Which boot of this host counts is found out anew, before anything is written again.
+                self._has_incarnation, self._twin, self.retry_at = False, None, clock.now()
             self._happen(
                 HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, "" if ok else _problem(result))
             )

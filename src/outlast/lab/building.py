@@ -53,7 +53,7 @@ def check_machine(hosts: int, datastores: int, vms: int) -> None:
         raise LabError(f"the lab needs {', '.join(missing)}: apt-get install {packages}")
 
 
-def plan(hosts: int, datastores: int, vms: int, settings: Mapping[str, Any]) -> LabState:
+def plan(hosts: int, datastores: int, vms: int, settings: Mapping[str, Any], metadata: Mapping[str, str]) -> LabState:
     """A lab that does not exist yet: VMs are dealt out to hosts and datastores in turn."""
     state = LabState(settings=dict(settings), datastores=[f"ds{number}" for number in range(1, datastores + 1)])
     for number in range(1, hosts + 1):
@@ -61,7 +61,8 @@ def plan(hosts: int, datastores: int, vms: int, settings: Mapping[str, Any]) -> 
     for number in range(1, vms + 1):
         name = f"vm{number}"
         datastore = state.datastores[(number - 1) % datastores]
-        state.vms[name] = VmState(uuid=guest.vm_uuid(name), datastore=datastore, host=f"host{(number - 1) % hosts + 1}")
+        host_name, policy = f"host{(number - 1) % hosts + 1}", metadata.get(name, "")
+        state.vms[name] = VmState(uuid=guest.vm_uuid(name), datastore=datastore, host=host_name, metadata=policy)
     return state
 
 
@@ -103,7 +104,7 @@ def _boot_one(layout: Layout, state: LabState, name: str, install_hook: bool) ->
     own.init = host.power_on(layout, specification, lambda: storage.restore_faults(layout, name, own))
 
 
-def define_all(layout: Layout, state: LabState, metadata: Mapping[str, str]) -> None:
+def define_all(layout: Layout, state: LabState) -> None:
     """Define every VM on its host, as soon as libvirt answers there."""
 
     def one(name: str) -> None:
@@ -113,17 +114,15 @@ def define_all(layout: Layout, state: LabState, metadata: Mapping[str, str]) -> 
         if "libvirtd" not in state.services:
             return
         host.wait_libvirt(name, init)
-        mine = {vm: each for vm, each in state.vms.items() if each.host == name}
-        define(
-            layout,
-            init,
-            {
-                vm: guest.domain_xml(layout, vm, each.uuid, each.datastore, metadata=metadata.get(vm, ""))
-                for vm, each in mine.items()
-            },
-        )
+        define(layout, init, {vm: definition(layout, state, vm) for vm, each in state.vms.items() if each.host == name})
 
     _each(list(state.hosts), one)
+
+
+def definition(layout: Layout, state: LabState, vm: str) -> str:
+    """The XML with which a VM is defined, on whichever host."""
+    each = state.vms[vm]
+    return guest.domain_xml(layout, vm, each.uuid, each.datastore, metadata=each.metadata)
 
 
 def define(layout: Layout, init: Process, definitions: Mapping[str, str]) -> None:

@@ -11,8 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +24,7 @@ from outlast.lab import bench, demo, moving, outlast_view
 from outlast.lab import host as hosts_module
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
+from outlast.model.errors import UsageError
 
 _STATE_COLOURS = {"on": "green", "running": "green", "off": "red", "dead": "red", "stopped": "yellow", "frozen": "cyan"}
 
@@ -292,6 +295,34 @@ def guest_log(host: str, vm: str, lines: int) -> None:
     """Show what VM printed while it ran on HOST."""
     for line in Lab().guest_log(host, vm)[-lines:]:
         click.echo(line)
+
+
+@lab.command(name="run")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--timeline", is_flag=True, help="Also tell what happened, and all that did not hold.")
+def run_scenario(file: Path, *, as_json: bool, timeline: bool) -> None:
+    """Play the scenario in FILE on a lab of its own, in real time.
+
+    Exit code 0: all that it expects held. 1: some did not, or the lab failed. 2: a lab cannot play it.
+    """
+    from outlast.interfaces import simulate_cli
+    from outlast.lab import run
+    from outlast.scenario.reading import read_file
+
+    try:
+        scenario = read_file(file)
+        result = run.run(Lab(), scenario, lambda text: click.echo(text, err=True))
+    except UsageError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(error.exit_code) from None
+    if as_json:
+        click.echo(msgspec.json.encode(result).decode())
+    else:
+        click.echo(simulate_cli.line(scenario, result))
+        for text in simulate_cli.told(result) if timeline else simulate_cli.wrong(result):
+            click.echo(f"  {text}")
+    raise SystemExit(0 if result.passed else 1)
 
 
 @lab.command(name="demo")

@@ -138,7 +138,8 @@ def outlast_toml(state: LabState, host: str) -> str:
     for name, each in state.hosts.items():
         lines += ["", "[[hosts]]", *_table({"name": name, "id": each.id, "address": each.address})]
     for name in state.datastores:
-        lines += ["", "[[datastores]]", *_table({"name": name, "path": str(datastore_path(name)), "in_flight_bound": "1s"})]
+        options = state.datastore_options.get(name, {"in_flight_bound": "1s"})
+        lines += ["", "[[datastores]]", *_table({"name": name, "path": str(datastore_path(name)), **options})]
     lines += ["", "[settings]", *_table(state.settings)]
     return "\n".join([*lines, ""])
 

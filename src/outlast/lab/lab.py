@@ -54,10 +54,14 @@ class Lab:
         the XML inside <metadata> of a VM, by its name. Returns what had to be left out, as sentences.
         """
         building.check_machine(hosts, datastores, vms)
+        return self.build(building.plan(hosts, datastores, vms, settings or {}, metadata or {}), services)
+
+    def build(self, state: LabState, services: Sequence[str] | None = None) -> list[str]:
+        """Make and boot the lab of a plan; `services` and what is returned as for `up`."""
+        building.check_machine(len(state.hosts), len(state.datastores), len(state.vms))
         with locked(self.layout):
             if load(self.layout) is not None or self.network.leftovers():
                 raise LabError(f"there is a lab in {self.layout.root} already: end it with `outlast lab down`")
-            state = building.plan(hosts, datastores, vms, settings or {})
             guest.build(self.layout)
             commands = outlast_commands.available(self.layout)
             state.notes = outlast_commands.missing_notes(commands)
@@ -72,7 +76,7 @@ class Lab:
             # Without a keeper to ask, the hook would refuse every start.
             hook = "hook install" in commands and "keeper" in state.services
             building.boot(self.layout, self.network, state, list(state.hosts), install_hook=hook)
-            building.define_all(self.layout, state, metadata or {})
+            building.define_all(self.layout, state)
             return state.notes
 
     def down(self) -> None:
@@ -345,9 +349,7 @@ class Lab:
         self._vm(state, vm)
         init = self._running(name, self._host(state, name))
         if host.run_in(self.layout, init, ["virsh", "dominfo", vm]).returncode != 0:
-            building.define(
-                self.layout, init, {vm: guest.domain_xml(self.layout, vm, state.vms[vm].uuid, state.vms[vm].datastore)}
-            )
+            building.define(self.layout, init, {vm: building.definition(self.layout, state, vm)})
         return host.run_in(self.layout, init, ["virsh", "start", vm])
 
     def vm_crash(self, vm: str) -> None:

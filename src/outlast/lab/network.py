@@ -59,6 +59,11 @@ def ruleset(faults: NetworkFaults) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def card_address(address: str) -> str:
+    """A locally administered Ethernet address made from a host's IPv4 address."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 class Network:
     """The bridge of one lab and the cables to its hosts."""
 
@@ -99,6 +104,8 @@ class Network:
                 ns.link("set", index=port, master=ns.link_lookup(ifname=BRIDGE)[0], state="up")
             with NetNS(namespace) as ns:
                 eth0 = ns.link_lookup(ifname="eth0")[0]
+                # A network card keeps its address over reboots; by it a host tells its earlier boots from a clone's.
+                ns.link("set", index=eth0, address=card_address(address))
                 ns.addr("add", index=eth0, address=address, prefixlen=PREFIX_LENGTH)
                 ns.link("set", index=eth0, state="up")
                 ns.link("set", index=ns.link_lookup(ifname="lo")[0], state="up")

@@ -37,11 +37,12 @@ class HostState(msgspec.Struct):
 
 
 class VmState(msgspec.Struct):
-    """One virtual machine: the datastore of its disk, and the host where it was defined."""
+    """One virtual machine: the datastore of its disk, the host where it was defined, the XML inside its <metadata>."""
 
     uuid: str
     datastore: str
     host: str
+    metadata: str = ""
 
 
 class LabState(msgspec.Struct):
@@ -53,6 +54,8 @@ class LabState(msgspec.Struct):
     faults: NetworkFaults = msgspec.field(default_factory=NetworkFaults)
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     services: list[str] = msgspec.field(default_factory=list)
+    # datastore -> keys of its own in Outlast's configuration; the lab's usual ones for one that is not here
+    datastore_options: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)  # what `up` had to leave out, as sentences
 
 

@@ -33,6 +33,14 @@ class PingAnswered(msgspec.Struct, frozen=True):
     address: str
 
 
+class PingNotSent(msgspec.Struct, frozen=True):
+    """A ping could not even be sent: its silence says nothing about the host (None: an isolation address)."""
+
+    host: HostId | None
+    address: str
+    problem: str
+
+
 class SightingsRead(msgspec.Struct, frozen=True):
     """Every host's heartbeat record on one datastore, read in one go. `ok` False: the datastore gave no answer in time."""
 
@@ -120,7 +128,7 @@ class KeeperGone(msgspec.Struct, frozen=True):
 
 
 class StopReason(enum.StrEnum):
-    """Why libvirt says that a domain stopped."""
+    """Why libvirt says that a domain stopped; HOST_SHUTDOWN: in an orderly way, while its host itself was going down."""
 
     SHUTDOWN = "shutdown"
     DESTROYED = "destroyed"
@@ -128,15 +136,20 @@ class StopReason(enum.StrEnum):
     FAILED = "failed"
     MIGRATED = "migrated"
     SAVED = "saved"
+    HOST_SHUTDOWN = "host-shutdown"
     UNKNOWN = "unknown"
 
 
 class InventoryChanged(msgspec.Struct, frozen=True):
-    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed."""
+    """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed.
+
+    `off`: why those that do not run ended, as far as libvirt remembers.
+    """
 
     definitions: tuple[VmDefinition, ...]
     running: frozenset[VmId]
     capacity: Capacity
+    off: dict[VmId, StopReason] = {}
 
 
 class VmStopped(msgspec.Struct, frozen=True):
@@ -167,6 +180,7 @@ Event = (
     Woken
     | Received
     | PingAnswered
+    | PingNotSent
     | SightingsRead
     | PowerOnListsRead
     | RegistersRead

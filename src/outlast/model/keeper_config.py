@@ -24,6 +24,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     state_dir: str
     watchdog_device: str = ""
+    watchdog_timeout_s: int = 1
     enforcement: Enforcement = Enforcement.KEEPER
     boot_id: BootId = BootId("")
     session: KeeperSession = KeeperSession("")

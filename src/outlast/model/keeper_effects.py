@@ -6,7 +6,7 @@ that follows the confirmed link. The paired vocabulary is `keeper_events`.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeping import Happened, KeeperReply
 from outlast.model.records import HeartbeatRecord, RegisterRecord
 from outlast.model.time import Instant
@@ -81,10 +81,22 @@ class Tell(msgspec.Struct, frozen=True):
 
 
 class PublishLease(msgspec.Struct, frozen=True):
-    """Put a lease's deadline (0: lapsed) in shared memory, for the agent as second freezer and for our successor."""
+    """Put a lease's deadline (0: lapsed) and term in shared memory, for the second freezer and for our successor."""
 
     datastore: DatastoreName
     deadline: Instant
+    term: LeaseTerm
+
+
+class Remember(msgspec.Struct, frozen=True):
+    """Write down for our successor that this VM has its home there, and runs by right in this term of this session.
+
+    Done before what follows in the batch: a start that passes, a thaw.
+    """
+
+    vm: VmId
+    home: DatastoreName
+    term: LeaseTerm
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -107,6 +119,7 @@ KeeperEffect = (
     | Reply
     | Tell
     | PublishLease
+    | Remember
     | Changed
     | PetWatchdog
 )

@@ -59,13 +59,19 @@ class Linked(msgspec.Struct, frozen=True):
 
 
 class FoundProcess(msgspec.Struct, frozen=True):
-    """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file."""
+    """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file.
+
+    `unfreezable`: it has a device that works on while the process is stopped (safety rule 6). `by_right`: the keeper
+    session before us had asserted it in the term whose unexpired lease we may adopt (rule 8).
+    """
 
     vm: VmId
     name: VmName
     home: DatastoreName
     pid: int
     stopped: bool
+    unfreezable: bool = False
+    by_right: bool = False
 
 
 class ProcessesFound(msgspec.Struct, frozen=True):

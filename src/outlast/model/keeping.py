@@ -24,13 +24,24 @@ from outlast.model.records import Enforcement, Proof, Reason
 
 
 class AskGate(msgspec.Struct, frozen=True, tag="gate"):
-    """The hook: may this domain start here? `disks` are its file paths; the first one's datastore is its home."""
+    """The hook: may this domain start here? `disks` are its file paths; the first one's datastore is its home.
+
+    `unfreezable`: it has a device that works on while its process is stopped (vfio, vhost-user).
+    """
 
     request: RequestId
     vm: VmId
     name: VmName
     disks: tuple[str, ...]
     protected: bool = True
+    unfreezable: bool = False
+
+
+class AskLaunch(msgspec.Struct, frozen=True, tag="launch"):
+    """The hook: libvirt is about to make the process of a start that passed the gate; is that start good still?"""
+
+    request: RequestId
+    vm: VmId
 
 
 class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
@@ -69,16 +80,17 @@ class AskKill(msgspec.Struct, frozen=True, tag="kill"):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """The agent works; the keeper publishes the counter in its heartbeats."""
+    """The agent works; the keeper publishes the counter in its heartbeats. `isolated`: it hears nobody on the network."""
 
     counter: int
+    isolated: bool = False
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):

@@ -22,6 +22,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.settings import IsolationResponse
+from outlast.model.time import Duration
 
 
 class Enforcement(enum.StrEnum):
@@ -37,7 +38,8 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `sequence` rises with each write of one session; `agent_progress` rises while the agent works; `ended` is the
     keeper's last word in this incarnation: gate closed, no QEMU left (proof `clean_shutdown`). `wall_clock_s` is for
-    people and for spotting clocks that are far off; no decision rests on it.
+    people and for spotting clocks that are far off; no decision rests on it. `window` is the writer's own lease and margin:
+    nobody may call its lease over sooner, whatever the observer's settings say.
     """
 
     host: HostId
@@ -49,6 +51,7 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
     enforcement: Enforcement
     agent_progress: int
     wall_clock_s: int
+    window: Duration
     ended: bool = False
 
 
@@ -81,6 +84,7 @@ class Reason(enum.StrEnum):
     SWITCHED_OFF = "switched-off"
     CRASHED = "crashed"
     ISOLATED = "isolated"
+    HOST_SHUTDOWN = "host-shutdown"
     START_FAILED = "start-failed"
     LOST = "lost"
     ELECTED = "elected"

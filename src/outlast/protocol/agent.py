@@ -26,6 +26,7 @@ from outlast.model.events import (
     KeeperGone,
     KeeperReported,
     PingAnswered,
+    PingNotSent,
     PowerOnListsRead,
     PrimaryLinked,
     ProtectedListRead,
@@ -87,13 +88,13 @@ class AgentMachine:
             self.peers.next_deadline(),
             self.watch.next_deadline(),
             self.responsibility.next_deadline(),
-            self.election.next_deadline(),
+            self.election.next_deadline(self.known.now),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
         ]
         if self.isolation.silent(self.known.now):
-            due += [self._isolation_ping_due, self.isolation.next_deadline()]
+            due += [self._isolation_ping_due, self.isolation.next_deadline(self.known.now)]
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         soon = after(self.known.now, MILLISECOND)
         return max(soon, min(t for t in due if t is not None))
@@ -116,6 +117,8 @@ class AgentMachine:
                 self._received(event)
             case PingAnswered():
                 self._ping_answered(event)
+            case PingNotSent():
+                self.peers.ping_not_sent(event)
             case SightingsRead():
                 self.watch.sightings_read(event)
             case PowerOnListsRead():
@@ -232,7 +235,7 @@ class AgentMachine:
         if self.known.now >= self._progress_due:
             self._progress += 1
             self._progress_due = after(self.known.now, self.known.settings.datastore_heartbeat_interval)
-            self._out.put(AskKeeper(Progress(self._progress)))
+            self._out.put(AskKeeper(Progress(self._progress, self.isolation.isolated)))
 
     def _judge_isolation(self) -> None:
         now = self.known.now

@@ -63,9 +63,7 @@ class DatastoreWatch:
     def _proving_read(self, name: DatastoreName) -> Instant | None:
         """When the window of a silent host ends, if no read has been started after it yet."""
         ends: list[Instant] = []
-        for host in self._known.peers:
-            if self._known.live(host):
-                continue
+        for host in self._known.silent:
             watch = self._known.watches[host, name]
             end = watch.window_ends(self._known.settings.window)
             if end is not None and watch.last_read_started is not None and watch.last_read_started < end:

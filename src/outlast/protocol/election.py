@@ -12,6 +12,8 @@ isolated, and one that comes back from a silence listens first.
     secondary  the primary says that it leaves                     the timeout counts as passed
     primary    a primary with a higher term (or better rank) heard secondary
     primary    isolated                                            secondary of nobody
+    primary    for election_timeout somebody heard reaches more    secondary of nobody: what is homed on a datastore
+               datastores than I do                                that I have lost could not be recovered by me
 """
 
 import msgspec
@@ -40,6 +42,7 @@ class Election:
         self.term = ElectionTerm(0)
         self.primary: HostId | None = None
         self.since: Instant = now
+        self._outreached_since: Instant | None = None
 
     @property
     def am_primary(self) -> bool:
@@ -69,7 +72,7 @@ class Election:
         """Judge again; True if the primary changed. `may_lead`: not isolated, and not in doubt about it."""
         before = self.primary
         if self.am_primary:
-            if not my_rank.not_isolated:
+            if not my_rank.not_isolated or self._outreached_for_long(my_rank, now):
                 self._follow(None, now)
                 self._primary_heard = now
             return self.primary != before
@@ -91,6 +94,14 @@ class Election:
             self._follow(self._me, now)
         return self.primary != before
 
+    def _outreached_for_long(self, my_rank: Rank, now: Instant) -> bool:
+        if not any(h.rank.not_isolated and h.rank.datastores > my_rank.datastores for h in self._within_hearing(now)):
+            self._outreached_since = None
+            return False
+        if self._outreached_since is None:
+            self._outreached_since = now
+        return now - self._outreached_since >= self._settings.election_timeout
+
     def _hears_primary(self, now: Instant) -> bool:
         heard = self._heard.get(self.primary) if self.primary is not None else None
         return heard is not None and now - heard.at < self._settings.election_timeout
@@ -100,9 +111,14 @@ class Election:
 
     def _follow(self, primary: HostId | None, now: Instant) -> None:
         if primary != self.primary:
+            self._outreached_since = None
             self.primary = primary
             self.since = now
 
-    def next_deadline(self) -> Instant | None:
-        """When the primary's silence would lead to an election."""
-        return None if self.am_primary else after(self._primary_heard, self._settings.election_timeout)
+    def next_deadline(self, now: Instant) -> Instant | None:
+        """When somebody's silence or better reach would lead to an election; once it has, when to judge again."""
+        since = self._outreached_since if self.am_primary else self._primary_heard
+        if since is None:
+            return None
+        timeout = after(since, self._settings.election_timeout)
+        return timeout if now < timeout else after(now, Duration(self._settings.heartbeat_interval // 4))

@@ -16,17 +16,19 @@ An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage
 epoch won for nobody is owned, not running, until it is released.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, WatchForProcess
+from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, Reply, Tell, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     AskEnded,
     AskGate,
     AskKill,
+    AskLaunch,
     AskRelease,
     AskTakeover,
     Happening,
@@ -36,14 +38,17 @@ from outlast.model.keeping import (
     Subscribe,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.ownership import Ownership, Phase
-
-if TYPE_CHECKING:
-    from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Place
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
 """How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
+GRANT_PATIENCE = Duration(15 * SECOND)
+"""How long a takeover waits to be used; then its agent is gone or its libvirt hangs, and another host may be better."""
+LAUNCH_PATIENCE = Duration(60 * SECOND)
+"""How long libvirt may take from the gate to the process. Later it would be refused at the launch (`AskLaunch`)."""
 
 
 class Waiting(msgspec.Struct):
@@ -56,12 +61,43 @@ class Waiting(msgspec.Struct):
     begun: bool = False
 
 
+class KeeperBooks(Protocol):
+    """What the gate needs of the keeper that it belongs to: its leases, its VMs, and somebody who reads and links."""
+
+    config: KeeperConfig
+    settings: Settings
+    places: dict[DatastoreName, Place]
+    vms: dict[VmId, Ownership]
+    now: Instant
+    closing: bool
+
+    def term(self, home: DatastoreName) -> LeaseTerm | None: ...
+    def busy(self, vm: VmId) -> bool: ...
+    def may_begin(self, ownership: Ownership) -> bool: ...
+    def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]: ...
+    def link(
+        self,
+        ownership: Ownership,
+        purpose: Purpose,
+        state: RegisterState,
+        reason: Reason,
+        proof: ProofKind | None = None,
+    ) -> list[KeeperEffect]: ...
+    def ensure(self, process: FoundProcess) -> Ownership: ...
+    def forget(self, vm: VmId) -> None: ...
+    def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell: ...
+    def remember(self, ownership: Ownership) -> Remember: ...
+    def is_published_as_unfreezable(self, home: DatastoreName) -> bool: ...
+    def agent_tells(self, progress: Progress) -> None: ...
+
+
 class Gatekeeper:
     """See the top of this file. Works on the keeper machine that it belongs to."""
 
-    def __init__(self, keeper: "KeeperMachine") -> None:
+    def __init__(self, keeper: KeeperBooks) -> None:
         self._keeper = keeper
         self._waiting: dict[VmId, Waiting] = {}
+        self._pending: dict[VmId, Instant] = {}
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -76,12 +112,14 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
+            case AskLaunch():
+                return [self._launch(client, request)]
             case AskEnded():
                 known = self._keeper.vms.get(request.vm)
                 effects = known.start_ended() if known is not None else []
                 return [*effects, Changed(), _yes(client, request.request)]
             case Progress():
-                self._keeper.agent_progress = request.counter
+                self._keeper.agent_tells(request)
                 return []
             case Subscribe():
                 return [Changed()]
@@ -93,8 +131,9 @@ class Gatekeeper:
         refusal = self._refusal(ask.vm, ask.name, home)
         if refusal:
             return [_no(client, ask.request, refusal)]
-        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False))
-        if ownership.use_grant(self._keeper.term(home)):
+        ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
+        told = not ownership.unfreezable or self._keeper.is_published_as_unfreezable(home)
+        if told and ownership.use_grant(self._keeper.term(home)):
             return self._pass(ownership, client, ask.request)
         ownership.release_reason = None
         return self._wait(ownership, client, ask.request, None)
@@ -159,10 +198,11 @@ class Gatekeeper:
 
     def begin(self, ownership: Ownership) -> list[KeeperEffect]:
         """Start the work for whoever waits for this VM, unless a read or link of it is still under way."""
-        from outlast.protocol.keeping import Purpose
-
         waiting = self._waiting.get(ownership.vm)
-        if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+        if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
+            return []
+        if ownership.unfreezable and not self._keeper.is_published_as_unfreezable(ownership.home):
+            # Rule 6: before it runs, every observer must be able to read that our lease's end proves nothing.
             return []
         waiting.begun = True
         ownership.phase = Phase.CLAIMING
@@ -174,15 +214,16 @@ class Gatekeeper:
 
     def start_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
         """The register was read for a start: see the table at the top."""
-        from outlast.protocol.keeping import Purpose
-
         keeper, proof = self._keeper, None
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
         if last is None:
             ownership.epoch = None
         elif last.owner == keeper.config.host:
-            if last.incarnation != keeper.places[ownership.home].incarnation:
+            incarnation = keeper.places[ownership.home].incarnation
+            if incarnation is None or last.incarnation > incarnation:
+                return self.refuse(ownership, f"a later boot with this host's id owns {ownership.name}: was it cloned?")
+            if last.incarnation < incarnation:
                 proof = ProofKind.REBOOTED
             ownership.epoch = last.epoch
         elif last.state is RegisterState.RELEASED:
@@ -195,6 +236,8 @@ class Gatekeeper:
                 f"{ownership.name} is owned by {owner} (epoch {last.epoch}), where it runs or will be recovered from; "
                 f"it can start here only after {owner} has stopped it",
             )
+        if ownership.failed_again():
+            return self.refuse(ownership, f"its next epoch cannot be made: {ownership.failed_link[1] or 'storage refuses'}")
         return keeper.link(ownership, Purpose.START, RegisterState.OWNED, Reason.STARTED, proof)
 
     def won(self, ownership: Ownership, record: RegisterRecord, granted: bool) -> list[KeeperEffect]:
@@ -209,14 +252,25 @@ class Gatekeeper:
             return [*no, claimed, Changed()]
         ownership.grant()
         if waiting.proof is not None:
+            self._pending[ownership.vm] = after(self._keeper.now, GRANT_PATIENCE)
             return [_yes(waiting.client, waiting.request, epoch=ownership), claimed, Changed()]
         ownership.use_grant(self._keeper.term(ownership.home))
         return [*self._pass(ownership, waiting.client, waiting.request), claimed]
 
     def _pass(self, ownership: Ownership, client: int, request: RequestId) -> list[KeeperEffect]:
         """Let a start pass. The keeper looks for the process before libvirt can have made it (rule 7)."""
+        self._pending[ownership.vm] = after(self._keeper.now, LAUNCH_PATIENCE)
         watch = WatchForProcess(ownership.vm, ownership.name, ownership.home)
-        return [watch, _yes(client, request, epoch=ownership), Changed()]
+        return [self._keeper.remember(ownership), watch, _yes(client, request, epoch=ownership), Changed()]
+
+    def _launch(self, client: int, ask: AskLaunch) -> KeeperEffect:
+        """The second question, a moment before the process: minutes may lie between, if libvirt or its storage hung."""
+        known = self._keeper.vms.get(ask.vm)
+        if known is None:
+            return _no(client, ask.request, "this start did not pass the keeper, or took too long; start it again")
+        if not known.may_launch(self._keeper.term(known.home)):
+            return _no(client, ask.request, f"{known.name} may not start any more: the lease lapsed meanwhile; try again")
+        return _yes(client, ask.request)
 
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
         """Tell whoever waits for this VM that it may not start."""
@@ -246,6 +300,27 @@ class Gatekeeper:
                 self._abandon(vm)
             else:
                 effects += self.begin(self._keeper.vms[vm])
+        for vm in [vm for vm, deadline in self._pending.items() if deadline <= self._keeper.now]:
+            del self._pending[vm]
+            effects += self._unused(vm)
+        return effects
+
+    def _unused(self, vm: VmId) -> list[KeeperEffect]:
+        """A takeover that nobody used, or a start whose process never came: given back, so that others may try."""
+        ownership = self._keeper.vms.get(vm)
+        if ownership is None or ownership.phase not in (Phase.GRANTED, Phase.STARTING, Phase.VOID):
+            return []
+        effects = ownership.start_ended()
+        ownership.phase = Phase.ENDED
+        ownership.release_reason = Reason.START_FAILED
+        return [*effects, Changed()]
+
+    def close(self) -> list[KeeperEffect]:
+        """Nothing starts any more: refuse whoever waits. An epoch that is won for them later is won for nobody."""
+        effects: list[KeeperEffect] = []
+        for vm, waiting in list(self._waiting.items()):
+            effects.append(_no(waiting.client, waiting.request, "it may not start: this host is shutting down"))
+            self._abandon(vm)
         return effects
 
     def _abandon(self, vm: VmId) -> None:
@@ -256,14 +331,12 @@ class Gatekeeper:
 
     def deadlines(self) -> list[Instant]:
         """When the askers' patience ends."""
-        return [waiting.deadline for waiting in self._waiting.values()]
+        return [waiting.deadline for waiting in self._waiting.values()] + list(self._pending.values())
 
     # -- releases (the proof `renounced`) -------------------------------------------------------------------------
 
     def release_if_asked(self, ownership: Ownership) -> list[KeeperEffect]:
         """Renounce an epoch whose process is known to be gone, once the agent has said why it ended."""
-        from outlast.protocol.keeping import Purpose
-
         idle = ownership.phase in (Phase.IDLE, Phase.ENDED, Phase.GRANTED, Phase.RELEASING)
         if ownership.release_reason is None or ownership.pid is not None or not idle:
             return []
@@ -274,8 +347,6 @@ class Gatekeeper:
 
     def release_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
         """Whether there is anything of ours to renounce."""
-        from outlast.protocol.keeping import Purpose
-
         if last is None or last.owner != self._keeper.config.host or last.state is RegisterState.RELEASED:
             return self._settle(ownership, last)
         if ownership.release_reason is None:

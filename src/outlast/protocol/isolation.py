@@ -5,7 +5,7 @@ passed. Without any isolation address a host that hears nobody must take itself 
 """
 
 from outlast.model.settings import Settings
-from outlast.model.time import Instant, after
+from outlast.model.time import Duration, Instant, after
 
 
 class Isolation:
@@ -50,6 +50,11 @@ class Isolation:
             self.since = now if self.isolated else None
         return self.isolated != was
 
-    def next_deadline(self) -> Instant:
-        """When the silence would become isolation."""
-        return after(self._peer_heard, self._settings.isolation_after)
+    def next_deadline(self, now: Instant) -> Instant | None:
+        """When the judgement may change by time alone; None while only an event can change it."""
+        silent_for_long = after(self._peer_heard, self._settings.isolation_after)
+        if now < silent_for_long:
+            return silent_for_long
+        if self._address_answered is None or self.isolated:
+            return None
+        return after(self._address_answered, Duration(self._settings.ping_timeout + self._settings.heartbeat_interval))

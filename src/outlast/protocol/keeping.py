@@ -12,8 +12,6 @@ before `ProcessesFound` (rule 8) and before this boot's incarnation is won (rule
 answered is in `gatekeeping.py`.
 """
 
-import enum
-
 import msgspec
 
 from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm, RequestId, VmId
@@ -26,6 +24,7 @@ from outlast.model.keeper_effects import (
     PetWatchdog,
     PublishLease,
     ReadRegister,
+    Remember,
     Tell,
     WriteHeartbeat,
 )
@@ -45,7 +44,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import Happened, Happening, KeeperReport, KeptVm, LeaseReport
+from outlast.model.keeping import Happened, Happening, KeeperReport, Progress
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
@@ -55,32 +54,24 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, Instant, after
-from outlast.protocol.lease import Lease, Renewal
-from outlast.protocol.ownership import Identity, Ownership, Phase
+from outlast.protocol.audit import Audit, mismatch
+from outlast.protocol.enforcement import enforcement_level, may_pet
+from outlast.protocol.gatekeeping import Gatekeeper
+from outlast.protocol.keeper_report import keeper_report
+from outlast.protocol.lease import Lease, Place, Renewal
+from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
 
-
-class Purpose(enum.Enum):
-    """Why a register is being read or linked."""
-
-    ASSERT = enum.auto()
-    START = enum.auto()
-    TAKE_OVER = enum.auto()
-    RELEASE = enum.auto()
+MOST_UNDER_WAY = 2
+"""Reads and links for VMs at one time on one datastore: heartbeats queue behind them, and must never wait for long."""
 
 
 class Task(msgspec.Struct):
-    """One read or link under way for one VM."""
+    """One read or link under way for one VM. A read goes on to the datastores in `left` while it finds no register."""
 
     vm: VmId
     purpose: Purpose
-
-
-class Place(msgspec.Struct):
-    """This host's standing on one datastore."""
-
-    lease: Lease
-    incarnation: Incarnation | None = None
-    problem: str = ""
+    place: DatastoreName
+    left: tuple[DatastoreName, ...] = ()
 
 
 class KeeperMachine:
@@ -94,16 +85,17 @@ class KeeperMachine:
         self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
         self.vms: dict[VmId, Ownership] = {}
         self.agent_progress = 0
+        self._agent_told_at = LONG_AGO
+        self._isolated = False
         self.wall_clock_s = 0
         self.closing = False
+        self._said_last_word = False
+        self._audit = Audit(now)
         self.now = now
         self._ready = False
         self._requests = 0
         self._tasks: dict[RequestId, Task] = {}
         self._retry_at: dict[VmId, Instant] = {}
-        # Imported here because the two halves know each other: the gate asks this machine for links.
-        from outlast.protocol.gatekeeping import Gatekeeper
-
         self.gate = Gatekeeper(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
@@ -135,6 +127,7 @@ class KeeperMachine:
                 self.gate.client_gone(event.client)
             case CloseAsked():
                 self.closing = True
+                effects += self.gate.close()
             case Woken():
                 pass
         effects += self.gate.expire()
@@ -144,8 +137,9 @@ class KeeperMachine:
     def deadline(self) -> Instant | None:
         """When to be called again with `Woken`."""
         due = [t for place in self.places.values() if (t := self._lease_deadline(place)) is not None]
-        due += self._retry_at.values()
-        due += self.gate.deadlines()
+        due += [*self._retry_at.values(), *self.gate.deadlines()]
+        if any(v.phase is Phase.RUNNING for v in self.vms.values()):
+            due.append(self._audit.due)
         return min(due) if due else None
 
     def _lease_deadline(self, place: Place) -> Instant | None:
@@ -167,7 +161,7 @@ class KeeperMachine:
 
     def _lapsed(self, name: DatastoreName, why: str) -> list[KeeperEffect]:
         effects: list[KeeperEffect] = []
-        told: list[KeeperEffect] = []
+        told = list[KeeperEffect]()
         for ownership in self._homed(name):
             frozen = ownership.lapse()
             effects += frozen
@@ -176,18 +170,24 @@ class KeeperMachine:
             elif ownership.phase is Phase.VOID:
                 told.append(self.tell(Happening.START_VOIDED, ownership, "its lease lapsed while it was starting"))
         lapsed = Happened(kind=Happening.LEASE_LAPSED, at=self.now, datastore=name, detail=why)
-        return [*effects, PublishLease(name, Instant(0)), Tell(lapsed), *told, Changed()]
+        return [*effects, self._publish(name), Tell(lapsed), *told, Changed()]
+
+    def _publish(self, name: DatastoreName) -> PublishLease:
+        lease = self.places[name].lease
+        return PublishLease(name, lease.deadline or Instant(0), lease.term)
 
     def _heartbeat_written(self, event: HeartbeatWritten) -> list[KeeperEffect]:
         name, place = event.datastore, self.places[event.datastore]
         place.problem = event.problem
+        if event.ok:
+            place.published = place.writing
         if event.foreign:
             place.lease.end_write(event.sequence, False, self.now)
             return self._foreign(name, event.problem)
         renewal = place.lease.end_write(event.sequence, event.ok, self.now)
         if renewal is Renewal.NOTHING or place.lease.deadline is None:
             return []
-        effects: list[KeeperEffect] = [PublishLease(name, place.lease.deadline)]
+        effects: list[KeeperEffect] = [self._publish(name)]
         if renewal is Renewal.NEW_TERM:
             began = Happened(kind=Happening.LEASE_BEGAN, at=self.now, datastore=name, detail=f"term {place.lease.term}")
             effects += [Tell(began), Changed()]
@@ -196,7 +196,11 @@ class KeeperMachine:
         return effects
 
     def _foreign(self, name: DatastoreName, problem: str) -> list[KeeperEffect]:
-        """Rule 9: a foreign record in our own place means a cloned host: a lapse and an alarm."""
+        """Rule 9: a foreign record in our own place means a cloned host: a lapse and an alarm.
+
+        Nothing is written any more before storage has said anew which boot of this host counts.
+        """
+        self.places[name].incarnation = None
         alarm = Tell(Happened(kind=Happening.CLONED_HOST, at=self.now, datastore=name, detail=problem))
         if self.places[name].lease.void():
             return [*self._lapsed(name, problem), alarm]
@@ -208,7 +212,8 @@ class KeeperMachine:
         effects: list[KeeperEffect] = []
         for process in found:
             ownership = self.ensure(process)
-            effects += ownership.adopt(process.pid, process.stopped, self.term(process.home) is not None)
+            by_right = process.by_right and self.term(process.home) is not None
+            effects += ownership.adopt(process.pid, process.stopped, by_right)
             effects.append(self.tell(Happening.ADOPTED, ownership, f"process {process.pid}, {ownership.phase}"))
         self._ready = True
         return [*effects, Changed()]
@@ -217,7 +222,7 @@ class KeeperMachine:
         ownership = self.ensure(process)
         if ownership.phase is Phase.IDLE:
             # It did not come through the gate (no hook, or libvirtd not restarted since): it may run only once asserted.
-            effects = ownership.adopt(process.pid, process.stopped, lease_held=False)
+            effects = ownership.adopt(process.pid, process.stopped, by_right=False)
             return [*effects, self.tell(Happening.ADOPTED, ownership, "it did not pass the gate"), Changed()]
         effects = ownership.process_appeared(process.pid)
         if ownership.phase is Phase.KILLING:
@@ -237,9 +242,20 @@ class KeeperMachine:
     # -- reads and links ------------------------------------------------------------------------------------------
 
     def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]:
-        """Read the VM's register; the answer goes on with `purpose`."""
-        request = self._begin(ownership, purpose)
-        return [ReadRegister(request, ownership.home, ownership.vm)]
+        """Read the VM's register; the answer goes on with `purpose`.
+
+        Who would make its first epoch looks on every other datastore too: a definition whose disks stand in another order
+        has another home, and must not get a second register.
+        """
+        first = purpose in (Purpose.ASSERT, Purpose.START)
+        others = tuple(name for name in sorted(self.places) if name != ownership.home) if first else ()
+        return self._read_at(ownership, purpose, ownership.home, others)
+
+    def _read_at(
+        self, ownership: Ownership, purpose: Purpose, place: DatastoreName, left: tuple[DatastoreName, ...]
+    ) -> list[KeeperEffect]:
+        request = self._begin(Task(ownership.vm, purpose, place, left))
+        return [ReadRegister(request, place, ownership.vm)]
 
     def link(
         self,
@@ -254,17 +270,22 @@ class KeeperMachine:
         if place.incarnation is None:
             return self._settle_failed(ownership, purpose, "this boot has no incarnation on that datastore yet")
         record = ownership.link(place.incarnation, place.lease.term, state, reason, proof)
-        return [LinkRegister(self._begin(ownership, purpose), ownership.home, record)]
+        return [LinkRegister(self._begin(Task(ownership.vm, purpose, ownership.home)), ownership.home, record)]
 
     def busy(self, vm: VmId) -> bool:
         """Whether a read or link for this VM is under way."""
         return any(task.vm == vm for task in self._tasks.values())
 
-    def _begin(self, ownership: Ownership, purpose: Purpose) -> RequestId:
+    def may_begin(self, ownership: Ownership) -> bool:
+        """Whether something may be read or linked for this VM now: one thing at a time, and few on each datastore."""
+        under_way = sum(task.place == ownership.home for task in self._tasks.values())
+        return under_way < MOST_UNDER_WAY and not self.busy(ownership.vm)
+
+    def _begin(self, task: Task) -> RequestId:
         self._requests += 1
         request = RequestId(self._requests)
-        self._tasks[request] = Task(ownership.vm, purpose)
-        self._retry_at.pop(ownership.vm, None)
+        self._tasks[request] = task
+        self._retry_at.pop(task.vm, None)
         return request
 
     def _register_read(self, event: RegisterRead) -> list[KeeperEffect]:
@@ -273,7 +294,14 @@ class KeeperMachine:
             return []
         ownership = self.vms[task.vm]
         if not event.ok:
-            return self._settle_failed(ownership, task.purpose, f"its register cannot be read: {event.problem}")
+            problem = f"its register on {task.place} cannot be read: {event.problem}"
+            return self._settle_failed(ownership, task.purpose, problem)
+        if event.last is None and task.left:
+            return self._read_at(ownership, task.purpose, task.left[0], task.left[1:])
+        if task.purpose is Purpose.AUDIT:
+            return self._audited(ownership, event.last)
+        if event.last is not None:
+            ownership.home = task.place
         incarnation = self.places[ownership.home].incarnation
         if event.last is not None and incarnation is not None and ownership.is_ours(event.last, incarnation):
             ownership.epoch = event.last.epoch
@@ -284,7 +312,7 @@ class KeeperMachine:
                 return self.gate.start_after_read(ownership, event.last)
             case Purpose.RELEASE:
                 return self.gate.release_after_read(ownership, event.last)
-            case Purpose.TAKE_OVER:
+            case _:
                 return self.gate.refuse(ownership, "another host won its register at the same moment")
 
     def _linked(self, event: Linked) -> list[KeeperEffect]:
@@ -295,6 +323,7 @@ class KeeperMachine:
         record = ownership.linking
         granted = ownership.linked(event.outcome, self.term(ownership.home))
         if event.outcome is not LinkOutcome.WON or record is None:
+            ownership.failed_link = (record.epoch if record is not None else None, event.problem)
             # Lost, or unknown: look who is there. It may be our own earlier link that landed late.
             return self.read(ownership, task.purpose)
         match task.purpose:
@@ -302,8 +331,14 @@ class KeeperMachine:
                 return self._asserted(ownership, record) if granted else []
             case Purpose.START | Purpose.TAKE_OVER:
                 return self.gate.won(ownership, record, granted)
-            case Purpose.RELEASE:
+            case _:
                 return self.gate.released(ownership, record)
+
+    def _audited(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        problem = mismatch(ownership, last, self.places[ownership.home].incarnation)
+        if not problem:
+            return []
+        return [*ownership.doubt(), self.tell(Happening.FROZEN, ownership, problem), Changed()]
 
     def _settle_failed(self, ownership: Ownership, purpose: Purpose, problem: str) -> list[KeeperEffect]:
         self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
@@ -323,17 +358,36 @@ class KeeperMachine:
                 continue
             sequence = place.lease.begin_write(self.now)
             if sequence is not None:
-                effects.append(WriteHeartbeat(name, self._record(name, sequence)))
+                record = self._record(name, sequence)
+                place.writing = record.enforcement
+                effects.append(WriteHeartbeat(name, record))
         for ownership in list(self.vms.values()):
             if self._may_work_on(ownership.vm):
                 effects += self._assert(ownership)
                 effects += self.gate.release_if_asked(ownership)
-        if self.config.enforcement is Enforcement.WATCHDOG:
+        audited = self._audit.next(self.vms, self.now)
+        if audited is not None and self._may_work_on(audited.vm):
+            effects += self.read(audited, Purpose.AUDIT)
+        if self.config.watchdog_device and self._may_pet():
             effects.append(PetWatchdog())
         return effects
 
+    # -- enforcement (rule 6) -------------------------------------------------------------------------------------
+
+    def agent_tells(self, progress: Progress) -> None:
+        """The agent works, and says whether it hears anybody."""
+        self.agent_progress, self._isolated, self._agent_told_at = progress.counter, progress.isolated, self.now
+
+    def _may_pet(self) -> bool:
+        lately = self.now - self._agent_told_at < self.settings.lease_duration
+        return may_pet(self.places, self.vms.values(), isolated=self._isolated and lately)
+
+    def is_published_as_unfreezable(self, home: DatastoreName) -> bool:
+        """Whether observers of our record know that the end of our lease there is no proof (or a watchdog makes it one)."""
+        return self.config.enforcement is not Enforcement.KEEPER or self.places[home].published is Enforcement.NONE
+
     def _may_work_on(self, vm: VmId) -> bool:
-        if self.busy(vm) or vm not in self.vms:
+        if vm not in self.vms or not self.may_begin(self.vms[vm]):
             return False
         if self._retry_at.get(vm, LONG_AGO) > self.now:
             return False
@@ -342,7 +396,7 @@ class KeeperMachine:
 
     def _assert(self, ownership: Ownership) -> list[KeeperEffect]:
         term = self.term(ownership.home)
-        if term is None or not ownership.needs_assertion(term):
+        if term is None or not ownership.needs_assertion(term) or self._said_last_word:
             return []
         if self.places[ownership.home].incarnation is None:
             # A keeper that has just started on an adopted lease: without its boot's number it cannot tell its own
@@ -368,18 +422,33 @@ class KeeperMachine:
             return []
         # None: a VM that ran here before Outlast did; only the host on which it runs may make its first epoch (rule 1).
         ownership.epoch = last.epoch if last is not None else None
+        if ownership.failed_again():
+            # Nobody won that epoch, nor could we make it (a full datastore): not again at once.
+            self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
+            return []
         return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
 
     def _asserted(self, ownership: Ownership, record: RegisterRecord) -> list[KeeperEffect]:
-        effects = ownership.thaw()
-        kind = Happening.THAWED if effects else Happening.CLAIMED
+        kind = Happening.THAWED if ownership.phase is Phase.FROZEN else Happening.CLAIMED
+        effects = [self.remember(ownership), *ownership.thaw()]
         return [*effects, self.tell(kind, ownership, f"re-asserted as epoch {record.epoch}"), Changed()]
+
+    def remember(self, ownership: Ownership) -> Remember:
+        """For a successor: this VM runs by right in the present term."""
+        return Remember(ownership.vm, ownership.home, self.places[ownership.home].lease.term)
+
+    def runs_by_right(self, vm: VmId) -> bool:
+        """Whether this VM executes, as far as the keeper is concerned: if its process is stopped, it was somebody else."""
+        known = self.vms.get(vm)
+        return known is not None and known.runs_by_right(self.term(known.home))
 
     # -- what others see ------------------------------------------------------------------------------------------
 
     def _record(self, name: DatastoreName, sequence: int) -> HeartbeatRecord:
         place = self.places[name]
         nothing_left = not any(v.pid is not None or v.phase in (Phase.STARTING, Phase.VOID) for v in self.vms.values())
+        # Once said, it stays said: what appears after it was never let pass, and will not be asserted.
+        self._said_last_word = self._said_last_word or (self.closing and nothing_left)
         return HeartbeatRecord(
             host=self.config.host,
             boot_id=self.config.boot_id,
@@ -387,36 +456,16 @@ class KeeperMachine:
             session=self.config.session,
             sequence=sequence,
             term=place.lease.term,
-            enforcement=self.config.enforcement,
+            enforcement=enforcement_level(self.config, self._homed(name)),
             agent_progress=self.agent_progress,
             wall_clock_s=self.wall_clock_s,
-            ended=self.closing and nothing_left,
+            window=self.settings.window,
+            ended=self._said_last_word,
         )
 
     def report(self) -> KeeperReport:
         """How things stand, for the agent and for people."""
-        leases = tuple(
-            LeaseReport(
-                datastore=name,
-                held=place.lease.held,
-                term=place.lease.term,
-                deadline=place.lease.deadline or 0,
-                incarnation=place.incarnation,
-                problem=place.problem,
-            )
-            for name, place in self.places.items()
-        )
-        vms = tuple(
-            KeptVm(vm=v.vm, name=v.name, home=v.home, epoch=v.epoch, phase=v.phase, pid=v.pid) for v in self.vms.values()
-        )
-        return KeeperReport(
-            host=self.config.host,
-            boot_id=self.config.boot_id,
-            session=self.config.session,
-            enforcement=self.config.enforcement,
-            leases=leases,
-            vms=vms,
-        )
+        return keeper_report(self.config, self.places, self.vms.values())
 
     def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell:
         """One line about a VM for subscribers and the log."""
@@ -437,6 +486,7 @@ class KeeperMachine:
         if known is None:
             known = Ownership(process.vm, process.name, process.home, self.identity)
             self.vms[process.vm] = known
+        known.unfreezable = known.unfreezable or process.unfreezable
         return known
 
     def forget(self, vm: VmId) -> None:

@@ -14,7 +14,7 @@ from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList
 from outlast.model.settings import Settings
-from outlast.model.time import Duration, Instant
+from outlast.model.time import LONG_AGO, Duration, Instant
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
 from outlast.protocol.verdict import Judgement, Verdict, first_judgement
@@ -115,6 +115,8 @@ class Knowledge:
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
+        self.silent = self.peers
+        """The hosts that cannot be talked to, or of which nothing is known yet."""
 
     def name(self, host: HostId | None) -> HostName:
         """What people call a host."""
@@ -170,6 +172,10 @@ class Knowledge:
         judgement = self.judgements.get(host)
         return judgement.verdict if judgement is not None else Verdict.UNKNOWN
 
+    def verdict_changed(self) -> None:
+        """Some host's verdict is another one now."""
+        self.silent = tuple(host for host in self.peers if self.judgements[host].verdict not in LIVE)
+
     def lives(self, host: HostId) -> bool:
         """Whether a host certainly lives."""
         return self.verdict(host) in LIVES
@@ -185,9 +191,9 @@ class Knowledge:
         return next((lease for lease in self.keeper.leases if lease.datastore == datastore), None)
 
     def holds_lease(self, datastore: DatastoreName) -> bool:
-        """Whether our own lease on a datastore is good, as our keeper last said."""
+        """Whether our own lease on a datastore is good, as our keeper last said; a keeper that hangs says nothing new."""
         lease = self.lease(datastore)
-        return lease is not None and lease.held
+        return lease is not None and lease.held and self.now < lease.deadline
 
     def lapsed(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host holds no lease."""
@@ -203,9 +209,25 @@ class Knowledge:
         reached = {reach.datastore for reach in seen.beat.reach if reach.reachable}
         return frozenset(reached - set(seen.beat.lapsed))
 
+    def boot_of(self, host: HostId) -> BootId | None:
+        """The newest boot of a host that anything tells of: its heartbeats while it is heard, else its newest record."""
+        seen = self.beats.get(host)
+        if seen is not None and self.live(host):
+            return seen.beat.boot_id
+        watches = [self.watches[host, name] for name in self.datastores]
+        newest = max(watches, key=lambda watch: watch.changed_at or LONG_AGO, default=None)
+        return newest.record.boot_id if newest is not None and newest.record is not None else None
+
     def lister(self, vm: VmId) -> HostId | None:
-        """The host on whose power-on list the VM stands: one that lives before one that does not."""
-        hosts = [host for host, content in self.power_on.items() if any(entry.vm == vm for entry in content.vms)]
+        """The host on whose power-on list the VM stands: one that lives before one that does not.
+
+        The list of an earlier boot tells of nothing any more, however well its host is now.
+        """
+        hosts = [
+            host
+            for host, content in self.power_on.items()
+            if any(entry.vm == vm for entry in content.vms) and self.boot_of(host) in (None, content.boot_id)
+        ]
         return max(hosts, key=lambda host: (self.lives(host), host), default=None)
 
     def listed(self, vm: VmId) -> PoweredVm | None:

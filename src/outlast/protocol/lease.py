@@ -17,7 +17,10 @@ The machine has at most one write under way: a second could land before the firs
 
 import enum
 
-from outlast.model.ids import LeaseTerm
+import msgspec
+
+from outlast.model.ids import Incarnation, LeaseTerm
+from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
 
@@ -98,3 +101,14 @@ class Lease:
         """When to be called again: the lapse, or the next write."""
         due = [t for t in (self.deadline, None if self._writing else self._write_due) if t is not None]
         return min(due) if due else None
+
+
+class Place(msgspec.Struct):
+    """This host's standing on one datastore. `problem`: what the storage said last, empty when it is well."""
+
+    lease: Lease
+    incarnation: Incarnation | None = None
+    problem: str = ""
+    writing: Enforcement | None = None
+    published: Enforcement | None = None
+    """The enforcement level in the write that is under way, and in the last one that was confirmed."""

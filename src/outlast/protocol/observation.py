@@ -5,6 +5,17 @@ wrong. *Is the lease over?* (`lease_is_over`) lets a VM be started elsewhere and
 section 2 word by word. The window is counted on the observer's clock from the *completion* of the read that first showed
 the record; it is void if reads had a gap, or if the observer's own lease lapsed; the last read must have *started* after
 the window elapsed and after the owner's epoch was read.
+
+    what a read found                    freshness                            window
+    bytes that decode, changed           fresh                                begins
+    bytes that decode, as before         fresh, then stale                    goes on
+    bytes that do not decode, changed    fresh: any change is life            void
+    bytes that do not decode, as before  fresh while the change is new,       void
+                                         then unknown, never stale
+    nothing (missing, an error)          unknown                              void
+
+What cannot be decoded (torn, foreign, of another format) may grant a lease of a length that we do not know. A record says
+itself how long its window is: while settings are being changed, the longer of the owner's and the observer's counts.
 """
 
 import enum
@@ -48,20 +59,21 @@ class RecordWatch:
             return False
         gap = self.last_read is not None and now - self.last_read > self._max_gap
         changed = self._raw is not None and sighting.raw != self._raw
-        if changed or gap or self.first_seen is None:
-            self.first_seen = now
         if changed:
             self.changed_at = now
-        self._note_progress(sighting.record, now)
         self._raw = sighting.raw
-        self.record = sighting.record or self.record
         self.last_read = now
+        if sighting.record is None:
+            self.first_seen, self.last_read_started = None, None
+            return changed
+        if changed or gap or self.first_seen is None:
+            self.first_seen = now
         self.last_read_started = started
+        self._note_progress(sighting.record, now)
+        self.record = sighting.record
         return changed
 
-    def _note_progress(self, record: HeartbeatRecord | None, now: Instant) -> None:
-        if record is None:
-            return
+    def _note_progress(self, record: HeartbeatRecord, now: Instant) -> None:
         old = self.record
         if old is None or (old.agent_progress, old.boot_id) != (record.agent_progress, record.boot_id):
             self.progress_at = now
@@ -69,19 +81,25 @@ class RecordWatch:
     def void(self) -> None:
         """Start the window anew: the observer's own lease lapsed, or the record could not be read."""
         self.first_seen = None
+        self.last_read = None
         self.last_read_started = None
 
     def freshness(self, now: Instant, stale_after: Duration) -> Freshness:
         """Fresh until the bytes have not changed for `stale_after`; unknown while nothing can be said."""
-        if self.last_read is None or self.first_seen is None or now - self.last_read > self._max_gap:
+        if self.last_read is None or now - self.last_read > self._max_gap:
             return Freshness.UNKNOWN
         if self.changed_at is not None and now - self.changed_at < stale_after:
             return Freshness.FRESH
-        return Freshness.STALE if now - self.first_seen >= stale_after else Freshness.UNKNOWN
+        if self.first_seen is None or now - self.first_seen < self._longest(stale_after):
+            return Freshness.UNKNOWN
+        return Freshness.STALE
+
+    def _longest(self, window: Duration) -> Duration:
+        return window if self.record is None else max(window, self.record.window)
 
     def window_ends(self, window: Duration) -> Instant | None:
-        """When the window will have elapsed if nothing changes; None while there is no window."""
-        return after(self.first_seen, window) if self.first_seen is not None else None
+        """When the window (the longer of ours and the owner's) elapses if nothing changes; None while there is none."""
+        return after(self.first_seen, self._longest(window)) if self.first_seen is not None else None
 
     def lease_is_over(self, epoch_read_at: Instant, window: Duration) -> bool:
         """Rule 5: the last read began after the window elapsed, and after the epoch to take from had been read."""

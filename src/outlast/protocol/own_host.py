@@ -4,6 +4,7 @@ what happens                                              what is written or ask
 a VM's keeper phase, name or protection changed           the power-on list, on every datastore that is reached
 libvirt says that a definition changed                    the definition, on its home datastore
 a VM ended, and libvirt says why                          release: switched off, or crashed
+a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed because its start was void           release: start failed
 this host became isolated                                 the list says so; then each VM's isolation response
@@ -13,13 +14,15 @@ import msgspec
 
 from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
-from outlast.model.ids import DatastoreName, RequestId, VmId
-from outlast.model.keeping import AskKill, AskRelease, KeptVm
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
 ENDED_PATIENCE = Duration(3 * SECOND)
+BLIND_PATIENCE = Duration(15 * SECOND)
+"""How long libvirt is waited for to say why a VM ended, while it does not answer at all; it is restarted in seconds."""
 WRITE_PATIENCE = Duration(3 * SECOND)
 REWRITE = Duration(2 * SECOND)
 
@@ -38,7 +41,11 @@ _REASONS = {
     StopReason.DESTROYED: Reason.SWITCHED_OFF,
     StopReason.SAVED: Reason.SWITCHED_OFF,
     StopReason.MIGRATED: Reason.SWITCHED_OFF,
+    StopReason.HOST_SHUTDOWN: Reason.HOST_SHUTDOWN,
 }
+
+
+_TOLD = frozenset(StopReason) - {StopReason.UNKNOWN}
 
 
 class _Copy(msgspec.Struct):
@@ -60,9 +67,14 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._stored_xml: dict[VmId, str] = {}
-        self._storing: dict[RequestId, tuple[VmId, str]] = {}
+        self._seen: tuple[object, ...] = (None, None, None, None)
+        """What the list was last made from: these values are replaced, never changed."""
+        self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
+        self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
+        self._definitions_due = False
+        self._report: KeeperReport | None = None
         self._stopped: dict[VmId, Reason] = {}
+        self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._responding: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
@@ -78,6 +90,7 @@ class OwnHost:
     def tick(self, isolated: bool) -> None:
         """Write what changed, release what ended, respond to isolation."""
         self._refresh_list(isolated)
+        self._store_definitions()
         self._release_ended()
         self._respond_to_isolation(isolated)
 
@@ -85,18 +98,25 @@ class OwnHost:
         if self._known.keeper is None:
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
-        content = self._make_list(self._list.sequence + 1, isolated)
-        unwritten = self._list.sequence == self._first_sequence
-        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
-            self._list = content
-            self._known.take_list(content)
-        now = self._known.now
+        known = self._known
+        seen = (known.keeper, known.definitions, known.running, isolated)
+        if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
+            self._seen = seen
+            self._renew_list(isolated)
+        now = known.now
         for name, copy in self._copies.items():
             if copy.request is not None and now - copy.asked_at >= WRITE_PATIENCE:
                 copy.request, copy.retry_at = None, now
             if copy.request is None and copy.sequence < self._list.sequence and now >= copy.retry_at:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
+
+    def _renew_list(self, isolated: bool) -> None:
+        content = self._make_list(self._list.sequence + 1, isolated)
+        unwritten = self._list.sequence == self._first_sequence
+        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
+            self._list = content
+            self._known.take_list(content)
 
     def _make_list(self, sequence: int, isolated: bool) -> PowerOnList:
         lines: dict[VmId, PoweredVm] = {}
@@ -131,18 +151,34 @@ class OwnHost:
     # -- definitions ----------------------------------------------------------------------------------------------
 
     def inventory_changed(self, event: InventoryChanged) -> None:
-        """Keep each protected VM's definition on its home datastore, whenever it changed."""
+        """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
+        self._definitions_due = True
+        self._off = {vm: _REASONS.get(reason, Reason.CRASHED) for vm, reason in event.off.items() if reason in _TOLD}
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
             self._unprotectable[definition.vm] = definition.unprotectable
-            if definition.home is None or definition.unprotectable or definition.vm not in event.running:
+
+    def _store_definitions(self) -> None:
+        """Keep each protected VM's definition where its register is, whenever it changed.
+
+        The register's place is the keeper's to know: disks in another order, or one more, do not move it.
+        """
+        report = self._known.keeper
+        if report is None or (report is self._report and not self._definitions_due):
+            return
+        self._report, self._definitions_due = report, False
+        homes = {kept.vm: kept.home for kept in report.vms}
+        for vm in sorted(self._known.running):
+            definition = self._known.definitions.get(vm)
+            if definition is None or definition.unprotectable or vm not in homes:
                 continue
-            if self._stored_xml.get(definition.vm) != definition.xml:
+            kept = (homes[vm], definition.xml)
+            if self._stored_xml.get(vm) != kept:
                 request = self._out.request()
-                self._storing[request] = (definition.vm, definition.xml)
-                self._stored_xml[definition.vm] = definition.xml
-                self._out.put(StoreDefinition(request, definition.home, definition.vm, definition.xml))
+                self._storing[request] = (vm, kept)
+                self._stored_xml[vm] = kept
+                self._out.put(StoreDefinition(request, homes[vm], vm, definition.xml))
 
     def stored(self, event: Stored) -> None:
         """A list or a definition was written, or has to be again."""
@@ -172,22 +208,33 @@ class OwnHost:
         )
 
     def _release_ended(self) -> None:
-        now = self._known.now
-        ended = {v.vm: v for v in (self._known.keeper.vms if self._known.keeper is not None else ()) if v.phase == "ended"}
+        now, report = self._known.now, self._known.keeper
+        kept = {v.vm: v for v in report.vms} if report is not None else {}
+        ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
-        for vm, kept in ended.items():
+        for vm, each in ended.items():
             since = self._ended_since.setdefault(vm, now)
-            blind = not self._known.hypervisor_up
-            reason = self._stopped.pop(vm, None)
-            if reason is None and not blind and now - since >= ENDED_PATIENCE:
+            patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
+            reason = self._stopped.pop(vm, None) or self._off.get(vm)
+            if reason is None and now - since >= patience:
                 reason = Reason.CRASHED
             if reason is not None:
                 self._ended_since[vm] = now
                 self._responding.pop(vm, None)
-                self._out.put(
-                    AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=kept.name, home=kept.home, reason=reason))
-                )
+                self._release(vm, each.name, each.home, reason)
+        if report is not None:
+            self._release_unkept(kept)
+
+    def _release_unkept(self, kept: dict[VmId, KeptVm]) -> None:
+        """What ended while the keeper was away is unknown to it; its register may call this host its owner still."""
+        for vm in [vm for vm in self._stopped if vm not in kept]:
+            reason, definition = self._stopped.pop(vm), self._known.definitions.get(vm)
+            if definition is not None and definition.home is not None and not definition.unprotectable:
+                self._release(vm, definition.name, definition.home, reason)
+
+    def _release(self, vm: VmId, name: VmName, home: DatastoreName, reason: Reason) -> None:
+        self._out.put(AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=name, home=home, reason=reason)))
 
     # -- isolation ------------------------------------------------------------------------------------------------
 
@@ -237,6 +284,7 @@ class OwnHost:
         due += [
             copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
         ]
-        due += [after(since, ENDED_PATIENCE) for since in self._ended_since.values() if self._known.hypervisor_up]
+        patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
+        due += [after(since, patience) for since in self._ended_since.values()]
         due += self._responding.values()
         return min(due) if due else None

@@ -43,6 +43,16 @@ class Phase(enum.StrEnum):
     RELEASING = "releasing"
 
 
+class Purpose(enum.Enum):
+    """Why a VM's register is being read or linked."""
+
+    ASSERT = enum.auto()
+    START = enum.auto()
+    TAKE_OVER = enum.auto()
+    RELEASE = enum.auto()
+    AUDIT = enum.auto()
+
+
 class Identity:
     """Who writes: this host, its boot as counted on the VM's home datastore, this keeper session. Makes the nonces."""
 
@@ -68,8 +78,12 @@ class Ownership:
         self.epoch: Epoch | None = None
         """The last epoch that is known to be ours, or that we compare-and-swap from."""
         self.pid: int | None = None
+        self.unfreezable = False
+        """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
         self.release_reason: Reason | None = None
+        self.failed_link: tuple[Epoch | None, str] = (None, "")
+        """The last epoch that we tried to make and did not win, and what the storage said."""
         self._identity = identity
         self._granted_in: LeaseTerm | None = None
         self._linking: tuple[RegisterRecord, LeaseTerm] | None = None
@@ -103,10 +117,13 @@ class Ownership:
         self.phase = Phase.KILLING
         return [Kill(self.vm)]
 
-    def adopt(self, pid: int, stopped: bool, lease_held: bool) -> list[KeeperEffect]:
-        """A keeper that starts found this process (rule 8). Without an unexpired lease it is frozen at once."""
+    def adopt(self, pid: int, stopped: bool, by_right: bool) -> list[KeeperEffect]:
+        """A process was found that this session did not let start (rule 8). It is frozen at once, unless it runs by right:
+
+        an unexpired lease was adopted, and the session before us had asserted this VM in that very term.
+        """
         self.pid = pid
-        if lease_held and not stopped:
+        if by_right and not stopped:
             self.phase = Phase.RUNNING
             return []
         self.phase = Phase.FROZEN
@@ -128,6 +145,11 @@ class Ownership:
             case _:
                 pass
         return []
+
+    def doubt(self) -> list[KeeperEffect]:
+        """Its register does not say what it runs on: it may go on only on an epoch that is won from what is there."""
+        self._granted_in, self.epoch, self.phase = None, None, Phase.FROZEN
+        return [Freeze(self.vm)]
 
     def needs_assertion(self, term: LeaseTerm) -> bool:
         """Whether a process of ours waits for an epoch of this session and term: frozen, or adopted while running."""
@@ -183,11 +205,22 @@ class Ownership:
         return True
 
     def thaw(self) -> list[KeeperEffect]:
-        """Re-asserted: this session holds the newest epoch in the present term (rules 3 and 4)."""
-        if self.phase is not Phase.FROZEN:
+        """Re-asserted: this session holds the newest epoch in the present term (rules 3 and 4).
+
+        Also what is taken for running is thawed: the second freezer may have stopped it a moment ago.
+        """
+        if self.phase not in (Phase.FROZEN, Phase.RUNNING):
             return []
         self.phase = Phase.RUNNING
         return [Thaw(self.vm)]
+
+    def may_launch(self, term: LeaseTerm | None) -> bool:
+        """Whether the start that the gate let pass is good still, now that libvirt is about to make the process."""
+        return self.phase is Phase.STARTING and term is not None and self._granted_in == term
+
+    def runs_by_right(self, term: LeaseTerm | None) -> bool:
+        """Whether it executes on an epoch of the present term: whoever has stopped it was not us."""
+        return self.phase is Phase.RUNNING and term is not None and self._granted_in == term
 
     def grant(self) -> None:
         """A start or takeover was won: one start may use the epoch."""
@@ -199,6 +232,12 @@ class Ownership:
             return False
         self.phase = Phase.STARTING
         return True
+
+    def failed_again(self) -> bool:
+        """Whether the epoch to be made next is the one that we have just failed to make. True once."""
+        wanted = Epoch(0) if self.epoch is None else Epoch(self.epoch + 1)
+        failed, self.failed_link = self.failed_link[0], (None, self.failed_link[1])
+        return failed == wanted
 
     # -- reads ----------------------------------------------------------------------------------------------------
 

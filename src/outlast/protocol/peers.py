@@ -7,6 +7,7 @@ unreachable the answer, or its absence, is there: the claim's "previously sent p
 import msgspec
 
 from outlast.model.effects import Ping, Send
+from outlast.model.events import PingNotSent
 from outlast.model.ids import BootId, DatastoreName, HostId
 from outlast.model.messages import Heartbeat
 from outlast.model.time import Duration, Instant, after
@@ -21,6 +22,8 @@ class _Silence(msgspec.Struct):
     first_ping: Instant | None = None
     next_ping: Instant = Instant(0)
     answered: Instant | None = None
+    unsent_at: Instant | None = None
+    problem: str = ""
 
 
 class Peers:
@@ -32,6 +35,9 @@ class Peers:
         self._silences = {host: _Silence() for host in knowledge.peers}
         self._boots: dict[HostId, BootId] = {}
         self._beat_due = knowledge.now
+        self._oldest_beat: Instant | None = None
+        self._in_question = list(knowledge.peers)
+        self._first_miss = 3 * knowledge.settings.heartbeat_interval // 2
         self._sequence = 0
 
     def beat_is_due(self) -> bool:
@@ -63,9 +69,35 @@ class Peers:
         if host in self._silences:
             self._silences[host].answered = self._known.now
 
+    def ping_not_sent(self, event: PingNotSent) -> None:
+        """No silence can be told from it: neither a verdict nor a proof (rule 6) may rest on a ping that never went out."""
+        silence = self._silences.get(event.host) if event.host is not None else None
+        if silence is not None:
+            silence.first_ping = None
+            silence.unsent_at, silence.problem = self._known.now, event.problem
+
+    def problem(self, host: HostId) -> str:
+        """Why a host could not be pinged lately, or an empty string."""
+        silence, settings = self._silences[host], self._known.settings
+        lately = silence.unsent_at is not None and self._known.now - silence.unsent_at < settings.unreachable_after
+        return silence.problem if lately else ""
+
     def tick(self) -> None:
-        """Ping the silent, and judge everybody."""
+        """Ping the silent, and judge everybody whose verdict may have changed.
+
+        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact.
+        """
+        beats, judgements = self._known.beats, self._known.judgements
+        missed, self._oldest_beat, self._in_question = self._known.now - self._first_miss, None, []
         for host in self._known.peers:
+            seen = beats.get(host)
+            if seen is not None and seen.at > missed:
+                heard = Verdict.STORAGE_LOST if seen.beat.lapsed else Verdict.CONNECTED
+                if judgements[host].verdict is heard:
+                    if self._oldest_beat is None or seen.at < self._oldest_beat:
+                        self._oldest_beat = seen.at
+                    continue
+            self._in_question.append(host)
             self._ping_if_silent(host)
             self._judge(host)
 
@@ -74,7 +106,7 @@ class Peers:
         return seen.at if seen is not None else self._known.started
 
     def _first_ping_due(self, host: HostId) -> Instant:
-        return Instant(self._silent_since(host) + 3 * self._known.settings.heartbeat_interval // 2)
+        return Instant(self._silent_since(host) + self._first_miss)
 
     def _ping_if_silent(self, host: HostId) -> None:
         now, silence = self._known.now, self._silences[host]
@@ -86,10 +118,11 @@ class Peers:
         self._out.put(Ping(host, self._known.members[host].address))
 
     def answers(self, host: HostId) -> bool:
-        """Whether a host answered a ping lately (rule 6 asks)."""
-        return answers_ping(self._facts(host), self._known.settings, self._known.now)
+        """Whether a host answered a ping lately, or might have, had one been sent (rule 6 asks)."""
+        return bool(self.problem(host)) or answers_ping(self.facts(host), self._known.settings, self._known.now)
 
-    def _facts(self, host: HostId) -> Facts:
+    def facts(self, host: HostId) -> Facts:
+        """Everything that is known of one host now. A judgement's own facts are those of when it was last in question."""
         known, silence = self._known, self._silences[host]
         seen = known.beats.get(host)
         listed = known.power_on.get(host)
@@ -101,7 +134,7 @@ class Peers:
             lapsed=seen.beat.lapsed if seen is not None else (),
             listed_isolated=listed is not None and listed.isolated,
         )
-        answered = answers_ping(bare, known.settings, known.now)
+        answered = bool(self.problem(host)) or answers_ping(bare, known.settings, known.now)
         facts = tuple(self._datastore_fact(host, name, answered) for name in known.associated(host))
         return msgspec.structs.replace(bare, datastores=facts)
 
@@ -122,9 +155,10 @@ class Peers:
 
     def _judge(self, host: HostId) -> None:
         before = self._known.judgements[host]
-        judgement = judge(before, self._facts(host), self._known.settings, self._known.now)
+        judgement = judge(before, self.facts(host), self._known.settings, self._known.now)
         self._known.judgements[host] = judgement
         if judgement.verdict is not before.verdict:
+            self._known.verdict_changed()
             self._out.note(
                 "verdict",
                 host=host,
@@ -137,7 +171,9 @@ class Peers:
     def next_deadline(self) -> Instant:
         """The next heartbeat, ping or verdict that time alone brings."""
         settings, due = self._known.settings, [self._beat_due]
-        for host in self._known.peers:
+        if self._oldest_beat is not None:
+            due.append(Instant(self._oldest_beat + self._first_miss))
+        for host in self._in_question:
             silence = self._silences[host]
             due.append(max(self._first_ping_due(host), silence.next_ping))
             verdict = self._known.judgements[host].verdict

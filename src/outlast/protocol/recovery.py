@@ -8,8 +8,10 @@ when it stands on nobody's list. What happens then depends on its register, read
     released, switched off                      not wanted any more: off the protected list
     released, anything else                     proof `renounced`
     owned by a host with a higher incarnation   proof `rebooted`
-    owned, its keeper's last word is the end    proof `clean_shutdown`
-    owned by a host judged dead                 proof `lease_expired`, once `observation.lease_is_over`
+    owned, its keeper session's last word       proof `clean_shutdown`
+      was the end
+    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`
+      dead or unresponsive
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 """
@@ -18,9 +20,18 @@ from outlast.model.effects import ReadRegisters, Send
 from outlast.model.events import RegistersRead
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterState
+from outlast.model.records import (
+    Enforcement,
+    HeartbeatRecord,
+    ProofKind,
+    ProtectedVm,
+    Reason,
+    RegisterRecord,
+    RegisterState,
+)
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Candidate, choose_host
@@ -28,7 +39,8 @@ from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.verdict import Verdict
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD})
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
+"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)
@@ -45,7 +57,8 @@ class Recovery:
         self._peers = peers
         self._responsible = responsibility
         self._desk = desk
-        self._orders = 0
+        # Higher than every number of an earlier agent of this host, whose targets may still report.
+        self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
         self.restarts: dict[VmId, int] = {}
 
@@ -117,6 +130,9 @@ class Recovery:
         if case is None:
             return
         case.request = None
+        if self._known.now >= case.deadline:
+            # This agent stood still meanwhile: the answer tells how things were, and the turn that follows backs off.
+            return
         if case.stage is Stage.CONFIRMING:
             self._confirmed(case, event)
         elif case.stage is Stage.READING:
@@ -137,7 +153,7 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.START_FAILED, Reason.ISOLATED):
+            if last.reason in (Reason.START_FAILED, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
                 case.failed_on.add(last.owner)
             self._have_proof(case, ProofKind.RENOUNCED)
         else:
@@ -151,18 +167,40 @@ class Recovery:
         watch = known.watches.get((last.owner, case.home))
         if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
             self._have_proof(case, ProofKind.REBOOTED)
-        elif watch is not None and watch.record is not None and watch.record.ended:
-            if watch.record.incarnation == last.incarnation:
-                self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
-        elif last.owner == known.me or known.lives(last.owner):
+        elif watch is not None and watch.record is not None and _ended(watch.record, last):
+            self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
+        elif last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
             self._owner_lives(case, last.owner)
-        elif known.verdict(last.owner) is Verdict.DEAD and watch is not None:
-            may = known.expiry_may_prove(last.owner, case.home, self._peers.answers(last.owner))
-            over = watch.lease_is_over(case.epoch_read_at, known.settings.window)
-            if may and over and known.holds_lease(case.home):
-                self._have_proof(case, ProofKind.LEASE_EXPIRED, watch.first_seen or 0, watch.last_read_started or 0)
+        elif known.verdict(last.owner) in SUSPECT and watch is not None:
+            self._wait_for_expiry(case, last.owner, watch)
         else:
-            case.why = f"it waits for proof about {known.name(last.owner)}"
+            case.why = f"it waits for a verdict about {known.name(last.owner)}"
+
+    def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
+        known = self._known
+        name = known.name(owner)
+        over = watch.lease_is_over(case.epoch_read_at, known.settings.window)
+        if not known.expiry_may_prove(owner, case.home, self._peers.answers(owner)):
+            case.why = f"the end of {name}'s lease on {case.home} is no proof: {self._why_no_proof(owner, case.home)}"
+        elif not known.holds_lease(case.home):
+            case.why = f"this host holds no lease on {case.home} itself"
+        elif over:
+            self._have_proof(case, ProofKind.LEASE_EXPIRED, watch.first_seen or 0, watch.last_read_started or 0)
+        elif watch.problem:
+            case.why = f"the record of {name} on {case.home} is not believed ({watch.problem}); it waits for its next boot"
+        else:
+            case.why = f"it waits for the end of {name}'s lease on {case.home}"
+
+    def _why_no_proof(self, owner: HostId, home: DatastoreName) -> str:
+        record = self._known.watches[owner, home].record
+        if record is None:
+            return "it never had a record there"
+        if record.enforcement is Enforcement.NONE:
+            return "a freeze does not stop its guests (vfio or vhost-user)"
+        if record.enforcement is Enforcement.KEEPER and self._peers.answers(owner):
+            unsent = self._peers.problem(owner)
+            return f"it cannot be pinged ({unsent})" if unsent else "it answers ping"
+        return "writes may be in flight, and accept_in_flight_risk is false"
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:
         known, now = self._known, self._known.now
@@ -289,3 +327,12 @@ class Recovery:
             if case.stage is Stage.ORDERED and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         return min(due) if due else None
+
+
+def _ended(record: HeartbeatRecord, last: RegisterRecord) -> bool:
+    """Whether the keeper session that won this epoch has said its last word: it runs nothing and never will again.
+
+    Another session of the same boot proves nothing: a last word of a keeper that ended may land late, when its successor
+    has long begun anew (a shutdown that was called off).
+    """
+    return record.ended and (record.incarnation, record.session) == (last.incarnation, last.session)

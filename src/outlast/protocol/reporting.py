@@ -3,15 +3,20 @@
 `snapshot` is one screen (`outlast status`); `explain_*` are the sentences behind one line of it (`outlast explain`).
 """
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
 from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import LIVES
+from outlast.protocol.observation import Freshness
 from outlast.protocol.recovery import SUSPECT
 from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import Verdict, explain
+
+CLOCK_TOLERANCE_S = 5
 
 
 class Reporter:
@@ -69,10 +74,16 @@ class Reporter:
             enforcement=enforcement,
             memory_mib=capacity.memory_mib,
             free_memory_mib=capacity.free_memory_mib,
-            vms=len([vm for vm in listed.vms if vm.state != "ending"]) if listed is not None else 0,
+            vms=self._vms_of(host),
             heartbeat_age_s=0.0 if here else self._age_s(seen.at if seen is not None else None),
             lapsed=tuple(lapsed),
         )
+
+    def _vms_of(self, host: HostId) -> int:
+        """How many VMs run there. A host that has died is still the last one to list what runs elsewhere by now."""
+        listed = self._known.power_on.get(host)
+        lines = listed.vms if listed is not None else ()
+        return sum(line.state != "ending" and self._known.lister(line.vm) == host for line in lines)
 
     def _verdict(self, host: HostId) -> tuple[str, float | None, str, str]:
         """Verdict, age, by whom, why: the primary's as it told us, or our own."""
@@ -173,6 +184,29 @@ class Reporter:
             return None
         return self._age_s(self._known.watches[host, home].changed_at)
 
+    def _clock_problems(self) -> list[str]:
+        """Hosts whose wall clock is far from ours. No decision rests on it, but every log that people read does."""
+        found: list[str] = []
+        for host in self._known.peers:
+            ahead_s = next((s for name in self._known.datastores if (s := self._ahead_s(host, name)) is not None), 0)
+            if abs(ahead_s) > CLOCK_TOLERANCE_S:
+                way = "ahead of" if ahead_s > 0 else "behind"
+                name = self._known.name(host)
+                found.append(
+                    f"the clock of {name} is {abs(ahead_s)} s {way} this host's: set the wrong one (chronyc makestep)"
+                )
+        return found
+
+    def _ahead_s(self, host: HostId, datastore: DatastoreName) -> int | None:
+        """By how much a host's record is newer than our own in the same read; both were written a moment ago."""
+        theirs, ours = self._known.watches[host, datastore], self._known.watches[self._known.me, datastore]
+        within = self._known.settings.datastore_stale_after
+        if theirs.record is None or ours.record is None:
+            return None
+        if theirs.freshness(self._now, within) is not Freshness.FRESH:
+            return None
+        return theirs.record.wall_clock_s - ours.record.wall_clock_s
+
     def _problems(self, hosts: tuple[HostStatus, ...]) -> list[str]:
         known = self._known
         found: list[str] = []
@@ -182,6 +216,10 @@ class Reporter:
             found.append("the keeper of this host does not answer: systemctl status outlast-keeper")
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
+        found += self._clock_problems()
+        for host in known.peers:
+            if problem := self._machine.peers.problem(host):
+                found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")
         for name in known.datastores:
             reach, lease = known.reach.get(name), known.lease(name)
             if reach is not None and not reach.reachable:
@@ -190,7 +228,7 @@ class Reporter:
                 found.append(f"this host holds no lease on {name}: {lease.problem or 'not confirmed yet'}")
         found += [f"{host.name} is {host.verdict}: {host.reason}" for host in hosts if host.verdict not in ("connected",)]
         for (host, name), watch in known.watches.items():
-            if watch.record is None and watch.problem and watch.last_read is not None:
+            if watch.problem and watch.last_read is not None:
                 found.append(f"the record of {known.name(host)} on {name}: {watch.problem}")
         return found
 
@@ -208,7 +246,7 @@ class Reporter:
             lines += self._explain_self()
         else:
             lines.append(f"What {self._known.name(self._known.me)} knows of it itself:")
-            lines += explain(self._known.judgements[host], self._now)
+            lines += self._explain_verdict(host)
         lines.append("Its heartbeat datastores, by accessibility score:")
         lines += [f"  {scored.datastore}: {scored.why}." for scored in self._known.scores(host)]
         listed = self._known.power_on.get(host)
@@ -216,6 +254,10 @@ class Reporter:
             names = ", ".join(f"{vm.name} ({vm.state})" for vm in listed.vms) or "nothing"
             lines.append(f"Its power-on list names: {names}.")
         return lines
+
+    def _explain_verdict(self, host: HostId) -> list[str]:
+        judgement = self._known.judgements[host]
+        return explain(msgspec.structs.replace(judgement, facts=self._machine.peers.facts(host)), self._now)
 
     def _explain_self(self) -> list[str]:
         lines: list[str] = []
@@ -279,5 +321,5 @@ class Reporter:
             lines.append("Ask the primary's host how far its restart is.")
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:
-            lines += explain(self._known.judgements[host], self._now)
+            lines += self._explain_verdict(host)
         return lines

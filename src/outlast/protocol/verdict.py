@@ -11,7 +11,7 @@ and on proof alone.
     silent                     answered       stale everywhere       unresponsive
     silent                     no answer                             presumed dead
     silent                     no answer      fresh                  isolated if its list says so, else partitioned
-    silent                     no answer      stale everywhere       dead, once proof is at hand
+    silent                     no answer      stale everywhere       dead, once proof is at hand on one of them
 
 A record that is fresh only because it was written before the silence began is no sign of life: the pings mark when that
 was. So a host that lost its power is presumed dead at once, and not taken for partitioned until its record is stale.
@@ -121,7 +121,9 @@ def _row(before: Judgement, facts: Facts, settings: Settings, now: Instant) -> t
             return Verdict.ISOLATED, Rule.LISTED_ISOLATED
         return Verdict.PARTITIONED, Rule.RECORD_FRESH
     readable = [fact for fact in facts.datastores if fact.freshness is not Freshness.UNKNOWN]
-    if readable and all(fact.proven for fact in readable):
+    silent = readable and all(fact.proven or fact.freshness is Freshness.STALE for fact in readable)
+    # Where a lease's end is no proof, that VM's own case waits; it must not hold up those that are homed elsewhere.
+    if silent and any(fact.proven for fact in readable):
         return Verdict.DEAD, Rule.PROOF_AT_HAND
     return Verdict.PRESUMED_DEAD, Rule.PING_UNANSWERED
 

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 
@@ -22,7 +23,9 @@ from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.ping import Pinger
+from outlast.drivers.stderr import Stderr
 from outlast.model.effects import Note
+from outlast.model.event_texts import WARNINGS, sentence
 from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
@@ -33,7 +36,6 @@ from outlast.protocol.reporting import Reporter
 from outlast.runtime.config import Config
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
-from outlast.runtime.event_texts import WARNINGS, sentence
 from outlast.runtime.executor import Executor
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
@@ -69,7 +71,7 @@ class AgentProcess:
         boot_id, members = clock.boot_id(), config.hosts
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
-        self._freezer = SecondFreezer(Path(config.run_dir) / "leases", boot_id)
+        self._freezer = SecondFreezer(config.for_keeper(), boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -155,14 +157,22 @@ class AgentProcess:
     async def _survey(self, name: DatastoreName) -> None:
         store = self._stores[name]
         while True:
-            self._happen(DatastoreSurveyed(await store.survey()))
+            try:
+                self._happen(DatastoreSurveyed(await store.survey()))
+            except Exception:
+                self._log.exception("a survey failed; the next one comes", datastore=name)
             await asyncio.sleep(SURVEY_EVERY_S)
 
     async def _look_as_freezer(self) -> None:
         while True:
             await asyncio.sleep(FREEZER_LOOKS_EVERY_S)
-            for vm in self._freezer.look(clock.now()):
-                self._note(Note("second-freeze", host=self._config.host.id, vm=vm.vm, datastore=vm.home, relay=True))
+            try:
+                # In a thread: it reads command lines, and a process whose storage hangs may make it wait.
+                for vm in await asyncio.to_thread(self._freezer.look, clock.now()):
+                    self._note(Note("second-freeze", host=self._config.host.id, vm=vm.vm, datastore=vm.home, relay=True))
+            except Exception:
+                # Nobody else freezes when the keeper is gone: this loop goes on whatever happens.
+                self._log.exception("a look as second freezer failed; the next one comes")
 
     async def _tell_manager(self) -> None:
         interval_s = watchdog_interval_s()
@@ -251,9 +261,11 @@ def configure_log() -> None:
         processors=[
             structlog.processors.add_log_level,
             *stamps,
+            structlog.processors.format_exc_info,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=open(2, "w", closefd=False, buffering=1)),  # noqa: SIM115
+        # A full pipe or a reader that is gone must neither stop the agent nor lose what it was about to do.
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Stderr())),
     )
 
 

@@ -7,7 +7,8 @@ Tables and keys:
     [[hosts]]     name, id, address, port
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
-    [paths]       run, state          [hypervisor] uri          [watchdog] device
+    [paths]       run, state          [hypervisor] uri
+    [watchdog]    device, timeout (whole seconds; it and the reset must fit in lease_margin)
 """
 
 import re
@@ -26,24 +27,14 @@ from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings, problems
-from outlast.model.time import Duration, seconds
+from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
+from outlast.model.units import parse_duration
 
 DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
 DEFAULT_PORT = 7710
-_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+RESET_TIME = Duration(500 * MILLISECOND)
+"""From a watchdog's firing until the host executes nothing any more."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-
-
-def parse_duration(value: object) -> Duration:
-    """A duration in nanoseconds from "6s", "500ms", "2min" or a number of seconds. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError('is not a duration: write it like "6s" or "500ms"')
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)", value.strip())
-        if match is None:
-            raise ValueError(f'{value!r} is not a duration: write it like "6s" or "500ms"')
-        return seconds(float(match[1]) * _UNITS[match[2]])
-    return seconds(float(value))
 
 
 def _name(value: object) -> object:
@@ -130,6 +121,7 @@ class _Hypervisor(_Table):
 
 class _Watchdog(_Table):
     device: str = ""
+    timeout: _Duration = SECOND
 
 
 class _File(_Table):
@@ -158,6 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str
     libvirt_uri: str
     watchdog_device: str
+    watchdog_timeout_s: int
 
     @property
     def datastore_key(self) -> bytes:
@@ -187,6 +180,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             run_dir=self.run_dir,
             state_dir=self.state_dir,
             watchdog_device=self.watchdog_device,
+            watchdog_timeout_s=self.watchdog_timeout_s,
             enforcement=Enforcement.WATCHDOG if self.watchdog_device else Enforcement.KEEPER,
         )
 
@@ -197,6 +191,8 @@ def load_config(path: Path) -> Config:
     found = _relations(file)
     settings = Settings(**{key: value for key, value in file.settings.model_dump().items() if value is not None})
     found += [f"[settings] {problem}" for problem in problems(settings)]
+    if file.watchdog.device:
+        found += _watchdog_problems(file.watchdog.timeout, settings)
     key, key_problem = _read_key(file.domain.key_file)
     found += key_problem
     if found:
@@ -218,6 +214,7 @@ def load_config(path: Path) -> Config:
         state_dir=str(file.paths.state),
         libvirt_uri=file.hypervisor.uri,
         watchdog_device=file.watchdog.device,
+        watchdog_timeout_s=file.watchdog.timeout // SECOND,
     )
 
 
@@ -292,6 +289,19 @@ def _relations(file: _File) -> list[str]:
         for outer in file.datastores:
             if outer.path in inner.path.parents:
                 found.append(f"[[datastores]] {inner.name} lies inside {outer.name} ({outer.path}): keep them apart")
+    return found
+
+
+def _watchdog_problems(timeout: Duration, settings: Settings) -> list[str]:
+    """Rule 6: a host whose keeper could not freeze must have been reset before anybody may take its VMs."""
+    found: list[str] = []
+    if timeout <= 0 or timeout % SECOND:
+        found.append(f"[watchdog] timeout is {in_seconds(timeout):g}s, but watchdogs count in whole seconds: at least 1s")
+    if timeout + RESET_TIME > settings.lease_margin:
+        found.append(
+            f"[watchdog] timeout ({in_seconds(timeout):g}s) and the reset ({in_seconds(RESET_TIME):g}s) do not fit in "
+            f"lease_margin ({in_seconds(settings.lease_margin):g}s): lower the one or raise the other"
+        )
     return found
 
 

@@ -5,6 +5,7 @@ aside as `events.1.jsonl` and begun anew. A log that cannot be written (a full d
 on its standard error.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,8 @@ class EventLog:
             self._file = None
             if not self._complained:
                 self._complained = True
-                print(f"outlast: the event log {self._path} cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+                with contextlib.suppress(OSError):
+                    print(f"outlast: the event log {self._path} cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
 
 
 def old_path(path: Path) -> Path:

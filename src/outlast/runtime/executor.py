@@ -76,9 +76,16 @@ class Executor:
         self._set_timer()
 
     def run(self, effects: list[Effect]) -> None:
-        """Begin each effect, in order."""
+        """Begin each effect, in order. One that cannot be begun is told of, and the others are begun all the same.
+
+        The machine takes every effect of a batch as begun, and its deadlines deal with an answer that does not come. A
+        heartbeat that is not sent because a line could not be logged before it would cost this host its good name.
+        """
         for effect in effects:
-            self._begin(effect)
+            try:
+                self._begin(effect)
+            except Exception:
+                _log.exception("an effect could not be begun", effect=type(effect).__name__)
 
     def _set_timer(self) -> None:
         deadline = self.machine.deadline()

@@ -9,12 +9,15 @@ import contextlib
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
 from outlast.model.events import Event, KeeperAnswered, KeeperDid, KeeperGone, KeeperReported
 from outlast.model.keeping import Happened, KeeperMessage, KeeperReply, KeeperReport, KeeperRequest, Subscribe
 
 RECONNECT_S = 0.5
 LINE_LIMIT = 1 << 20
+
+_log = structlog.get_logger()
 
 
 class KeeperLink:
@@ -44,8 +47,12 @@ class KeeperLink:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
-                await self._converse()
+            try:
+                with contextlib.suppress(OSError):
+                    await self._converse()
+            except Exception:
+                # Without this task the agent would never hear of its keeper again, and would look well.
+                _log.exception("the conversation with the keeper broke off; it is begun anew")
             await asyncio.sleep(RECONNECT_S)
 
     async def _converse(self) -> None:
@@ -53,17 +60,22 @@ class KeeperLink:
         self._writer = writer
         try:
             self.ask(Subscribe())
-            while line := await reader.readline():
-                self._received(line)
-        except (msgspec.DecodeError, asyncio.LimitOverrunError, ValueError):
-            pass  # Not a keeper that we understand (an upgrade under way): the connection is made anew.
+            while (message := await self._next(reader)) is not None:
+                self._received(message)
         finally:
             self._writer = None
             writer.close()
             self._happen(KeeperGone())
 
-    def _received(self, line: bytes) -> None:
-        message = self._decoder.decode(line)
+    async def _next(self, reader: asyncio.StreamReader) -> KeeperMessage | None:
+        """None: the connection is over, or this is no keeper that we understand (an upgrade under way)."""
+        try:
+            line = await reader.readline()
+            return self._decoder.decode(line) if line else None
+        except ValueError:  # A DecodeError is one, and so is a line beyond the limit.
+            return None
+
+    def _received(self, message: KeeperMessage) -> None:
         match message:
             case KeeperReply():
                 self._happen(KeeperAnswered(message))

@@ -75,7 +75,10 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `awaiting_proof`: VMs that wait for a proof that only a person can give."""
+    """One run. `awaiting_proof`: VMs that wait for a proof that only a person can give.
+
+    `trace`: one number for everything that happened, in order; in the simulated world it is the same for the same seed.
+    """
 
     scenario: str
     world: str
@@ -90,3 +93,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     wall_seconds: float
     awaiting_proof: tuple[str, ...] = ()
+    trace: str = ""

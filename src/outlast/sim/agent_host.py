@@ -6,8 +6,6 @@ What `runtime/executor.py` and the drivers do on a real host, with the same dead
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from outlast.model.effects import (
     AskKeeper,
     Effect,
@@ -36,25 +34,31 @@ from outlast.model.events import (
     ProtectedListRead,
     RegistersRead,
     SightingsRead,
+    StopReason,
     Stored,
     VmStartEnded,
+    VmStopped,
     Woken,
 )
-from outlast.model.ids import DatastoreName, HostId
+from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
-from outlast.model.records import Sighting
+from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.protocol.agent import AgentMachine
-from outlast.sim.datastore import Datastore, Way
+from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
 from outlast.sim.scheduler import Timer
+from outlast.sim.way import Way
 
 RESTART_AFTER = 2 * SECOND
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
 FREEZER_LOOKS = SECOND // 2
 FREEZER_GRACE = SECOND // 4
+
+
+_NO_RECORD = Sighting(None, None, "it has no heartbeat record yet")
 
 
 class AgentHost:
@@ -71,7 +75,8 @@ class AgentHost:
         self._backlog: list[Event] = []
         self._life = 0
         self._sessions = 0
-        self._surveys_asked: set[DatastoreName] = set()
+        self._running: dict[VmId, VmName] = {}
+        self.works_since = 0
 
     @property
     def works(self) -> bool:
@@ -91,9 +96,11 @@ class AgentHost:
         self._life += 1
         self._sessions += 1
         self._overdue.clear()
+        self._running.clear()
+        self.works_since = self._host.now
         config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
         self._machine = AgentMachine(config, self._host.clock())
-        self._ways = {d.name: self._host.way(d.name, "agent") for d in config.datastores}
+        self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         self.happen(Woken())
         self._host.agent_connects()
         self.hypervisor_changed()
@@ -110,18 +117,18 @@ class AgentHost:
         self._backlog.clear()
         self._cancel_timer()
         for way in self._ways.values():
-            way.end(lands_late=self._host.rng.randrange(2) == 0)
+            way.end()
         if restart:
             life = self._life
             self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
 
-    def leave(self) -> None:
-        """SIGTERM: the agent ends in good order, and is started again (an upgrade)."""
+    def leave(self, *, restart: bool = True) -> None:
+        """SIGTERM: the agent ends in good order, and is started again (an upgrade), or not."""
         if self._machine is not None and self.works:
             for effect in self._machine.leave(self._host.clock()):
                 self._do(effect)
             life = self._life
-            self._host.later(SECOND // 2, lambda: self.kill() if self._life == life else None)
+            self._host.later(SECOND // 2, lambda: self.kill(restart=restart) if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""
@@ -133,6 +140,7 @@ class AgentHost:
         if not self._alive or not self._stopped:
             return
         self._stopped = False
+        self.works_since = self._host.now
         backlog, self._backlog = self._backlog, []
         for event in backlog:
             self.happen(event)
@@ -178,9 +186,22 @@ class AgentHost:
             self.happen(HypervisorState(False, f"libvirtd is {hypervisor.mode}"))
             return
         self.happen(HypervisorState(True))
+        processes = hypervisor.processes
+        for vm in [vm for vm in self._running if vm not in processes]:
+            # It ended while nobody could tell us.
+            self.happen(VmStopped(vm, self._running.pop(vm), hypervisor.off.get(vm, StopReason.UNKNOWN)))
+        self._running = {vm: process.name for vm, process in processes.items()}
         definitions = tuple(hypervisor.definitions.values())
-        running = frozenset(hypervisor.processes)
-        self.happen(InventoryChanged(definitions, running, self._host.capacity()))
+        off = {vm: reason for vm, reason in hypervisor.off.items() if vm not in processes}
+        self.happen(InventoryChanged(definitions, frozenset(processes), self._host.capacity(), off))
+
+    def vm_stopped(self, vm: VmId, name: VmName, reason: StopReason) -> None:
+        """A process ended, and libvirt says so if it answers."""
+        if self._host.hypervisor.answers:
+            if self._alive:
+                self._running.pop(vm, None)
+            self.happen(VmStopped(vm, name, reason))
+            self.hypervisor_changed()
 
     def _survey(self, name: DatastoreName, life: int) -> None:
         if self._life != life:
@@ -228,6 +249,7 @@ class AgentHost:
         work: Callable[[Datastore], Any],
         done: Callable[[Any], Event],
         failed: Callable[[str], Event],
+        torn: Callable[[Datastore], None] | None = None,
     ) -> None:
         """One request with the agent's deadline; while an overdue one is out, new ones are refused at once."""
         way, life = self._ways[name], self._life
@@ -248,7 +270,7 @@ class AgentHost:
                 self._overdue.add(name)
                 self._tell(life, failed("no answer in time: its storage hangs"))
 
-        way.ask(work, lambda result: answer(done(result)), lambda problem: answer(failed(problem)))
+        way.ask(work, lambda result: answer(done(result)), lambda problem: answer(failed(problem)), torn)
         self._host.later(STORAGE_DEADLINE, give_up)
 
     def _tell(self, life: int, event: Event) -> None:
@@ -261,21 +283,21 @@ class AgentHost:
                 hosts = self._host.members()
                 self._request(
                     name,
-                    lambda store: {host: _sighting(store, host) for host in hosts},
+                    lambda store: {host: store.sightings.get(host, _NO_RECORD) for host in hosts},
                     lambda found: SightingsRead(request, name, True, found),
                     lambda problem: SightingsRead(request, name, False, {}, problem),
                 )
             case ReadPowerOnLists(request, name):
                 self._request(
                     name,
-                    lambda store: dict(store.power_on),
+                    lambda store: store.power_on_lists(),
                     lambda found: PowerOnListsRead(request, name, True, found),
                     lambda problem: PowerOnListsRead(request, name, False, {}, problem),
                 )
             case ReadRegisters(request, name, subjects):
                 self._request(
                     name,
-                    lambda store: {subject: store.last(subject) for subject in subjects},
+                    lambda store: {subject: self._host.read_register(store, subject) for subject in subjects},
                     lambda found: RegistersRead(request, name, True, found),
                     lambda problem: RegistersRead(request, name, False, {}, problem),
                 )
@@ -289,7 +311,7 @@ class AgentHost:
             case ReadProtectedList(request, name):
                 self._request(
                     name,
-                    lambda store: store.protected,
+                    lambda store: store.newest_protected(),
                     lambda found: ProtectedListRead(request, name, True, found),
                     lambda problem: ProtectedListRead(request, name, False, None, problem),
                 )
@@ -304,14 +326,25 @@ class AgentHost:
         def work(store: Datastore) -> None:
             match effect:
                 case WriteProtectedList():
-                    store.protected = effect.content
+                    store.protected.write(effect.content.sequence, effect.content)
                 case WritePowerOnList():
-                    store.power_on[effect.content.host] = effect.content
+                    _slots(store, effect.content).write(effect.content.sequence, effect.content)
                 case StoreDefinition():
                     store.definitions[effect.vm] = effect.xml
 
+        def torn(store: Datastore) -> None:
+            match effect:
+                case WriteProtectedList():
+                    store.protected.tear(effect.content.sequence)
+                case WritePowerOnList():
+                    _slots(store, effect.content).tear(effect.content.sequence)
+
         self._request(
-            name, work, lambda _: Stored(request, name, True), lambda problem: Stored(request, name, False, problem)
+            name,
+            work,
+            lambda _: Stored(request, name, True),
+            lambda problem: Stored(request, name, False, problem),
+            torn,
         )
 
     def _start_vm(self, effect: StartVm) -> None:
@@ -333,9 +366,5 @@ class AgentHost:
         )
 
 
-def _sighting(store: Datastore, host: HostId) -> Sighting:
-    record = store.heartbeats.get(host)
-    if record is None:
-        return Sighting(None, None, "it has no heartbeat record yet")
-    # The raw bytes of a record are a function of its value; msgpack stands for the frame around it.
-    return Sighting(msgspec.msgpack.encode(record), record, "", record.incarnation)
+def _slots(store: Datastore, content: PowerOnList) -> Slots[PowerOnList]:
+    return store.power_on.setdefault(content.host, Slots())

@@ -1,50 +1,110 @@
-"""A simulated datastore: what is stored, and each host's way to it.
+"""What is stored on one simulated datastore, at one instant. How requests get there is in `way.py`.
 
-What is stored changes at one instant, when a request lands. A request goes out, lands and is answered at three different
-times; a way that hangs keeps requests from landing, one that fails ends them with an error, and a host that lost its power
-never hears an answer, though what landed stays. `links` follow the rules of `drivers/datastore/registers.py`: exclusive,
-from an existing predecessor, with nothing higher.
+A host's heartbeat is a block that may be torn, damaged or another's: then its bytes changed, and nobody can read it.
+Lists lie in two slots, written in turn, so that a torn one leaves the last whole one to be read. Registers follow the rules
+of `drivers/datastore/registers.py`: an epoch is made once, exclusively, from an existing predecessor, with nothing higher;
+it is durable before it has its name, so it is never torn.
 """
 
-import functools
-import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from outlast.model.ids import BootId, DatastoreName, HostId, VmId
 from outlast.model.keeper_events import LinkOutcome
-from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord
-from outlast.sim.scheduler import Scheduler
+from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord, Sighting
+from outlast.sim.physics import STALE_FOR
 
 KEEP = 16
-MICROSECOND = 1_000
+_Content = TypeVar("_Content")
 
 
-class StorageError(Exception):
-    """A request ended with an error, in words."""
+class Slots(Generic[_Content]):
+    """A list's two slots, by the parity of its sequence number; None where there is nothing, or nothing readable."""
+
+    def __init__(self) -> None:
+        self.slots: list[_Content | None] = [None, None]
+
+    def write(self, sequence: int, content: _Content) -> None:
+        """The whole slot is written."""
+        self.slots[sequence % 2] = content
+
+    def tear(self, sequence: int) -> None:
+        """Half of the slot is written: nobody can read it until it is written again."""
+        self.slots[sequence % 2] = None
+
+    def newest(self, order: Callable[[_Content], Any]) -> _Content | None:
+        """The newest that can be read."""
+        return max(self.whole(), key=order, default=None)
+
+    def whole(self) -> list[_Content]:
+        """What can be read."""
+        return [content for content in self.slots if content is not None]
 
 
 class Datastore:
-    """What is stored. `on_link` is told of every new epoch, for the invariants."""
+    """See the top of this file. `on_link` is told of every new epoch, for the invariants."""
 
-    def __init__(self, name: DatastoreName, filesystem: str, device: str) -> None:
+    def __init__(self, name: DatastoreName, filesystem: str, device: str, bound: int | None = None) -> None:
         self.name = name
         self.filesystem = filesystem
         self.device = device
-        self.heartbeats: dict[HostId, HeartbeatRecord] = {}
+        self.in_flight_bound = bound
+        self.sightings: dict[HostId, Sighting] = {}
         self.incarnations: dict[HostId, list[BootId]] = {}
         self.registers: dict[str, dict[int, RegisterRecord]] = {}
-        self.power_on: dict[HostId, PowerOnList] = {}
-        self.protected: ProtectedList | None = None
+        self.power_on: dict[HostId, Slots[PowerOnList]] = {}
+        self.protected: Slots[ProtectedList] = Slots()
         self.definitions: dict[VmId, str] = {}
+        self.linked_at: dict[str, int] = {}
+        self.made_at: dict[tuple[str, int], int] = {}
+        self.landed_at: dict[HostId, int] = {}
+        self.newer_format: set[HostId] = set()
+        self.now: Callable[[], int] = lambda: 0
         self.on_link: Callable[[Datastore, RegisterRecord], None] = lambda _store, _record: None
+        self._records: dict[HostId, HeartbeatRecord] = {}
+        self._torn = 0
+
+    # -- heartbeats -----------------------------------------------------------------------------------------------
+
+    def put_heartbeat(self, record: HeartbeatRecord) -> None:
+        """A record is whole in its place. Its raw bytes are a function of its value: msgpack stands for them."""
+        raw = msgspec.msgpack.encode(record)
+        self.landed_at[record.host] = self.now()
+        self._records[record.host] = record
+        if record.host in self.newer_format:
+            self.sightings[record.host] = Sighting(
+                raw, None, "its heartbeat record is not believed: it has format version 2"
+            )
+        else:
+            self.sightings[record.host] = Sighting(raw, record, "", record.incarnation)
+
+    def damage_heartbeat(self, host: HostId, problem: str = "it is torn: its checksum does not match") -> None:
+        """A host's block holds bytes that nobody can read, and that were not there before."""
+        self._torn += 1
+        self.landed_at[host] = self.now()
+        self._records.pop(host, None)
+        raw = b"damaged %d" % self._torn
+        self.sightings[host] = Sighting(raw, None, f"its heartbeat record is not believed: {problem}")
+
+    def holds(self, record: HeartbeatRecord) -> bool:
+        """Whether exactly this record lies in its host's place."""
+        return self._records.get(record.host) == record
+
+    # -- registers ------------------------------------------------------------------------------------------------
 
     def last(self, subject: str) -> RegisterRecord | None:
         """The newest epoch of a register."""
         register = self.registers.get(subject)
         return register[max(register)] if register else None
+
+    def last_as_cached(self, subject: str, reader: HostId) -> RegisterRecord | None:
+        """The newest epoch as a client's cache has it: one that another client has just made may be missing."""
+        last = self.last(subject)
+        if last is None or last.owner == reader or self.now() - self.linked_at.get(subject, -STALE_FOR) >= STALE_FOR:
+            return last
+        return self.registers[subject].get(last.epoch - 1)
 
     def link(self, record: RegisterRecord) -> LinkOutcome:
         """Create an epoch, exclusively."""
@@ -59,6 +119,7 @@ class Datastore:
         for epoch in sorted(register)[:-KEEP]:
             if epoch > 0:
                 del register[epoch]
+        self.linked_at[record.subject] = self.made_at[record.subject, record.epoch] = self.now()
         self.on_link(self, record)
         return LinkOutcome.WON
 
@@ -69,114 +130,17 @@ class Datastore:
             boots.append(boot_id)
         return boots.index(boot_id) + 1
 
+    # -- lists ----------------------------------------------------------------------------------------------------
 
-class _Request(msgspec.Struct):
-    work: Callable[[Datastore], Any]
-    done: Callable[[Any], None]
-    failed: Callable[[str], None]
-    landed: bool = False
-    dead: bool = False
+    def power_on_lists(self) -> dict[HostId, PowerOnList]:
+        """Every host's newest list that can be read."""
+        newest = {host: max(s.whole(), key=_sequence, default=None) for host, s in self.power_on.items()}
+        return {host: content for host, content in newest.items() if content is not None}
+
+    def newest_protected(self) -> ProtectedList | None:
+        """The protected list of the highest `primary` epoch, and of that the newest."""
+        return max(self.protected.whole(), key=lambda c: (c.primary_epoch, c.sequence), default=None)
 
 
-class Way:
-    """One helper's way from a host to a datastore: one request after the other, as a real I/O helper does them."""
-
-    def __init__(self, scheduler: Scheduler, rng: random.Random, datastore: Datastore) -> None:
-        self._scheduler = scheduler
-        self._rng = rng
-        self.datastore = datastore
-        self.mode = "ok"
-        self.slow = 0
-        self._queue: list[_Request] = []
-        self._busy = False
-
-    def ask(self, work: Callable[[Datastore], Any], done: Callable[[Any], None], failed: Callable[[str], None]) -> None:
-        """Do `work` when it lands; then `done` with its result, or `failed` with a problem."""
-        self._queue.append(_Request(work, done, failed))
-        self._next()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self._queue)
-
-    def _latency(self) -> int:
-        usual = 200 + self._rng.randrange(600)
-        if self._rng.randrange(100) == 0:
-            usual += self._rng.randrange(20_000)
-        return usual * MICROSECOND // 2 + self.slow // 2
-
-    def _next(self) -> None:
-        if self._busy or not self._queue or self.mode == "hang":
-            return
-        self._busy = True
-        request = self._queue[0]
-        self._scheduler.after(self._latency(), lambda: self._land(request))
-
-    def _land(self, request: _Request) -> None:
-        if request.dead:
-            return
-        if self.mode == "hang":
-            # It was on its way when the storage began to hang: it lands after the heal, or never.
-            self._busy = False
-            return
-        if self.mode == "fail":
-            self._answer(request, lambda: request.failed("the storage is lost"))
-            return
-        request.landed = True
-        try:
-            result = request.work(self.datastore)
-        except StorageError as error:
-            text = str(error)
-            self._answer(request, lambda: request.failed(text))
-            return
-        self._answer(request, lambda: request.done(result))
-
-    def _answer(self, request: _Request, tell: Callable[[], None]) -> None:
-        def arrive() -> None:
-            if request.dead:
-                return
-            if self.mode == "hang":
-                # The answer is lost on its way; it comes when the storage is back.
-                self._held = arrive
-                return
-            self._queue.pop(0)
-            self._busy = False
-            tell()
-            self._next()
-
-        self._scheduler.after(self._latency(), arrive)
-
-    _held: Callable[[], None] | None = None
-
-    def set_mode(self, mode: str) -> None:
-        """ok, hang or fail. What hung goes on, or fails."""
-        self.mode = mode
-        if mode == "hang":
-            return
-        if mode == "fail":
-            queue, self._queue = self._queue, []
-            self._busy, self._held = False, None
-            for request in queue:
-                request.dead = True
-                self._scheduler.after(MICROSECOND, functools.partial(request.failed, "the storage is lost"))
-            return
-        held, self._held = self._held, None
-        if held is not None:
-            self._scheduler.after(self._latency(), held)
-        else:
-            self._next()
-
-    def end(self, *, lands_late: bool) -> None:
-        """Its master is gone: nobody hears an answer. What is under way is lost, or lands late all the same."""
-        queue, self._queue = self._queue, []
-        self._busy, self._held = False, None
-        for request in queue:
-            request.dead = True
-        if lands_late and queue and not queue[0].landed:
-            work = queue[0].work
-            self._scheduler.after(self._latency(), lambda: self._late(work))
-
-    def _late(self, work: Callable[[Datastore], Any]) -> None:
-        if self.mode == "ok":
-            work(self.datastore)
+def _sequence(content: PowerOnList) -> int:
+    return content.sequence

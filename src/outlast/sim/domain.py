@@ -5,6 +5,7 @@ from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
 from outlast.model.settings import Settings
 from outlast.sim.datastore import Datastore
 from outlast.sim.network import Network
+from outlast.sim.physics import Physics
 
 
 class Domain:
@@ -17,6 +18,8 @@ class Domain:
         datastores: tuple[DatastoreMember, ...],
         stores: dict[DatastoreName, Datastore],
         network: Network,
+        *,
+        physics: Physics,
     ) -> None:
         self.name = "simulated"
         self.settings = settings
@@ -24,16 +27,32 @@ class Domain:
         self.datastores = datastores
         self.stores = stores
         self.network = network
+        self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
+        self.homes: dict[VmId, DatastoreName] = {}
 
-    @property
-    def homes(self) -> dict[VmId, DatastoreName]:
-        """The home datastore of each VM."""
-        return {vm: definition.home for vm, definition in self.definitions.items() if definition.home is not None}
+    def define(self, definition: VmDefinition) -> None:
+        """A VM as it is meant."""
+        self.definitions[definition.vm] = definition
+        if definition.home is not None:
+            self.homes[definition.vm] = definition.home
 
     def datastores_of(self, host: HostId) -> tuple[DatastoreMember, ...]:
         """The datastores in a host's settings."""
         names = self.reach.get(host)
         return tuple(d for d in self.datastores if names is None or d.name in names)
+
+    def _bounded(self, member: DatastoreMember) -> bool:
+        return member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+
+    def risk_accepted(self, datastore: DatastoreName) -> bool:
+        """Whether `lease_expired` is proof on a datastore although the kernel may hold writes for longer."""
+        member = next(d for d in self.datastores if d.name == datastore)
+        return member.accept_in_flight_risk and not self._bounded(member)
+
+    def expiry_allowed(self, datastore: DatastoreName) -> bool:
+        """Whether `lease_expired` may be proof on a datastore at all."""
+        member = next(d for d in self.datastores if d.name == datastore)
+        return member.accept_in_flight_risk or self._bounded(member)

@@ -33,6 +33,10 @@ BOUNDS = {
     "large": (
         Bounds(asks=2),
         Bounds(asks=2, running=False, late_starts=True),
+        Bounds(asks=2, running=False, late_launches=True),
+        Bounds(asks=2, running=False, late_starts=True, crashes=1),
+        Bounds(asks=2, running=False, closes=1, lease=1),
+        Bounds(closes=1),
         Bounds(observers=(0, 1)),
         Bounds(losses=1, crashes=1),
         Bounds(losses=1, power_losses=1),
@@ -352,12 +356,11 @@ def main() -> int:
     for name in ("lease", "margin", "losses", "crashes", "power_losses", "guest_ends", "asks", "closes"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"overrides the bound's {name}")
     parser.add_argument("--observers", choices=("0", "1", "2"), help="how many agents watch the other host")
-    parser.add_argument("--late-starts", action="store_const", const=True, help="libvirt may make a process however late")
+    parser.add_argument("--late-starts", action="store_const", const=True, help="libvirt may launch a start however late")
     parser.add_argument("--not-running", dest="running", action="store_const", const=False, help="host1 only owns the VM")
     parser.add_argument("--slow-reads", action="store_const", const=True, help="an observer's reads take time, too")
-    parser.add_argument(
-        "--literal-freezer", action="store_const", const=True, help="the second freezer believes a lapsed deadline"
-    )
+    parser.add_argument("--late-launches", action="store_const", const=True, help="the same after the gate's second answer")
+    parser.add_argument("--impatient", action="store_const", const=True, help="a keeper may give up a start just launched")
     parser.add_argument("--most-states", type=int, help="stop after so many")
     chosen = vars(parser.parse_args())
     worlds = BOUNDS[chosen.pop("bound")]

@@ -1,32 +1,44 @@
-"""One simulated host: power, clock, keeper, agent, libvirt, and its ways to storage and network.
+"""One simulated host: power, clock, keeper, agent, libvirt, watchdog, and its ways to storage and network.
 
 A boot makes everything anew: clock, boot id, processes, /run. What survives a power loss is on the datastores and in the
 definitions that libvirt keeps on the host's own disk. A host that stands still (`stall`) handles nothing until it goes on;
-its processes execute nothing meanwhile, and may do so again before its keeper does.
+its VMs execute nothing meanwhile, and do so again before its keeper does: for that instant nothing guards them.
 """
 
 import random
 from collections.abc import Callable
 
 from outlast.model.effects import Note
-from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, PingAnswered, Received, StopReason, VmStopped
+from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, PingAnswered, Received, StopReason
 from outlast.model.ids import BootId, DatastoreName, HostId, KeeperSession, VmId
 from outlast.model.inventory import Capacity, VmDefinition
 from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeping import AskGate, Happened, KeeperReply, KeeperReport, KeeperRequest
+from outlast.model.keeping import AskTakeover, Happened, KeeperReply, KeeperReport, KeeperRequest
 from outlast.model.messages import EventNotice, Message
-from outlast.model.records import Enforcement
+from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.knowledge import AgentConfig
 from outlast.sim.agent_host import AgentHost
-from outlast.sim.datastore import Way
+from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
+from outlast.sim.guests import Ended, Guests
 from outlast.sim.hypervisor import Hypervisor
 from outlast.sim.keeper_host import KeeperHost
-from outlast.sim.scheduler import Scheduler, Timer
+from outlast.sim.scheduler import Action, Scheduler, Timer
+from outlast.sim.truth import LeaseTruth
+from outlast.sim.watchdog import WatchdogDevice
+from outlast.sim.way import Way
 
 DRIFT_PPM = 5_000
 """Clocks run up to half a percent wrong, either way: two hosts then differ by the 1 % that the margin covers."""
+BOOT_TIME = SECOND
+"""The least time from power to the keeper's start; more than the fabric holds what an earlier boot sent."""
+AWAKENING = 100 * MILLISECOND
+"""The longest time for which processes may execute after a stall before keeper and agent do."""
+WATCHDOG_TIMEOUT = SECOND
+KEEPER_CLOSES = 20 * SECOND
+RESET_TIME = 20 * SECOND
+"""From a reset by the watchdog until the host boots."""
 
 
 class Host:
@@ -39,26 +51,50 @@ class Host:
         self.rng = rng
         self.peers: dict[HostId, Host] = {}
         self.powered = False
+        self.stalled = False
         self.boots = 0
         self.boot_id = BootId("")
         self.definitions: dict[VmId, VmDefinition] = {}
         self.memory_mib = 32 << 10
+        self.cpus = 8
         self.enforcement = Enforcement.KEEPER
+        self.watchdog = False
+        self.resetting = False
+        self.awake_since = 0
         self.on_note: Callable[[HostId, Note], None] = lambda _host, _note: None
         self.on_happened: Callable[[HostId, Happened], None] = lambda _host, _happened: None
         self.on_process: Callable[[HostId, VmId], None] = lambda _host, _vm: None
+        self.on_kill: Callable[[HostId, VmId], None] = lambda _host, _vm: None
+        self.on_takeover: Callable[[Host, AskTakeover], None] = lambda _host, _ask: None
+        self.on_last_word: Callable[[Host], None] = lambda _host: None
+        self.on_write: Callable[[VmId, int], None] = lambda _vm, _instance: None
+        self.on_lease: Callable[[HostId, DatastoreName], None] = lambda _host, _datastore: None
+        self.on_entry: Callable[[HostId, str, str], None] = lambda _host, _kind, _text: None
         self.start_failures: Callable[[VmId, HostId], bool] = lambda _vm, _host: False
         self.start_time: Callable[[VmId], int] = lambda _vm: SECOND // 2
+        self.next_instance: Callable[[], int] = lambda: 0
         self.storage_modes: dict[DatastoreName, str] = {}
+        self._storage_slow: dict[DatastoreName, int] = {}
         self._drift = 0
         self._booted_at = 0
         self._offset = 0
         self._wall_offset = 0
+        self._stalled_work: list[Action] = []
+        self._boot()
+
+    def _boot(self) -> None:
+        """Everything that lives as long as one boot."""
         self._published: dict[DatastoreName, Instant] = {}
         self._ways: list[tuple[DatastoreName, Way]] = []
+        self._stalled_work.clear()
+        self.stalled = self._waking = False
         self.hypervisor = Hypervisor(self._process_changed)
+        self.hypervisor.definitions = self.definitions
+        self.truth = LeaseTruth(self.domain.settings.lease_duration)
         self.keeper = KeeperHost(self, self._published)
         self.agent = AgentHost(self)
+        self.guests = Guests(self)
+        self._device = WatchdogDevice(self.scheduler, WATCHDOG_TIMEOUT, self._watchdog_fires)
 
     # -- power ----------------------------------------------------------------------------------------------------
 
@@ -66,33 +102,112 @@ class Host:
         """A new boot."""
         if self.powered:
             return
-        self.powered = True
+        self.powered, self.resetting = True, False
         self.boots += 1
         self.boot_id = BootId(f"{self.id}-boot{self.boots}")
-        self._booted_at = self.scheduler.now
+        self._booted_at = self.awake_since = self.scheduler.now
         self._offset = self.rng.randrange(10**15)
         self._drift = self.rng.randrange(-DRIFT_PPM, DRIFT_PPM)
-        self._published = {}
-        self._ways = []
-        self.hypervisor = Hypervisor(self._process_changed)
-        self.hypervisor.definitions = self.definitions
-        self.keeper = KeeperHost(self, self._published)
-        self.agent = AgentHost(self)
+        self._boot()
         keeper, agent = self.keeper, self.agent
-        self.later(self.rng.randrange(200) * MILLISECOND, keeper.start)
-        self.later((200 + self.rng.randrange(500)) * MILLISECOND, agent.start)
+        self.later(BOOT_TIME + self.rng.randrange(200) * MILLISECOND, keeper.start)
+        self.later(BOOT_TIME + (200 + self.rng.randrange(500)) * MILLISECOND, agent.start)
 
     def power_off(self) -> None:
         """The plug is pulled: nothing of it executes or answers any more; what is under way to storage may land."""
+        self.resetting = False
         if not self.powered:
             return
         self.powered = False
+        self._device.disarm()
         self.keeper.kill(restart=False)
         self.agent.kill(restart=False)
         for _, way in self._ways:
-            way.end(lands_late=False)
-        for vm in list(self.hypervisor.processes):
-            self.hypervisor.end(vm)
+            way.end(power_lost=True)
+        self.guests.power_lost()
+
+    def _watchdog_fires(self) -> None:
+        if not self.powered:
+            return
+        self.on_entry(self.id, "watchdog-fired", "is reset by its watchdog")
+        self.power_off()
+        self.resetting = True
+        self.scheduler.after(RESET_TIME, lambda: self.power_on() if self.resetting else None)
+
+    def pet_watchdog(self) -> None:
+        """The keeper is well."""
+        if self.watchdog:
+            self._device.pet()
+
+    def shut_down(self) -> None:
+        """An orderly shutdown: the guests first, then the agent, then the keeper with its last word; then the power."""
+        boot = self.boots
+        for vm, process in list(self.hypervisor.processes.items()):
+            if process.executing and not process.hung:
+                self.guests.end(vm, StopReason.HOST_SHUTDOWN, (2000 + self.rng.randrange(2000)) * MILLISECOND)
+        waited = [0]
+
+        def stop_services() -> None:
+            waited[0] += 1
+            if self.hypervisor.processes and waited[0] < 120:
+                self.later(SECOND // 4, stop_services)
+                return
+            self.agent.leave(restart=False)
+            self.keeper.close()
+            # Until it has said its last word, or has waited in vain for the last guest to end.
+            last_word = 2 * self.domain.settings.datastore_heartbeat_interval + SECOND
+            patience = KEEPER_CLOSES if self.hypervisor.processes else last_word
+            self.later(patience, lambda: self.power_off() if self.boots == boot else None)
+
+        self.later(SECOND // 4, stop_services)
+
+    # -- standing still -------------------------------------------------------------------------------------------
+
+    def stall(self, length: int) -> None:
+        """Nothing of it runs for that long."""
+        if not self.powered or self.stalled:
+            return
+        self.stalled = True
+        boot = self.boots
+        for vm in self.hypervisor.processes:
+            self._process_changed(vm)
+        self.scheduler.after(length, lambda: self._awake() if self.powered and self.boots == boot else None)
+
+    def _awake(self) -> None:
+        """Its VMs execute at once; its daemons, and whatever they are told, come a little later."""
+        self.on_entry(self.id, "unguarded", "goes on after it stood still; its VMs may execute before its keeper does")
+        self._waking = True
+        for vm in self.hypervisor.processes:
+            self._process_changed(vm)
+        boot = self.boots
+        self.scheduler.after(
+            self.rng.randrange(AWAKENING), lambda: self._daemons_awake() if self.powered and self.boots == boot else None
+        )
+
+    def _daemons_awake(self) -> None:
+        self.stalled = self._waking = False
+        self.awake_since = self.scheduler.now
+        boot, (work, self._stalled_work) = self.boots, (self._stalled_work, [])
+        for each in work:
+            self._run(boot, each)
+
+    def executes(self, vm: VmId) -> bool:
+        """Whether a VM executes on this host now."""
+        process = self.hypervisor.processes.get(vm)
+        return process is not None and process.executing and (not self.stalled or self._waking)
+
+    def _run(self, boot: int, action: Action) -> None:
+        if not self.powered or self.boots != boot:
+            return
+        if self.stalled:
+            self._stalled_work.append(action)
+        else:
+            action()
+
+    @property
+    def now(self) -> int:
+        """True time."""
+        return self.scheduler.now
 
     # -- clocks ---------------------------------------------------------------------------------------------------
 
@@ -101,12 +216,25 @@ class Host:
         elapsed = self.scheduler.now - self._booted_at
         return Instant(self._offset + elapsed + elapsed * self._drift // 1_000_000)
 
-    def at_clock(self, when: Instant, action: Callable[[], None]) -> Timer:
-        """Do something when this host's clock shows `when`."""
+    @property
+    def booted_clock(self) -> int:
+        """What the clock showed when this boot began."""
+        return self._offset
+
+    def true_time(self, clock: Instant) -> int:
+        """When this boot's clock showed that."""
+        ago = self.clock() - clock
+        return self.scheduler.now - (ago - ago * self._drift // 1_000_000)
+
+    def until_clock(self, when: Instant) -> int:
+        """How much true time is left until this host's clock shows `when`."""
         local = when - self.clock()
-        delay = max(0, local - local * self._drift // 1_000_000) + 1_000
+        return max(0, local - local * self._drift // 1_000_000) + 1_000
+
+    def at_clock(self, when: Instant, action: Action) -> Timer:
+        """Do something when this host's clock shows `when`."""
         boot = self.boots
-        return self.scheduler.after(delay, lambda: action() if self.powered and self.boots == boot else None)
+        return self.scheduler.after(self.until_clock(when), lambda: self._run(boot, action))
 
     def wall_clock_s(self) -> int:
         """Wall clock."""
@@ -116,19 +244,35 @@ class Host:
         """The wall clock alone is set."""
         self._wall_offset += by
 
-    def later(self, delay: int, action: Callable[[], None]) -> None:
+    def later(self, delay: int, action: Action) -> None:
         """Do something after a while, if this boot lives still."""
         boot = self.boots
-        self.scheduler.after(delay, lambda: action() if self.powered and self.boots == boot else None)
+        self.scheduler.after(delay, lambda: self._run(boot, action))
 
     # -- storage --------------------------------------------------------------------------------------------------
 
-    def way(self, datastore: DatastoreName, master: str) -> Way:
+    def reached(self) -> frozenset[DatastoreName]:
+        """The datastores that are mounted on this host."""
+        return frozenset(d.name for d in self.domain.datastores_of(self.id))
+
+    def way(self, datastore: DatastoreName) -> Way:
         """A new I/O helper's way."""
-        way = Way(self.scheduler, self.rng, self.domain.stores[datastore])
-        way.set_mode(self.storage_modes.get(datastore, "ok"))
+        boot = self.boots
+        store = self.domain.stores[datastore]
+        way = Way(self.scheduler, self.rng, store, self.domain.physics, lambda action: self._run(boot, action))
+        way.set_mode(self.storage_mode(datastore))
+        way.slow = self.storage_delay(datastore)
+        self._ways = [(name, each) for name, each in self._ways if not each.over]
         self._ways.append((datastore, way))
         return way
+
+    def storage_mode(self, datastore: DatastoreName) -> str:
+        """How this host's paths to a datastore are: ok, hang or fail."""
+        return self.storage_modes.get(datastore, "ok")
+
+    def storage_delay(self, datastore: DatastoreName) -> int:
+        """How much longer than usual each request takes."""
+        return self._storage_slow.get(datastore, 0)
 
     def set_storage(self, datastore: DatastoreName, mode: str) -> None:
         """ok, hang or fail, for all of this host's ways to a datastore."""
@@ -136,12 +280,23 @@ class Host:
         for name, way in self._ways:
             if name == datastore:
                 way.set_mode(mode)
+        self.guests.storage_changed(datastore, mode)
 
     def slow_storage(self, datastore: DatastoreName, latency: int) -> None:
         """Each request takes that much longer."""
+        self._storage_slow[datastore] = latency
         for name, way in self._ways:
             if name == datastore:
                 way.slow = latency
+
+    def lease_extended(self, datastore: DatastoreName) -> None:
+        """A heartbeat write was confirmed in time."""
+        self.on_lease(self.id, datastore)
+
+    @property
+    def storage_is_well(self) -> bool:
+        """Whether all its paths work, at the usual speed."""
+        return all(mode == "ok" for mode in self.storage_modes.values()) and not any(self._storage_slow.values())
 
     # -- what keeper and agent are told ---------------------------------------------------------------------------
 
@@ -150,10 +305,17 @@ class Host:
 
     def capacity(self) -> Capacity:
         used = sum(self.definitions[vm].memory_mib for vm in self.hypervisor.processes if vm in self.definitions)
-        return Capacity(self.memory_mib, max(0, self.memory_mib - used), 8)
+        return Capacity(self.memory_mib, max(0, self.memory_mib - used), self.cpus)
 
     def home_of(self, vm: VmId) -> DatastoreName | None:
         return self.domain.homes.get(vm)
+
+    def read_register(self, store: Datastore, subject: str) -> RegisterRecord | None:
+        """A register as this host's client sees it: now and then as its cache does."""
+        stale = self.domain.physics.stale
+        if stale and self.rng.randrange(1000) < stale:
+            return store.last_as_cached(subject, self.id)
+        return store.last(subject)
 
     def keeper_config(self, session: KeeperSession) -> KeeperConfig:
         domain = self.domain
@@ -169,6 +331,7 @@ class Host:
             state_dir="/var/lib/outlast",
             boot_id=self.boot_id,
             session=session,
+            watchdog_device="/dev/watchdog" if self.watchdog else "",
             enforcement=self.enforcement,
         )
 
@@ -187,6 +350,8 @@ class Host:
         )
 
     def ask_keeper(self, request: KeeperRequest) -> None:
+        if type(request) is AskTakeover:
+            self.on_takeover(self, request)
         self.keeper.agent_asks(request)
 
     def agent_connects(self) -> bool:
@@ -208,13 +373,6 @@ class Host:
     def keeper_reported(self, report: KeeperReport) -> None:
         self.agent.happen(KeeperReported(report))
 
-    def freeze_overdue(self, grace: int) -> None:
-        for vm in list(self.hypervisor.processes):
-            home = self.home_of(vm)
-            deadline = self._published.get(home, Instant(0)) if home is not None else Instant(0)
-            if deadline and self.clock() > deadline + grace:
-                self.hypervisor.stop(vm)
-
     # -- network --------------------------------------------------------------------------------------------------
 
     def send(self, to: HostId, message: Message) -> None:
@@ -226,24 +384,23 @@ class Host:
     def receive(self, sender: HostId, message: Message) -> None:
         """A datagram arrives."""
         if self.powered:
-            self.agent.happen(Received(sender, message))
+            self._run(self.boots, lambda: self.agent.happen(Received(sender, message)))
 
     def ping(self, host: HostId | None, address: str) -> None:
         network, boot = self.domain.network, self.boots
 
         def answered() -> None:
-            if self.powered and self.boots == boot:
-                self.agent.happen(PingAnswered(host, address))
+            self._run(boot, lambda: self.agent.happen(PingAnswered(host, address)))
 
         if host is None:
-            reachable = self.id not in network.cut and self.id not in network.muted
-            if reachable and network.isolation_address_answers:
+            if network.answers_isolation_ping(self.id):
                 self.scheduler.after(network.latency(), answered)
             return
+        target = self.peers[host]
 
         def echo() -> None:
             # The kernel answers, also while agent and keeper are stopped.
-            if self.peers[host].powered:
+            if target.powered and not target.stalled:
                 network.send(host, self.id, answered)
 
         network.send(self.id, host, echo)
@@ -256,92 +413,40 @@ class Host:
     def _process_changed(self, vm: VmId) -> None:
         self.on_process(self.id, vm)
 
-    def define(self, definition: VmDefinition) -> None:
-        """Libvirt knows a definition from now on, also after a reboot."""
-        self.definitions[definition.vm] = definition
-        self.agent.hypervisor_changed()
+    def start_process(self, vm: VmId, ended: Ended) -> None:
+        """What `virsh start` does. `ended` gets the problem, or an empty string."""
+        self.guests.start(vm, ended)
 
-    def start_process(self, vm: VmId, ended: Callable[[str], None]) -> None:
-        """What `virsh start` does: the gate, then the process. `ended` gets the problem, or an empty string."""
-        definition = self.domain.definitions.get(vm)
-        if definition is None or not self.hypervisor.answers:
-            ended("libvirt does not answer" if definition is not None else "no such definition")
-            return
-        self.definitions[vm] = definition
-        if vm in self.hypervisor.processes:
-            ended("")
-            return
-        if vm in self.hypervisor.starting:
-            ended("domain is already being started")
-            return
-        self.hypervisor.starting.add(vm)
-        boot, hypervisor, settled = self.boots, self.hypervisor, [False]
+    def shut_down_guest(self, vm: VmId) -> None:
+        """The guest is asked to shut down, and does, unless it is frozen or hangs."""
+        process = self.hypervisor.processes.get(vm)
+        if process is not None and process.executing and not process.hung and self.hypervisor.answers:
+            self.guests.end(vm, StopReason.SHUTDOWN, 2 * SECOND)
 
-        def settle(problem: str) -> None:
-            if not settled[0]:
-                settled[0] = True
-                hypervisor.starting.discard(vm)
-                ended(problem)
+    def freeze(self, vm: VmId) -> None:
+        """SIGSTOP, in the middle of a write. Guests of a host with level `none` execute on (vfio, vhost-user)."""
+        process = self.hypervisor.processes.get(vm)
+        if process is not None and not process.stopped and self.enforcement is not Enforcement.NONE:
+            self.guests.last_write(process)
+            self.hypervisor.stop(vm)
 
-        def replied(reply: KeeperReply) -> None:
-            if self.boots != boot or not self.powered or settled[0]:
-                return
-            if not reply.allowed:
-                settle(reply.sentence)
-            elif self.start_failures(vm, self.id):
-                self.keeper.ask(_ended(vm), lambda _: None)
-                settle("internal error: process exited while connecting to monitor")
-            else:
-                self.later(self.rng.randrange(20, 100) * MILLISECOND, lambda: self._process_begins(vm, hypervisor, settle))
-
-        disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
-        if not self.keeper.alive:
-            settle("the keeper of this host cannot be asked")
-            return
-        self.keeper.ask(AskGate(1, vm, definition.name, disks), replied)  # type: ignore[arg-type]
-        self.later(6 * SECOND, lambda: settle("the keeper of this host cannot be asked: no answer in time"))
-
-    def _process_begins(self, vm: VmId, hypervisor: Hypervisor, settle: Callable[[str], None]) -> None:
-        hypervisor.begin(self.definitions[vm])
-        self.keeper.process_appeared(vm)
-        self.later(self.start_time(vm), lambda: self._started(vm, settle))
-
-    def _started(self, vm: VmId, settle: Callable[[str], None]) -> None:
-        settle("" if vm in self.hypervisor.processes else "the process ended at once")
-        self.agent.hypervisor_changed()
+    def thaw(self, vm: VmId) -> None:
+        """SIGCONT."""
+        self.hypervisor.resume(vm)
 
     def kill_process(self, vm: VmId) -> None:
         """SIGKILL by the keeper."""
-        self.end_process(vm, StopReason.FAILED)
+        self.on_kill(self.id, vm)
+        self.guests.end(vm, StopReason.FAILED)
 
-    def end_process(self, vm: VmId, reason: StopReason, delay: int = 5 * MILLISECOND) -> None:
-        """The process ends after a while, for this reason; it executes nothing more if it was killed."""
-        process = self.hypervisor.processes.get(vm)
-        if process is None or process.ending is not None:
-            return
-        process.ending = reason
-        hypervisor = self.hypervisor
-        if reason is StopReason.FAILED:
-            hypervisor.stop(vm)
+    def says_last_word(self) -> None:
+        """The keeper writes that this incarnation has ended, and that no VM is left."""
+        self.on_last_word(self)
 
-        def gone() -> None:
-            hypervisor.end(vm)
-            self.keeper.process_exited(vm)
-            if hypervisor.answers:
-                self.agent.happen(VmStopped(vm, process.name, reason))
-                self.agent.hypervisor_changed()
-
-        self.later(delay, gone)
-
-    def shut_down_guest(self, vm: VmId) -> None:
-        """The guest is asked to shut down, and does, unless it is frozen."""
-        process = self.hypervisor.processes.get(vm)
-        if process is not None and process.executing and self.hypervisor.answers:
-            self.end_process(vm, StopReason.SHUTDOWN, 2 * SECOND)
-
-
-def _ended(vm: VmId) -> KeeperRequest:
-    from outlast.model.ids import RequestId
-    from outlast.model.keeping import AskEnded
-
-    return AskEnded(RequestId(1), vm)
+    def freeze_overdue(self, grace: int) -> None:
+        """The agent as second freezer: what executes past a deadline that still stands in shared memory is frozen."""
+        for vm in list(self.hypervisor.processes):
+            home = self.home_of(vm)
+            deadline = self._published.get(home, Instant(0)) if home is not None else Instant(0)
+            if deadline and self.clock() > deadline + grace:
+                self.freeze(vm)

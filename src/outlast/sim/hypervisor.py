@@ -1,7 +1,6 @@
-"""What really executes on one simulated host: QEMU processes, libvirt around them, and the gate in between.
+"""What really executes on one simulated host: QEMU processes, and libvirt around them.
 
-libvirt may be down or hang; processes go on without it. A start asks the keeper through the hook, exactly as libvirt's
-`prepare` does, and the process exists a while after the keeper let it pass.
+libvirt may be dead or hang; processes go on without it, and what it was asked while it hung it does when it goes on.
 """
 
 from collections.abc import Callable
@@ -9,30 +8,50 @@ from collections.abc import Callable
 import msgspec
 
 from outlast.model.events import StopReason
-from outlast.model.ids import Epoch, VmId, VmName
+from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import VmDefinition
 
 
 class Process(msgspec.Struct):
-    """One QEMU process. `executing` False: stopped by SIGSTOP."""
+    """One QEMU process. `stopped`: by SIGSTOP. `paused`: by -S, with which libvirt starts QEMU until all is ready.
+
+    `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to.
+    `instance`: its number among all processes of a world.
+    """
 
     vm: VmId
     name: VmName
+    home: DatastoreName
     pid: int
-    executing: bool = True
-    epoch: Epoch | None = None
+    instance: int
+    paused: bool = True
+    stopped: bool = False
+    executed: bool = False
+    hung: bool = False
     ending: StopReason | None = None
+
+    @property
+    def executing(self) -> bool:
+        """Whether its guest runs."""
+        return not self.stopped and not self.paused
 
 
 class Hypervisor:
-    """libvirt and the processes of one host, for one boot. `changed(vm)` is called whenever something executes or stops."""
+    """libvirt and the processes of one host, for one boot. `changed(vm)` is called whenever something executes or stops.
+
+    `mode` is up, dead or hung. `off`: why the domains that are off are, as far as libvirt knows. `generation` rises with
+    each death of libvirt: what it had begun is then nobody's.
+    """
 
     def __init__(self, changed: Callable[[VmId], None]) -> None:
         self._changed = changed
         self.processes: dict[VmId, Process] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
+        self.off: dict[VmId, StopReason] = {}
         self.mode = "up"
+        self.generation = 0
         self.starting: set[VmId] = set()
+        self.queued: list[Callable[[], None]] = []
         self._pids = 100
 
     @property
@@ -40,29 +59,51 @@ class Hypervisor:
         """Whether libvirt answers."""
         return self.mode == "up"
 
-    def begin(self, definition: VmDefinition) -> Process:
-        """The process of a start that passed the gate comes into being, executing."""
+    def set_mode(self, mode: str) -> None:
+        """up, dead or hung."""
+        if mode == "dead":
+            self.generation += 1
+            self.starting.clear()
+            self.queued.clear()
+        self.mode = mode
+        if mode == "up":
+            queued, self.queued = self.queued, []
+            for work in queued:
+                work()
+
+    def begin(self, definition: VmDefinition, instance: int) -> Process:
+        """The process of a start that passed the gate comes into being; its guest does not run yet."""
+        if definition.home is None:
+            raise ValueError(f"{definition.name} has no home datastore")
         self._pids += 1
-        process = Process(definition.vm, definition.name, self._pids)
+        process = Process(definition.vm, definition.name, definition.home, self._pids, instance)
         self.processes[definition.vm] = process
+        self.off.pop(definition.vm, None)
         self._changed(definition.vm)
         return process
+
+    def let_run(self, process: Process) -> None:
+        """What libvirt calls `cont`: the guest runs, unless the process is stopped or dying."""
+        process.paused = False
+        if process.executing:
+            self._changed(process.vm)
 
     def stop(self, vm: VmId) -> None:
         """SIGSTOP."""
         process = self.processes.get(vm)
-        if process is not None and process.executing:
-            process.executing = False
+        if process is not None and not process.stopped:
+            process.stopped = True
             self._changed(vm)
 
     def resume(self, vm: VmId) -> None:
         """SIGCONT."""
         process = self.processes.get(vm)
-        if process is not None and not process.executing and process.ending is None:
-            process.executing = True
+        if process is not None and process.stopped and process.ending is None:
+            process.stopped = False
             self._changed(vm)
 
-    def end(self, vm: VmId) -> None:
-        """The process is gone."""
+    def end(self, vm: VmId, reason: StopReason) -> None:
+        """The process is gone. A dead libvirt never learns why."""
         if self.processes.pop(vm, None) is not None:
+            self.off[vm] = StopReason.UNKNOWN if self.mode == "dead" else reason
             self._changed(vm)

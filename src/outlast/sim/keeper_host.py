@@ -6,15 +6,17 @@ again), stopped and resumed; what it published in /run outlives it, for the same
 
 from collections.abc import Callable
 
-from outlast.model.ids import DatastoreName, KeeperSession, VmId
+from outlast.model.ids import DatastoreName, Incarnation, KeeperSession, VmId
 from outlast.model.keeper_effects import (
     Changed,
     Freeze,
     KeeperEffect,
     Kill,
     LinkRegister,
+    PetWatchdog,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     StopWatching,
     Tell,
@@ -24,6 +26,7 @@ from outlast.model.keeper_effects import (
 )
 from outlast.model.keeper_events import (
     Asked,
+    ClientGone,
     CloseAsked,
     FoundProcess,
     HeartbeatWritten,
@@ -41,13 +44,15 @@ from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subs
 from outlast.model.records import HeartbeatRecord
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.keeping import KeeperMachine
-from outlast.sim.datastore import Datastore, Way
+from outlast.sim.datastore import Datastore
 from outlast.sim.machine_host import HostServices
 from outlast.sim.scheduler import Timer
+from outlast.sim.way import Way
 
 AGENT = 1
 RESTART_AFTER = 2 * SECOND
 SAFETY_LOOK = SECOND
+PET_EVERY = SECOND // 4
 Answer = Callable[[KeeperReply], None]
 
 
@@ -58,6 +63,7 @@ class KeeperHost:
         self._host = services
         self._published = published
         self._sessions = 0
+        self._session = KeeperSession("")
         self._alive = False
         self._stopped = False
         self._machine: KeeperMachine | None = None
@@ -69,6 +75,11 @@ class KeeperHost:
         self._watched: dict[VmId, WatchForProcess] = {}
         self._report_due = False
         self._life = 0
+        self._terms: dict[DatastoreName, tuple[str, int]] = {}
+        self._remembered: dict[VmId, tuple[DatastoreName, tuple[str, int]]] = {}
+        self._written: dict[DatastoreName, HeartbeatRecord] = {}
+        self._pet_at = 0
+        self.works_since = 0
 
     @property
     def alive(self) -> bool:
@@ -92,14 +103,26 @@ class KeeperHost:
         self._alive, self._stopped = True, False
         self._life += 1
         self._sessions += 1
+        self.works_since = self._host.now
+        self._host.truth.keeper_began()
+        self._written.clear()
         session = KeeperSession(f"{self._host.boot_id}-k{self._sessions}")
+        self._session = session
         config = self._host.keeper_config(session)
         self._machine = KeeperMachine(config, self._host.clock(), dict(self._published))
         for name, place in self._machine.places.items():
             self._published[name] = place.lease.deadline or Instant(0)
-        self._ways = {d.name: self._host.way(d.name, "keeper") for d in config.datastores}
+        self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
+        before, self._terms = self._terms, {}
         found = [
-            FoundProcess(process.vm, process.name, home, process.pid, not process.executing)
+            FoundProcess(
+                process.vm,
+                process.name,
+                home,
+                process.pid,
+                process.stopped,
+                by_right=self._remembered.get(process.vm) == (home, before.get(home)),
+            )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
         ]
@@ -107,6 +130,10 @@ class KeeperHost:
         for name in self._ways:
             self._ask_incarnation(name)
         self._look_for_strangers(self._life)
+        if self._host.watchdog:
+            self._pet_at = self._host.now
+            self._host.pet_watchdog()
+            self._turn(self._life)
 
     def kill(self, *, restart: bool = True) -> None:
         """SIGKILL; its service manager starts it again after a while."""
@@ -119,7 +146,7 @@ class KeeperHost:
         self._watched.clear()
         self._cancel_timer()
         for way in self._ways.values():
-            way.end(lands_late=self._host.rng.randrange(2) == 0)
+            way.end()
         self._host.keeper_gone()
         if restart:
             life = self._life
@@ -135,6 +162,7 @@ class KeeperHost:
         if not self._alive or not self._stopped:
             return
         self._stopped = False
+        self.works_since = self._host.now
         backlog, self._backlog = self._backlog, []
         for event in backlog:
             self.happen(event)
@@ -143,6 +171,12 @@ class KeeperHost:
     def close(self) -> None:
         """The host shuts down in order."""
         self.happen(CloseAsked())
+
+    def _turn(self, life: int) -> None:
+        """With a watchdog, the loop turns once in a while even if nothing happens."""
+        if self._life == life:
+            self.happen(Woken())
+            self._host.later(PET_EVERY, lambda: self._turn(life))
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -159,22 +193,37 @@ class KeeperHost:
             if not isinstance(event, Woken):
                 self._backlog.append(event)
             return
+        if type(event) is HeartbeatWritten:
+            self._written_in_truth(event)
         self._machine.wall_clock_s = self._host.wall_clock_s()
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
         self._set_timer()
+
+    def _written_in_truth(self, event: HeartbeatWritten) -> None:
+        truth, clock = self._host.truth, self._host.clock()
+        if event.foreign:
+            truth.void(event.datastore, clock)
+        if truth.write_ended(event.datastore, event.sequence, event.ok, clock):
+            self._host.lease_extended(event.datastore)
 
     def _set_timer(self) -> None:
         self._cancel_timer()
         if self._machine is not None and self._alive and (deadline := self._machine.deadline()) is not None:
             self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
 
-    def ask(self, request: KeeperRequest, answer: Answer) -> None:
-        """Somebody on this host asks; no answer ever comes from a dead keeper."""
+    def ask(self, request: KeeperRequest, answer: Answer) -> int:
+        """Somebody on this host asks, over a connection whose number is returned. A dead keeper never answers."""
         self._clients += 1
         client = self._clients
         self._answers[client] = answer
         self._later_if_same_life(lambda: self.happen(Asked(client, request)))
+        return client
+
+    def client_gone(self, client: int) -> None:
+        """Whoever asked has hung up."""
+        self._answers.pop(client, None)
+        self._later_if_same_life(lambda: self.happen(ClientGone(client)))
 
     def agent_asks(self, request: KeeperRequest) -> None:
         """The agent asks over its connection."""
@@ -198,7 +247,7 @@ class KeeperHost:
         known = self._machine.vms.get(vm) if self._machine is not None else None
         if process is None or home is None or (known is not None and known.pid == process.pid):
             return
-        self.happen(ProcessAppeared(FoundProcess(vm, process.name, home, process.pid, not process.executing)))
+        self.happen(ProcessAppeared(FoundProcess(vm, process.name, home, process.pid, process.stopped)))
 
     def process_exited(self, vm: VmId) -> None:
         """A pidfd reports an exit."""
@@ -212,6 +261,7 @@ class KeeperHost:
         if not self._stopped:
             for vm in list(self._host.hypervisor.processes):
                 self._found(vm)
+            self._report()
         self._host.later(SAFETY_LOOK, lambda: self._look_for_strangers(life))
 
     # -- what it asks for -----------------------------------------------------------------------------------------
@@ -225,9 +275,9 @@ class KeeperHost:
             case LinkRegister():
                 self._link_register(effect)
             case Freeze():
-                self._host.hypervisor.stop(effect.vm)
+                self._host.freeze(effect.vm)
             case Thaw():
-                self._host.hypervisor.resume(effect.vm)
+                self._host.thaw(effect.vm)
             case Kill():
                 self._host.kill_process(effect.vm)
             case WatchForProcess():
@@ -241,10 +291,18 @@ class KeeperHost:
                 self._host.keeper_did(effect.happened)
             case PublishLease():
                 self._published[effect.datastore] = effect.deadline
+                self._terms[effect.datastore] = (self._session, effect.term)
+            case Remember():
+                self._remembered[effect.vm] = (effect.home, (self._session, effect.term))
             case Changed():
                 self._report()
-            case _:
-                pass  # PetWatchdog: this world's watchdogs come with the full simulator.
+            case PetWatchdog():
+                self._pet()
+
+    def _pet(self) -> None:
+        if self._host.now >= self._pet_at:
+            self._pet_at = self._host.now + PET_EVERY
+            self._host.pet_watchdog()
 
     def _reply(self, effect: Reply) -> None:
         if effect.client == AGENT:
@@ -271,42 +329,70 @@ class KeeperHost:
         return self._machine.report() if self._machine is not None and self.works else None
 
     def _ask_incarnation(self, name: DatastoreName) -> None:
+        """As the keeper's storage does it on a machine that finds its own earlier boots: the next one counts at once."""
         host, boot_id, life = self._host.id, self._host.boot_id, self._life
 
         def failed(_: str) -> None:
             self._host.later(SECOND, lambda: self._ask_incarnation(name) if self._life == life else None)
 
-        def done(number: int) -> None:
-            self.happen(IncarnationWon(name, number))  # type: ignore[arg-type]
+        def done(number: Incarnation) -> None:
+            self.happen(IncarnationWon(name, number))
 
-        self._ways[name].ask(lambda store: store.boot(host, boot_id), done, failed)
+        self._ways[name].ask(lambda store: Incarnation(store.boot(host, boot_id)), done, failed)
 
     def _write_heartbeat(self, effect: WriteHeartbeat) -> None:
-        record, name = effect.record, effect.datastore
+        """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""
+        record, name, host, written = effect.record, effect.datastore, self._host.id, self._written
+        life = self._life
+        self._host.truth.write_began(name, record.sequence, self._host.clock())
+        if record.ended:
+            self._host.says_last_word()
+        begun = [False]
 
-        def work(store: Datastore) -> None:
-            _put_heartbeat(store, record)
+        def begin(store: Datastore) -> bool:
+            begun[0] = True
+            before = written.pop(name, None)
+            return before is None or store.holds(before)
 
-        self._ways[name].ask(
-            work,
-            lambda _: self.happen(HeartbeatWritten(name, record.sequence, True)),
-            lambda problem: self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem)),
-        )
+        def half(store: Datastore) -> None:
+            if begin(store):
+                store.damage_heartbeat(host)
+            else:
+                begun[0] = False
+                written[name] = record  # It is found to be foreign when the rest of the request is carried out.
+
+        def work(store: Datastore) -> bool:
+            if not begun[0] and not begin(store):
+                return False
+            store.put_heartbeat(record)
+            written[name] = record
+            return True
+
+        def done(ours: bool) -> None:
+            problem = "" if ours else "our record was written over by another process or host"
+            self.happen(HeartbeatWritten(name, record.sequence, ours, not ours, problem))
+            if not ours and self._life == life:
+                self._ask_incarnation(name)  # Which boot of this host counts is found out anew.
+
+        def failed(problem: str) -> None:
+            # It may have been written, or half of it: the next write does not look for what lay there.
+            written.pop(name, None)
+            self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem))
+
+        self._ways[name].ask(work, done, failed, half)
 
     def _read_register(self, effect: ReadRegister) -> None:
         self._ways[effect.datastore].ask(
-            lambda store: store.last(effect.subject),
+            lambda store: self._host.read_register(store, effect.subject),
             lambda last: self.happen(RegisterRead(effect.request, True, last)),
             lambda problem: self.happen(RegisterRead(effect.request, False, None, problem)),
         )
 
     def _link_register(self, effect: LinkRegister) -> None:
+        record = effect.record
+        self._host.truth.link_began(effect.datastore, record.nonce, self._host.clock())
         self._ways[effect.datastore].ask(
-            lambda store: store.link(effect.record),
+            lambda store: store.link(record),
             lambda outcome: self.happen(Linked(effect.request, outcome)),
             lambda problem: self.happen(Linked(effect.request, LinkOutcome.UNKNOWN, problem)),
         )
-
-
-def _put_heartbeat(store: Datastore, record: HeartbeatRecord) -> None:
-    store.heartbeats[record.host] = record

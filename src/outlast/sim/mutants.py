@@ -1,7 +1,9 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`.
+by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`. `ordeal` names the small
+scenario (`ordeals.py`) that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen
+broken.
 """
 
 from __future__ import annotations
@@ -13,19 +15,21 @@ from typing import Any
 import msgspec
 
 from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
-from outlast.model.keeper_events import HeartbeatWritten, LinkOutcome
-from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState, Sighting
+from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
+from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
+from outlast.protocol import peers, verdict
 from outlast.protocol.gatekeeping import Gatekeeper
-from outlast.protocol.keeping import KeeperMachine, Purpose
+from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
 from outlast.protocol.observation import RecordWatch
-from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
+from outlast.sim.host import Host
 
-_Patch = tuple[type, str, Any]
+_Patch = tuple[Any, str, Any]
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -34,21 +38,31 @@ class Mutant(msgspec.Struct, frozen=True):
     name: str
     rule: int
     what: str
+    ordeal: str
     patches: tuple[_Patch, ...]
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def _mutant(rule: int, what: str, *targets: tuple[type, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function, named as the mutant, that takes the place of each target."""
+def _mutant(
+    rule: int, what: str, ordeal: str, *targets: tuple[Any, str]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function, named as the mutant, that takes the place of each target (of a class or a module)."""
 
     def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
         name = replacement.__name__.strip("_").replace("_", "-")
-        MUTANTS[name] = Mutant(name, rule, what, tuple((owner, attribute, replacement) for owner, attribute in targets))
+        patches = tuple((owner, attribute, replacement) for owner, attribute in targets)
+        MUTANTS[name] = Mutant(name, rule, what, ordeal, patches)
         return replacement
 
     return add
+
+
+def _also(name: str, owner: Any, attribute: str, replacement: Any) -> None:
+    """A mutant that needs one more method replaced."""
+    mutant = MUTANTS[name]
+    MUTANTS[name] = msgspec.structs.replace(mutant, patches=(*mutant.patches, (owner, attribute, replacement)))
 
 
 @contextlib.contextmanager
@@ -68,7 +82,9 @@ def broken(name: str) -> Iterator[None]:
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
 
-@_mutant(1, "an epoch can be created twice, the second writer takes it", (Datastore, "link"))
+@_mutant(
+    1, "an epoch can be created twice, the second writer takes it", "a-late-link-meets-a-pruned-name", (Datastore, "link")
+)
 def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutcome:
     self.registers.setdefault(record.subject, {})[record.epoch] = record
     self.on_link(self, record)
@@ -76,7 +92,10 @@ def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutc
 
 
 @_mutant(
-    1, "a pruned name can be used again: neither the predecessor nor a higher epoch is looked for", (Datastore, "link")
+    1,
+    "a pruned name can be used again: neither the predecessor nor a higher epoch is looked for",
+    "a-late-link-meets-a-pruned-name",
+    (Datastore, "link"),
 )
 def _pruned_names_are_reusable(self: Datastore, record: RegisterRecord) -> LinkOutcome:
     register = self.registers.setdefault(record.subject, {})
@@ -89,12 +108,13 @@ def _pruned_names_are_reusable(self: Datastore, record: RegisterRecord) -> LinkO
     return LinkOutcome.WON
 
 
-_linked = Ownership.linked
+_linked = KeeperMachine._linked
 
 
-@_mutant(1, "a link whose outcome is unknown counts as won", (Ownership, "linked"))
-def _unknown_is_won(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
-    return _linked(self, LinkOutcome.WON if outcome is LinkOutcome.UNKNOWN else outcome, term)
+@_mutant(1, "a link whose outcome is unknown counts as won", "a-link-that-ends-in-an-error", (KeeperMachine, "_linked"))
+def _unknown_is_won(self: KeeperMachine, event: Linked) -> list[KeeperEffect]:
+    won = msgspec.structs.replace(event, outcome=LinkOutcome.WON)
+    return _linked(self, won if event.outcome is LinkOutcome.UNKNOWN else event)
 
 
 # -- rule 2: the lease ------------------------------------------------------------------------------------------------
@@ -103,7 +123,7 @@ def _unknown_is_won(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
 _end_write, _lapse = Lease.end_write, Lease.lapse
 
 
-@_mutant(2, "the lease counts from the completion of the heartbeat write", (Lease, "end_write"))
+@_mutant(2, "the lease counts from the completion of the heartbeat write", "slow-renewals-end", (Lease, "end_write"))
 def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -> Renewal:
     renewal = _end_write(self, sequence, ok, now)
     if ok and renewal is Renewal.NOTHING and self._writing is None:
@@ -113,7 +133,12 @@ def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -
     return renewal
 
 
-@_mutant(2, "a renewal that is under way keeps the lease from lapsing, however late it is", (Lease, "lapse"))
+@_mutant(
+    2,
+    "a renewal that is under way keeps the lease from lapsing, however late it is",
+    "a-renewal-is-too-late",
+    (Lease, "lapse"),
+)
 def _late_renewal_extends(self: Lease, now: Instant) -> bool:
     return False if self._writing is not None else _lapse(self, now)
 
@@ -121,7 +146,12 @@ def _late_renewal_extends(self: Lease, now: Instant) -> bool:
 # -- rule 3: one term, one epoch --------------------------------------------------------------------------------------
 
 
-@_mutant(3, "an epoch that was linked in an earlier term gives the right to run", (Ownership, "linked"))
+@_mutant(
+    3,
+    "an epoch that was linked in an earlier term gives the right to run",
+    "a-link-in-flight-at-the-next-cut",
+    (Ownership, "linked"),
+)
 def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
     if self._linking is None:
         return False
@@ -137,7 +167,7 @@ def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) 
 _lapse_ownership = Ownership.lapse
 
 
-@_mutant(3, "a start that is pending survives a lapse", (Ownership, "lapse"))
+@_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
 def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
     return [] if self.phase in (Phase.STARTING, Phase.GRANTED) else _lapse_ownership(self)
 
@@ -145,7 +175,9 @@ def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
 _start_after_read = Gatekeeper.start_after_read
 
 
-@_mutant(3, "a VM starts on an epoch that its host won before", (Gatekeeper, "start_after_read"))
+@_mutant(
+    3, "a VM starts on an epoch that its host won before", "started-again-after-its-end", (Gatekeeper, "start_after_read")
+)
 def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
     waiting = self._waiting.get(ownership.vm)
     if waiting is None or last is None or last.owner != self._keeper.config.host:
@@ -158,7 +190,7 @@ def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: Regist
 # -- rule 4: freeze first ---------------------------------------------------------------------------------------------
 
 
-@_mutant(4, "nothing is frozen when the lease lapses", (Ownership, "lapse"))
+@_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
 def _no_freeze(self: Ownership) -> list[KeeperEffect]:
     if self.phase is Phase.RUNNING:
         return []
@@ -168,7 +200,9 @@ def _no_freeze(self: Ownership) -> list[KeeperEffect]:
 _heartbeat_written = KeeperMachine._heartbeat_written
 
 
-@_mutant(4, "a new term thaws without a re-assertion", (KeeperMachine, "_heartbeat_written"))
+@_mutant(
+    4, "a new term thaws without a re-assertion", "a-link-in-flight-at-the-next-cut", (KeeperMachine, "_heartbeat_written")
+)
 def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> list[KeeperEffect]:
     effects = _heartbeat_written(self, event)
     place = self.places[event.datastore]
@@ -183,7 +217,12 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
 _assert_after_read = KeeperMachine._assert_after_read
 
 
-@_mutant(4, "a VM that was lost is taken back in place of being killed", (KeeperMachine, "_assert_after_read"))
+@_mutant(
+    4,
+    "a VM that was lost is taken back in place of being killed",
+    "taken-over-and-healed",
+    (KeeperMachine, "_assert_after_read"),
+)
 def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
     if last is None or last.owner == self.config.host:
         return _assert_after_read(self, ownership, last)
@@ -194,25 +233,30 @@ def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: Registe
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
 
 
-@_mutant(5, "the window is not waited for", (RecordWatch, "lease_is_over"))
+@_mutant(5, "the window is not waited for", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_window(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     return self.last_read_started is not None
 
 
-@_mutant(5, "the window is taken for elapsed without a last read", (RecordWatch, "lease_is_over"))
+@_mutant(5, "the window is taken for elapsed without a last read", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_last_read(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     # As if nobody looked again: the last read that counts is the first.
     ends = self.window_ends(window)
     return ends is not None and self.last_read is not None and self.last_read >= ends - window // 2
 
 
-@_mutant(5, "the epoch may be read after the last read of the owner's record", (RecordWatch, "lease_is_over"))
+@_mutant(
+    5,
+    "the epoch may be read after the last read of the owner's record",
+    "answers-ping-until-late",
+    (RecordWatch, "lease_is_over"),
+)
 def _epoch_read_last(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     ends = self.window_ends(window)
     return ends is not None and self.last_read_started is not None and self.last_read_started >= ends
 
 
-@_mutant(5, "the window is kept across gaps and a lapse of the observer", (RecordWatch, "void"))
+@_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
 def _window_kept_across_a_lapse(self: RecordWatch) -> None:
     self._max_gap = Duration(1 << 62)
 
@@ -220,17 +264,46 @@ def _window_kept_across_a_lapse(self: RecordWatch) -> None:
 _observe = RecordWatch.observe
 
 
-@_mutant(5, "a record that changes but cannot be decoded counts as silence", (RecordWatch, "observe"))
+@_mutant(
+    5,
+    "a record that changes but cannot be decoded counts as silence",
+    "it-writes-a-newer-format",
+    (RecordWatch, "observe"),
+)
 def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Instant, now: Instant) -> bool:
     if sighting.raw is not None and sighting.record is None and self._raw is not None:
-        sighting = msgspec.structs.replace(sighting, raw=self._raw)
+        sighting = msgspec.structs.replace(sighting, raw=self._raw, record=self.record)
     return _observe(self, sighting, started, now)
 
 
-@_mutant(5, "the compare-and-swap is done from whatever epoch is the newest", (Gatekeeper, "begin"))
+@_mutant(
+    5,
+    "the window counts from the start of the read that first showed the record",
+    "slow-observer",
+    (RecordWatch, "observe"),
+)
+def _window_from_the_start_of_the_read(self: RecordWatch, sighting: Sighting, started: Instant, now: Instant) -> bool:
+    changed = _observe(self, sighting, started, now)
+    if self.first_seen == now:
+        self.first_seen = started
+    return changed
+
+
+@_mutant(5, "the last read may have begun before the window elapsed", "slow-observer", (RecordWatch, "lease_is_over"))
+def _last_read_begun_too_early(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
+    ends = self.window_ends(window)
+    return ends is not None and self.last_read is not None and self.last_read >= ends
+
+
+@_mutant(
+    5,
+    "the compare-and-swap is done from whatever epoch is the newest",
+    "cut-off-and-healed-among-the-steps-of-a-takeover",
+    (Gatekeeper, "begin"),
+)
 def _any_epoch_is_taken_from(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
     waiting = self._waiting.get(ownership.vm)
-    if waiting is None or waiting.begun or self._keeper.busy(ownership.vm):
+    if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
         return []
     waiting.begun = True
     ownership.phase = Phase.CLAIMING
@@ -248,13 +321,15 @@ def _take_from_newest(self: KeeperMachine, event: Any) -> list[KeeperEffect]:
 
 
 _register_read = KeeperMachine._register_read
-MUTANTS["any-epoch-is-taken-from"] = msgspec.structs.replace(
-    MUTANTS["any-epoch-is-taken-from"],
-    patches=(*MUTANTS["any-epoch-is-taken-from"].patches, (KeeperMachine, "_register_read", _take_from_newest)),
+_also("any-epoch-is-taken-from", KeeperMachine, "_register_read", _take_from_newest)
+
+
+@_mutant(
+    5,
+    "an epoch is renounced while its process still runs",
+    "a-link-that-ends-in-an-error",
+    (Gatekeeper, "release_if_asked"),
 )
-
-
-@_mutant(5, "an epoch is renounced while its process still runs", (Gatekeeper, "release_if_asked"))
 def _renounced_while_running(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
     if ownership.phase is Phase.RELEASING or ownership.epoch is None or ownership.phase is not Phase.FROZEN:
         return _release_if_asked(self, ownership)
@@ -271,16 +346,48 @@ _release_if_asked = Gatekeeper.release_if_asked
 @_mutant(
     6,
     "lease expiry proves also for level `none`, and for `keeper` while the host answers ping",
+    "nothing-freezes-there",
     (Knowledge, "expiry_may_prove"),
 )
 def _any_level_proves(self: Knowledge, *_: Any) -> bool:
     return True
 
 
+@_mutant(
+    6,
+    "lease expiry proves for level `keeper` although the host answers ping",
+    "it-answers-ping",
+    (peers, "answers_ping"),
+    (verdict, "answers_ping"),
+)
+def _keeper_level_in_spite_of_ping(*_: Any) -> bool:
+    return False
+
+
+_expiry_may_prove = Knowledge.expiry_may_prove
+
+
+@_mutant(
+    5,
+    "lease expiry proves although nobody accepted that the storage may hold writes for longer",
+    "writes-held-without-end",
+    (Knowledge, "expiry_may_prove"),
+)
+def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answers: bool) -> bool:
+    member = self.datastores[datastore]
+    self.datastores[datastore] = msgspec.structs.replace(member, accept_in_flight_risk=True)
+    return _expiry_may_prove(self, host, datastore, answers)
+
+
+@_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
+def _no_second_freezer(self: Host, grace: int) -> None:
+    return None
+
+
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------
 
 
-@_mutant(7, "the gate lets every start pass", (Gatekeeper, "start_after_read"))
+@_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
 def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
     waiting = self._waiting.pop(ownership.vm, None)
     if waiting is None:
@@ -292,7 +399,9 @@ def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecor
 _process_appeared = Ownership.process_appeared
 
 
-@_mutant(7, "a process that appears after its start was void goes on", (Ownership, "process_appeared"))
+@_mutant(
+    7, "a process that appears after its start was void goes on", "a-start-meets-a-lapse", (Ownership, "process_appeared")
+)
 def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
     effects = _process_appeared(self, pid)
     if any(isinstance(effect, Kill) for effect in effects):
@@ -301,21 +410,66 @@ def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
     return effects
 
 
+def _launches_anyway(self: Ownership, term: Any) -> bool:
+    """The gate's second question is another guard of the same rule: without it too, the first one alone is looked at."""
+    return True
+
+
+for _name in ("gate-fails-open", "start-on-the-old-epoch", "pending-start-survives-a-lapse", "void-start-runs"):
+    _also(_name, Ownership, "may_launch", _launches_anyway)
+
+
 # -- rule 8: the keeper's restart -------------------------------------------------------------------------------------
 
 
 _init = KeeperMachine.__init__
 
 
-@_mutant(8, "a keeper renews before it knows what runs, and never looks", (KeeperMachine, "_adopt"))
+@_mutant(
+    8,
+    "a keeper renews before it knows what runs, and never looks",
+    "a-keeper-dies-and-later-storage-hangs",
+    (KeeperMachine, "_adopt"),
+)
 def _renews_before_it_knows(self: KeeperMachine, found: tuple[Any, ...]) -> list[KeeperEffect]:
     self._ready = True
     return []
 
 
-@_mutant(8, "a keeper that starts takes the lease for held", (KeeperMachine, "__init__"))
+@_mutant(
+    8, "a keeper that starts takes the lease for held", "a-keeper-dies-while-storage-hangs", (KeeperMachine, "__init__")
+)
 def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any) -> None:
     _init(self, config, now, {name: after(now, config.settings.lease_duration) for name in adopted})
+
+
+def _knows_none_but_its_own(self: KeeperMachine, process: FoundProcess) -> list[KeeperEffect]:
+    return _appeared(self, process) if process.vm in self.vms else []
+
+
+_appeared = KeeperMachine._appeared
+_also("renews-before-it-knows", KeeperMachine, "_appeared", _knows_none_but_its_own)
+
+
+# -- rule 9 and last words --------------------------------------------------------------------------------------------
+
+
+@_mutant(9, "a foreign record in its own place is no lapse", "a-clone-writes-into-its-place", (KeeperMachine, "_foreign"))
+def _foreign_record_is_ignored(self: KeeperMachine, name: Any, problem: str) -> list[KeeperEffect]:
+    return []
+
+
+_record = KeeperMachine._record
+
+
+@_mutant(
+    5,
+    "a keeper says its last word while a VM is left",
+    "shut-down-with-a-guest-that-hangs",
+    (KeeperMachine, "_record"),
+)
+def _last_word_with_a_vm_left(self: KeeperMachine, name: Any, sequence: int) -> HeartbeatRecord:
+    return msgspec.structs.replace(_record(self, name, sequence), ended=self.closing)
 
 
 # -- responsibility ---------------------------------------------------------------------------------------------------
@@ -324,6 +478,11 @@ def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any
 _confirmed = Recovery._confirmed
 
 
-@_mutant(5, "a primary acts although the register calls another one responsible", (Recovery, "_confirmed"))
+@_mutant(
+    5,
+    "a primary acts although the register calls another one responsible",
+    "a-primary-that-was-deposed",
+    (Recovery, "_confirmed"),
+)
 def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
     self._place(case)

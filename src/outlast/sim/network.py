@@ -1,4 +1,4 @@
-"""The network between hosts: latency, loss, and who cannot reach whom. Pings and datagrams take the same ways."""
+"""The network between hosts: latency, loss, duplicates, and who cannot reach whom. Pings take the ways of datagrams."""
 
 import random
 
@@ -9,24 +9,40 @@ MICROSECOND = 1_000
 
 
 class Network:
-    """`cut`: hosts that nothing reaches and that reach nothing. `blocked`: ordered pairs. `loss`: percent, by host."""
+    """`cut`: hosts that nothing reaches and that reach nothing. `muted`: what they send is lost, and they still hear.
 
-    def __init__(self, scheduler: Scheduler, rng: random.Random) -> None:
+    `blocked`: ordered pairs. `loss`: percent, by host. Packets may overtake each other, and a duplicate may come later.
+    """
+
+    def __init__(self, scheduler: Scheduler, rng: random.Random, duplicate_permille: int = 0) -> None:
         self._scheduler = scheduler
         self._rng = rng
+        self._duplicate = duplicate_permille
         self.cut: set[HostId] = set()
         self.muted: set[HostId] = set()
         self.blocked: set[tuple[HostId, HostId]] = set()
         self.loss: dict[HostId, int] = {}
-        self.duplicate_percent = 0
         self.isolation_address_answers = True
+        self.changed_at = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every packet arrives."""
+        return not (self.cut or self.muted or self.blocked or any(self.loss.values()))
 
     def carries(self, source: HostId, target: HostId) -> bool:
         """Whether a packet sent now arrives; random where packets are lost."""
         if source in self.cut or target in self.cut or source in self.muted or (source, target) in self.blocked:
             return False
+        if not self.loss:
+            return True
         percent = self.loss.get(source, 0) + self.loss.get(target, 0)
         return not percent or self._rng.randrange(100) >= percent
+
+    def answers_isolation_ping(self, host: HostId) -> bool:
+        """Whether a ping of a host to an isolation address comes back."""
+        lost = host in self.cut or host in self.muted or self._rng.randrange(100) < self.loss.get(host, 0)
+        return self.isolation_address_answers and not lost
 
     def latency(self) -> int:
         """One way: 50 to 500 microseconds, now and then up to 20 ms."""
@@ -35,8 +51,8 @@ class Network:
         return (50 + self._rng.randrange(450)) * MICROSECOND
 
     def send(self, source: HostId, target: HostId, arrive: Action) -> None:
-        """Carry one packet, if it is carried; packets may overtake each other."""
+        """Carry one packet, if it is carried."""
         if self.carries(source, target):
             self._scheduler.after(self.latency(), arrive)
-            if self.duplicate_percent and self._rng.randrange(100) < self.duplicate_percent:
+            if self._duplicate and self._rng.randrange(1000) < self._duplicate:
                 self._scheduler.after(self.latency(), arrive)

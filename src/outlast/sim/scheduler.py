@@ -1,6 +1,8 @@
 """Virtual time: a heap of things to do, by time and then by the order in which they were asked for.
 
-Integer nanoseconds, no real clock: a run is a function of its seed.
+Integer nanoseconds, no real clock: a run is a function of its seed. `trace` mixes the time and number of everything that
+was done into one integer: two runs with the same trace did the same things at the same times, and the first thing that
+differs changes it for good.
 """
 
 import heapq
@@ -28,6 +30,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.now = 0
         self.events = 0
+        self.trace = 0
         self._heap: list[tuple[int, int, Timer]] = []
         self._sequence = 0
 
@@ -35,7 +38,7 @@ class Scheduler:
         """Do `action` at `when`, not before now."""
         timer = Timer(action)
         self._sequence += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._sequence, timer))
+        heapq.heappush(self._heap, (when if when > self.now else self.now, self._sequence, timer))
         return timer
 
     def after(self, delay: int, action: Action) -> Timer:
@@ -44,12 +47,15 @@ class Scheduler:
 
     def run_until(self, end: int) -> None:
         """Do everything that is due until `end`, which is now afterwards."""
-        heap = self._heap
+        heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= end:
-            when, _, timer = heapq.heappop(heap)
-            if timer.action is None:
+            when, sequence, timer = pop(heap)
+            action = timer.action
+            if action is None:
                 continue
             self.now = when
             self.events += 1
-            timer.action()
+            # The hash of a tuple of integers is the same in every process, whatever PYTHONHASHSEED says.
+            self.trace = hash((self.trace, when, sequence))
+            action()
         self.now = end

@@ -6,6 +6,9 @@ in ticks, epochs from the register's newest, terms from the present one, sequenc
 `Keepers.handle` builds the real machine from such a tuple, hands it one event, and remembers what came of it. No rule is
 written here a second time: what a state does is whatever `protocol/` does.
 
+Left out is the audit, by which an owner looks whether storage has lost its register: this storage loses nothing, and all
+that an audit can do is freeze.
+
 The keeper calls its own host 0 and the other one 1, so that both hosts share one table.
 """
 
@@ -36,6 +39,7 @@ from outlast.model.keeper_effects import (
     LinkRegister,
     PublishLease,
     ReadRegister,
+    Remember,
     Reply,
     Thaw,
     WriteHeartbeat,
@@ -56,13 +60,13 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskEnded, AskGate, AskKill, AskRelease, AskTakeover
+from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskRelease, AskTakeover
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
 from outlast.protocol.gatekeeping import Waiting
-from outlast.protocol.keeping import KeeperMachine, Purpose, Task
-from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.keeping import KeeperMachine, Task
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 
 TICK = Duration(4 * SECOND)
 """The gate's patience: whoever asks waits for one tick."""
@@ -78,15 +82,20 @@ VM, NAME, HOME = VmId("vm"), VmName("vm"), DatastoreName("store")
 HOOK, AGENT = 2, 1
 ONE = RequestId(1)
 _TERM = LeaseTerm(5)
+_FAR_AWAY = 1000
 
 
 class Rec(NamedTuple):
-    """A register's record. `epoch`: from the newest (0); `owner`: 0 or 1."""
+    """A register's record. `epoch`: from the newest (0); `owner`: 0 or 1; `session`: which keeper of that boot, from 0.
+
+    Keepers only write their session, and ask for nobody's: what they read and link has session 0 here until it is stored.
+    """
 
     epoch: int
     owner: int
     incarnation: int
     released: bool
+    session: int = 0
 
 
 class Evidence(NamedTuple):
@@ -111,7 +120,7 @@ class LinkMemory(NamedTuple):
 
 
 class VmMemory(NamedTuple):
-    """An `Ownership`."""
+    """An `Ownership`. `failed`: the epoch that it did not win; one that is not to be made any more cannot fail again."""
 
     phase: Phase
     epoch: int | None
@@ -120,6 +129,7 @@ class VmMemory(NamedTuple):
     releasing: bool
     granted: int | None
     linking: LinkMemory | None
+    failed: int | None
 
 
 class Asker(NamedTuple):
@@ -132,10 +142,14 @@ class Asker(NamedTuple):
 
 
 class KeeperMemory(NamedTuple):
-    """A `KeeperMachine` on one datastore. Times in ticks from now. A heartbeat may be written again at any time."""
+    """A `KeeperMachine` on one datastore. Times in ticks from now. A heartbeat may be written again at any time.
+
+    How long a grant or a launch has been waiting is not remembered: patience may end at any time ("unused").
+    """
 
     ready: bool
     closing: bool
+    said: bool
     incarnation: int | None
     writing: int | None
     deadline: int | None
@@ -187,8 +201,8 @@ def record_of(rec: Rec) -> RegisterRecord:
         epoch=Epoch(NEWEST + rec.epoch),
         owner=HOSTS[rec.owner],
         incarnation=Incarnation(rec.incarnation),
-        session="",
-        nonce=Nonce(f"{rec.owner}-{rec.incarnation}-{rec.epoch}"),
+        session=str(rec.session),
+        nonce=Nonce(f"{rec.owner}-{rec.incarnation}-{rec.session}-{rec.epoch}"),
         state=RegisterState.RELEASED if rec.released else RegisterState.OWNED,
         reason=Reason.CRASHED if rec.released else Reason.STARTED,
     )
@@ -224,6 +238,8 @@ class Keepers:
         found = self._known.get(key)
         if found is None:
             machine = self._build(memory)
+            if event == ("unused",):
+                machine.gate._pending[VM] = NOW
             effects = machine.handle(self._event(event), NOW)
             found = self._known[key] = Handled(self._take(machine), ONE in machine._tasks, tuple(_effects(effects)))
         return found
@@ -235,16 +251,16 @@ class Keepers:
 
     def running(self, incarnation: int) -> KeeperMemory:
         """A keeper that holds a fresh lease and guards a VM that it started as the newest epoch."""
-        vm = VmMemory(Phase.RUNNING, 0, True, False, False, 0, None)
+        vm = VmMemory(Phase.RUNNING, 0, True, False, False, 0, None, None)
         return self.idle(incarnation)._replace(vm=vm)
 
     def idle(self, incarnation: int) -> KeeperMemory:
         """A keeper that holds a fresh lease, and no VM."""
-        return KeeperMemory(True, False, incarnation, None, self.lease, None, None, None, None)
+        return KeeperMemory(True, False, False, incarnation, None, self.lease, None, None, None, None)
 
     def _event(self, event: tuple[Any, ...]) -> KeeperEvent:
         match event:
-            case ("woken",):
+            case ("woken",) | ("unused",):
                 return Woken()
             case ("written", bool(ok)):
                 return HeartbeatWritten(HOME, 1, ok)
@@ -254,8 +270,8 @@ class Keepers:
                 return RegisterRead(ONE, False, None, "lost")
             case ("linked", LinkOutcome() as outcome):
                 return Linked(ONE, outcome)
-            case ("found", bool(there), bool(stopped)):
-                return ProcessesFound((_process(stopped),) if there else ())
+            case ("found", bool(there), bool(stopped), bool(by_right)):
+                return ProcessesFound((_process(stopped, by_right),) if there else ())
             case ("appeared", bool(stopped)):
                 return ProcessAppeared(_process(stopped))
             case ("exited",):
@@ -273,6 +289,8 @@ class Keepers:
         match event:
             case ("gate",):
                 return Asked(HOOK, AskGate(ONE, VM, NAME, ("/srv/store/disk",)))
+            case ("launch",):
+                return Asked(HOOK, AskLaunch(ONE, VM))
             case ("ended",):
                 return Asked(AGENT, AskEnded(ONE, VM))
             case ("release",):
@@ -296,8 +314,9 @@ class Keepers:
         lease.sequence, lease.term = 1, _TERM
         lease.deadline = at(memory.deadline) if memory.deadline is not None else None
         machine._ready, machine.closing, machine._requests = memory.ready, memory.closing, 1
+        machine._said_last_word, machine._audit.due = memory.said, at(_FAR_AWAY)
         if memory.task is not None:
-            machine._tasks[ONE] = Task(VM, memory.task)
+            machine._tasks[ONE] = Task(VM, memory.task, HOME)
         if memory.retry_at is not None:
             machine._retry_at[VM] = at(memory.retry_at)
         if memory.vm is not None:
@@ -316,6 +335,8 @@ class Keepers:
         vm.owned_elsewhere = memory.owned_elsewhere
         vm.release_reason = Reason.CRASHED if memory.releasing else None
         vm._granted_in = LeaseTerm(_TERM + memory.granted) if memory.granted is not None else None
+        if memory.failed is not None:
+            vm.failed_link = (Epoch(NEWEST + memory.failed), "")
         if memory.linking is not None:
             link = memory.linking
             record = record_of(Rec(link.epoch, 0, incarnation, link.released))
@@ -330,6 +351,7 @@ class Keepers:
         return KeeperMemory(
             ready=machine._ready,
             closing=machine.closing,
+            said=machine._said_last_word,
             incarnation=place.incarnation,
             writing=max(ticks(lease._writing[1]), -self.lease) if lease._writing is not None else None,
             deadline=max(ticks(lease.deadline), -self.margin) if lease.deadline is not None else None,
@@ -367,14 +389,15 @@ class Keepers:
         if vm is not None:
             epoch = older(vm.epoch) if vm.epoch is not None else None
             link = vm.linking._replace(epoch=older(vm.linking.epoch)) if vm.linking is not None else None
-            vm = vm._replace(epoch=epoch, linking=link)
+            failed = vm.failed - 1 if vm.failed else None
+            vm = vm._replace(epoch=epoch, linking=link, failed=failed)
         if asker is not None and asker.evidence is not None:
             asker = asker._replace(evidence=asker.evidence._replace(epoch=older(asker.evidence.epoch)))
         return memory._replace(vm=vm, asker=asker)
 
 
 def _vm_memory(vm: Ownership, term: LeaseTerm) -> VmMemory:
-    link = vm._linking
+    link, failed = vm._linking, vm.failed_link[0]
     return VmMemory(
         phase=vm.phase,
         epoch=max(vm.epoch - NEWEST, OLD_EPOCH) if vm.epoch is not None else None,
@@ -389,6 +412,7 @@ def _vm_memory(vm: Ownership, term: LeaseTerm) -> VmMemory:
         )
         if link is not None
         else None,
+        failed=failed - NEWEST if failed is not None and failed >= NEWEST else None,
     )
 
 
@@ -399,8 +423,8 @@ def _asker(waiting: Waiting) -> Asker:
     return Asker(waiting.client, max(ticks(waiting.deadline), 0), evidence, waiting.begun)
 
 
-def _process(stopped: bool) -> FoundProcess:
-    return FoundProcess(VM, NAME, HOME, 1, stopped)
+def _process(stopped: bool, by_right: bool = False) -> FoundProcess:
+    return FoundProcess(VM, NAME, HOME, 1, stopped, by_right=by_right)
 
 
 def _proof(evidence: Evidence) -> Proof:
@@ -432,7 +456,10 @@ def _effects(effects: list[KeeperEffect]) -> list[tuple[Any, ...]]:
             case Kill():
                 found.append(("kill",))
             case PublishLease():
-                found.append(("publish", ticks(effect.deadline) if effect.deadline else None))
+                published = ticks(effect.deadline) if effect.deadline else None
+                found.append(("publish", published, effect.term != _TERM))
+            case Remember():
+                found.append(("remember",))
             case Reply() if effect.client == HOOK:
                 found.append(("gate", effect.reply.allowed))
             case _:

@@ -35,6 +35,7 @@ class Seen(NamedTuple):
     current: bool
     incarnation: int
     ended: bool
+    session: int
     highest: int
 
 
@@ -68,6 +69,8 @@ class _Facts:
         self.me = HOSTS[0]
         self.now: Instant = NOW
         self.settings = settings
+        self.config = self
+        self.first_sequence = 0
         self.watches = {(HOSTS[1], HOME): watch}
 
     def verdict(self, _host: HostId) -> Verdict:
@@ -130,7 +133,7 @@ class Observers:
         prover = _Prover(facts)
         if event == "sighted" and memory.found is not None and memory.reading is not None:
             seen = memory.found
-            watch.observe(_sighting(seen), self._began(memory.reading), NOW)
+            watch.observe(_sighting(seen, self._settings.window), self._began(memory.reading), NOW)
             known = seen._replace(same=True, highest=watch.incarnation or seen.highest)
         elif event == "register" and memory.register is not None:
             # Whatever read began before this moment began before the epoch was known.
@@ -139,7 +142,7 @@ class Observers:
             restart = _restart()
             if event == "register":
                 prover.cases[VM] = restart
-                restart.request = RequestId(1)
+                restart.read(RequestId(1), NOW)
                 prover.registers_read(RegistersRead(RequestId(1), HOME, True, {VM: record_of(case)}))
             else:
                 restart.last, restart.epoch_read_at = record_of(case), epoch_read_at
@@ -166,7 +169,7 @@ class Observers:
         watch.first_seen = self._first_seen(memory)
         known, mark = memory.known, memory.last_read
         if known is not None:
-            watch._raw, watch.record = b"seen before", _heartbeat(known)
+            watch._raw, watch.record = b"seen before", _heartbeat(known, self._settings.window)
             watch.incarnation = Incarnation(known.highest)
             watch.last_read = NOW
         if mark is not None:
@@ -263,21 +266,22 @@ def _restart() -> Restart:
     return Restart(ProtectedVm(VM, NAME, 0, HOSTS[1]), HOME, NOW)
 
 
-def _heartbeat(seen: Seen) -> HeartbeatRecord:
+def _heartbeat(seen: Seen, window: Duration) -> HeartbeatRecord:
     return HeartbeatRecord(
         host=HOSTS[1],
         boot_id=BootId(""),
         incarnation=Incarnation(seen.incarnation),
-        session=KeeperSession(""),
+        session=KeeperSession(str(seen.session)),
         sequence=1,
         term=LeaseTerm(1),
         enforcement=Enforcement.KEEPER,
         agent_progress=0,
         wall_clock_s=0,
+        window=window,
         ended=seen.ended,
     )
 
 
-def _sighting(seen: Seen) -> Sighting:
+def _sighting(seen: Seen, window: Duration) -> Sighting:
     raw = b"seen before" if seen.same else b"something new"
-    return Sighting(raw, _heartbeat(seen), "", Incarnation(seen.highest))
+    return Sighting(raw, _heartbeat(seen, window), "", Incarnation(seen.highest))

@@ -7,8 +7,8 @@ request to start the VM or to take it over) is bounded; lateness is not, and nei
 
     the same instant    a keeper freezes, and finds the process of a start, within the margin after it should; in ticks:
                         time does not go on before it did. So does the second freezer while there is no keeper.
-    a start that passed its process comes into being within the margin, before a crashed keeper is back (`late_starts`:
-                        without that promise)
+    a start that passed is launched within the tick (`late_starts`: however late) by the hook's second question, and once
+                        launched has its process within the tick (`late_launches`: however late)
     a tick              is for both hosts at once: clocks do not drift apart here
 
 Every table is made as it is needed, from the two tables of real machines (`small_keeper`, `small_observer`).
@@ -34,6 +34,7 @@ from outlast.sim.small_keeper import (
     KeeperMemory,
     Keepers,
     Rec,
+    VmMemory,
     record_of,
     small_settings,
 )
@@ -41,8 +42,10 @@ from outlast.sim.small_observer import ObserverMemory, Observers, Seen
 
 FREE, LOSS, CRASH, POWER, GUEST, ASK, CLOSE = 0, 1, 1 << 4, 1 << 8, 1 << 12, 1 << 16, 1 << 20
 """What a step costs: one unit of a counter of four bits."""
+UNUSED = (Phase.GRANTED, Phase.STARTING, Phase.VOID)
 NONE, EXECUTES, STOPPED = 0, 1, 2
-ASKED, PASSED = 1, 2
+ASKED, PASSED, LAUNCHED = 1, 2, 3
+NEXT = {ASKED: PASSED, PASSED: LAUNCHED}
 
 
 class Bounds(NamedTuple):
@@ -50,7 +53,7 @@ class Bounds(NamedTuple):
 
     `slow_reads`: an observer's reads begin, find and are answered at different times. Otherwise they do all at once, which
     leaves nothing out as long as only the order of its reads, and not the length of one, lets an observer prove more.
-    `literal_freezer`: the second freezer takes a lease that is published as lapsed for one whose VMs are frozen.
+    `impatient`: a keeper's patience with a start may end between its launch and the moment the process is found.
     """
 
     lease: int = 2
@@ -65,7 +68,8 @@ class Bounds(NamedTuple):
     slow_reads: bool = False
     running: bool = True
     late_starts: bool = False
-    literal_freezer: bool = False
+    late_launches: bool = False
+    impatient: bool = False
 
     @property
     def budget(self) -> int:
@@ -77,13 +81,18 @@ class Bounds(NamedTuple):
 class HostMemory(NamedTuple):
     """One host. `keeper` None: no such process. `numbered`: this boot has its number on the datastore.
 
+    `session`: the keepers of this boot, counted from 0 (where nobody says a last word, nobody asks: it stays 0 there).
+    `published`: the lease's deadline in shared memory, None when lapsed. `asserted`: the keeper remembered the VM in the
+    published term (before a new keeper has looked: its predecessor had).
     `beat` and `op`: what the keeper's helper has under way; `late_*`: what a dead or given-up helper still may land.
     """
 
     on: bool
     numbered: bool
     keeper: KeeperMemory | None
+    session: int
     published: int | None
+    asserted: bool
     guest: int
     start: int
     beat: tuple[Any, ...] | None
@@ -101,8 +110,9 @@ class StoreMemory(NamedTuple):
     owner: int
     incarnation: int
     released: bool
-    beats: tuple[tuple[int, bool], tuple[int, bool]]
+    beats: tuple[tuple[int, bool, int], tuple[int, bool, int]]
     numbers: tuple[int, int]
+    session: int = 0
     sound: bool = True
 
 
@@ -135,11 +145,12 @@ class SmallWorld:
 
     def first(self) -> tuple[HostMemory, HostMemory, StoreMemory]:
         """The first host owns the VM, and runs it if `running`; both hold fresh leases."""
-        beat, lease = (1, False), self.keepers.lease
+        beat, lease = (1, False, 0), self.keepers.lease
         idle = (self.keepers.idle(1), NONE)
         runs = (self.keepers.running(1), EXECUTES) if self.bounds.running else idle
         hosts = [
-            HostMemory(True, True, keeper, lease, guest, NONE, None, None, None, None) for keeper, guest in (runs, idle)
+            HostMemory(True, True, keeper, 0, lease, guest != NONE, guest, NONE, None, None, None, None)
+            for keeper, guest in (runs, idle)
         ]
         return hosts[0], hosts[1], StoreMemory(0, 1, False, (beat, beat), (1, 1))
 
@@ -148,47 +159,50 @@ class SmallWorld:
     def host_steps(self, host: HostMemory) -> list[HostStep]:
         """All that can happen on this host without the datastore or the other host."""
         if not host.on:
-            fresh = HostMemory(True, False, None, None, NONE, NONE, None, None, host.late_beat, host.late_link)
-            return [HostStep("{h} gets its power back", fresh, FREE)]
+            return [HostStep("{h} gets its power back", host._replace(on=True), FREE)]
         steps = self._guest_steps(host)
         keeper = host.keeper
         if keeper is None:
-            if host.start != PASSED or self.bounds.late_starts:
-                begun = self.keepers.started(host.published)
-                started = host._replace(keeper=begun, published=begun.deadline)
-                steps.append(HostStep("a new keeper starts on {h}", started, FREE))
+            steps.append(HostStep("a new keeper starts on {h}", self.starts(host), FREE))
         elif not keeper.ready:
-            event = ("found", host.guest != NONE, host.guest == STOPPED)
-            steps.append(HostStep("the keeper of {h} finds what runs there", self._happen(host, *event), FREE))
+            steps.append(HostStep("the keeper of {h} finds what runs there", self._looks(host), FREE))
         else:
             steps += self._keeper_steps(host, keeper)
             steps += self._answer_steps(host)
         if keeper is not None:
             steps.append(HostStep("the keeper of {h} is killed", self._without_keeper(host), CRASH))
-        lost = self._without_keeper(host)._replace(on=False, numbered=False, published=None, guest=NONE, start=NONE)
+        lost = self._without_keeper(host)._replace(on=False, numbered=False, session=0, asserted=False)
+        lost = lost._replace(published=None, guest=NONE, start=NONE)
         cost = FREE if keeper is not None and keeper.closing and host.guest == NONE else POWER
         steps.append(HostStep("{h} loses its power", lost, cost))
         return [step for step in steps if step.host != host]
 
     def _guest_steps(self, host: HostMemory) -> list[HostStep]:
         steps: list[HostStep] = []
-        if host.start == PASSED:
+        if host.start == PASSED and host.keeper is not None and host.keeper.ready:
+            what = "libvirt on {h} asks the gate once more, right before the process"
+            steps.append(HostStep(what, self._happen(host, "launch"), FREE))
+        if host.start == LAUNCHED:
             begun = host._replace(guest=EXECUTES, start=NONE)
-            if self.bounds.late_starts and host.keeper is not None and host.keeper.ready:
-                begun = self._happen(begun, "appeared", False)
             steps.append(HostStep("libvirt on {h} makes the process of the VM, which executes", begun, FREE))
+        if host.start in (PASSED, LAUNCHED):
             steps.append(HostStep("libvirt on {h} fails to make the process", host._replace(start=NONE), FREE))
         if host.guest != NONE:
             steps.append(HostStep("the VM's process on {h} ends by itself", host._replace(guest=NONE), GUEST))
-        if host.guest == EXECUTES and self._second_freezer_sees(host):
+        if host.guest == EXECUTES and host.published is not None and host.published <= 0:
             frozen = host._replace(guest=STOPPED)
             steps.append(HostStep("the agent of {h}, the second freezer, stops the VM", frozen, FREE))
         return steps
 
-    def _second_freezer_sees(self, host: HostMemory) -> bool:
-        if host.published is not None:
-            return host.published <= 0
-        return not self.bounds.literal_freezer and (host.keeper is None or not host.keeper.ready)
+    def starts(self, host: HostMemory) -> HostMemory:
+        """A new keeper begins. What its predecessor published stands until it has looked."""
+        return host._replace(keeper=self.keepers.started(host.published))
+
+    def _looks(self, host: HostMemory) -> HostMemory:
+        """A new keeper finds what runs, freezes what it must, and only then publishes the lease as it sees it."""
+        found = self._happen(host, "found", host.guest != NONE, host.guest == STOPPED, host.asserted)
+        deadline = found.keeper.deadline if found.keeper is not None else None
+        return found._replace(published=deadline, asserted=False)
 
     def _keeper_steps(self, host: HostMemory, keeper: KeeperMemory) -> list[HostStep]:
         happen, vm = self._happen, keeper.vm
@@ -202,6 +216,13 @@ class SmallWorld:
             gone = happen(host._replace(start=NONE), "gone")
             steps.append(HostStep("libvirt on {h} waits no longer for the gate", gone, LOSS))
         pid = vm is not None and vm.pid
+        patient = host.start == LAUNCHED or (host.guest != NONE and not pid)
+        if vm is not None and vm.phase in UNUSED and (not patient or self.bounds.impatient):
+            unused = happen(host, "unused")
+            steps.append(HostStep("the keeper of {h} waits no longer for the use of a grant or a launch", unused, FREE))
+        if vm is not None and host.guest == STOPPED and _runs_by_right(keeper, vm):
+            what = "the keeper of {h} thaws what somebody else has stopped"
+            steps.append(HostStep(what, host._replace(guest=EXECUTES), FREE))
         if host.guest != NONE and not pid:
             found = happen(host, "appeared", host.guest == STOPPED)
             steps.append(HostStep("the keeper of {h} finds the VM's process", found, FREE))
@@ -269,36 +290,40 @@ class SmallWorld:
     def _carry_out(self, host: HostMemory, handled: Handled) -> HostMemory:
         """Do the effects in their order. A link that nobody waits for any more may land late."""
         beat, op, late_link = host.beat, host.op, host.late_link
-        guest, start, published = host.guest, host.start, host.published
+        guest, start, published, asserted = host.guest, host.start, host.published, host.asserted
         if op is not None and not handled.kept:
             late_link = _late(op, late_link)
             op = None
         for effect in handled.effects:
             match effect:
                 case ("write", incarnation, ended):
-                    beat = ("flies", incarnation, ended)
+                    beat = ("flies", incarnation, ended, host.session if ended else 0)
                 case ("read",):
                     late_link, op = _late(op, late_link), ("reads",)
                 case ("link", rec):
-                    late_link, op = _late(op, late_link), ("links", rec)
+                    late_link, op = _late(op, late_link), ("links", rec._replace(session=host.session))
                 case ("freeze",):
                     guest = STOPPED if guest == EXECUTES else guest
                 case ("thaw",):
                     guest = EXECUTES if guest == STOPPED else guest
                 case ("kill",):
                     guest = NONE
-                case ("publish", deadline):
-                    published = deadline
+                case ("publish", deadline, new_term):
+                    published, asserted = deadline, asserted and deadline is not None and not new_term
+                case ("remember",):
+                    asserted = True
                 case ("gate", allowed):
-                    start = (PASSED if allowed else NONE) if start == ASKED else start
-        return HostMemory(
-            host.on, host.numbered, handled.memory, published, guest, start, beat, op, host.late_beat, late_link
-        )
+                    start = NEXT.get(start, start) if allowed else NONE
+        after = host._replace(keeper=handled.memory, published=published, asserted=asserted, beat=beat, op=op)
+        return after._replace(guest=guest, start=start, late_link=late_link)
 
     def _without_keeper(self, host: HostMemory) -> HostMemory:
         late_beat = host.beat[1:] if host.beat is not None and host.beat[0] == "flies" else host.late_beat
+        ended = self.bounds.closes > 0 and host.keeper is not None
         return host._replace(
             keeper=None,
+            session=host.session + ended,
+            asserted=host.asserted and host.keeper is not None and host.keeper.ready,
             start=NONE if host.start == ASKED else host.start,
             beat=None,
             op=None,
@@ -322,7 +347,7 @@ class SmallWorld:
             written = _written(store, me, host.late_beat)
             steps.append(StoreStep("a heartbeat of {h} from before lands late", landed, written, False, True))
         if host.op is not None and host.op[0] == "reads":
-            rec = self.newest(store, me)
+            rec = self.newest(store, me)._replace(session=0)
             done = host._replace(op=("read", rec))
             if not self.bounds.slow_reads:
                 done = self._happen(host._replace(op=None), "read", rec)
@@ -349,7 +374,7 @@ class SmallWorld:
 
     def newest(self, store: StoreMemory, me: int) -> Rec:
         """The register's newest record, as that host sees it."""
-        return Rec(0, store.owner ^ me, store.incarnation, store.released)
+        return Rec(0, store.owner ^ me, store.incarnation, store.released, store.session)
 
     def _link(self, store: StoreMemory, rec: Rec, me: int) -> tuple[LinkOutcome, StoreMemory, bool]:
         """What the simulated datastore, whose links follow `drivers/datastore/registers.py`, makes of it.
@@ -366,7 +391,7 @@ class SmallWorld:
         if register == before:
             return outcome, store, False
         kept = all(register[epoch] == record for epoch, record in before.items() if epoch in register)
-        linked = store._replace(owner=me, incarnation=rec.incarnation, released=rec.released)
+        linked = store._replace(owner=me, incarnation=rec.incarnation, released=rec.released, session=rec.session)
         return outcome, linked._replace(sound=store.sound and kept), max(register) > NEWEST
 
     # -- observers ------------------------------------------------------------------------------------------------
@@ -397,9 +422,9 @@ class SmallWorld:
         """What an agent's reads find on the datastore now."""
         steps: list[tuple[str, ObserverMemory]] = []
         slow = self.bounds.slow_reads
-        incarnation, ended = store.beats[1 - me]
+        incarnation, ended, session = store.beats[1 - me]
         same = observer.known is not None and observer.known.current
-        found = Seen(same, True, incarnation, ended, store.numbers[1 - me])
+        found = Seen(same, True, incarnation, ended, session, store.numbers[1 - me])
         if not slow:
             read = self.observers.begin_reading(observer)._replace(found=found)
             steps.append(("the agent of {h} reads {p}'s record", self.observers.handle(read, "sighted")))
@@ -417,12 +442,13 @@ class SmallWorld:
         """Whether time may go on: nothing on this host is at the end of its promised latency."""
         if host.start == PASSED and not self.bounds.late_starts:
             return False
+        if host.start == LAUNCHED and not self.bounds.late_launches:
+            return False
         if host.guest != EXECUTES:
             return True
         keeper, margin = host.keeper, self.bounds.margin
         if keeper is None or not keeper.ready:
-            due = host.published if host.published is not None else None if self.bounds.literal_freezer else 0
-            return due is None or due + margin > 1
+            return host.published is None or host.published + margin > 1
         if keeper.vm is None or not keeper.vm.pid:
             return False
         if keeper.deadline is None or keeper.deadline + margin > 1:
@@ -436,10 +462,10 @@ class SmallWorld:
             keeper=self.keepers.tick(keeper) if keeper is not None else None,
             published=max(published - 1, -self.bounds.margin) if published is not None else None,
         )
-        over = later.keeper is not None and later.keeper.deadline is not None and later.keeper.deadline <= 0
-        if over and host.guest != EXECUTES and later.keeper is not None:
-            return self._carry_out(later, self.keepers.lapsed(later.keeper))
-        return later
+        keeper = later.keeper
+        if keeper is None or not keeper.ready or keeper.deadline is None or keeper.deadline > 0 or host.guest == EXECUTES:
+            return later
+        return self._carry_out(later, self.keepers.lapsed(keeper))
 
     def overtaken(self, host: HostMemory) -> HostMemory:
         """The same host, when the register has a newer epoch."""
@@ -461,3 +487,8 @@ def _late(op: tuple[Any, ...] | None, late_link: Rec | None) -> Rec | None:
 def _written(store: StoreMemory, me: int, beat: tuple[Any, ...]) -> StoreMemory:
     beats = (beat, store.beats[1]) if me == 0 else (store.beats[0], beat)
     return store._replace(beats=beats)
+
+
+def _runs_by_right(keeper: KeeperMemory, vm: VmMemory) -> bool:
+    """What a keeper asks before it thaws what it has not frozen itself (`runs_by_right`, and the deadline once more)."""
+    return vm.phase is Phase.RUNNING and vm.granted == 0 and keeper.deadline is not None and keeper.deadline > 0

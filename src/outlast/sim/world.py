@@ -1,286 +1,300 @@
-"""The whole simulated world: builds a fault domain, lets things happen to it, and keeps the timeline.
+"""The simulated world and what can be done to it: one method for each verb of the scenario language (docs/scenarios.md).
 
-The verbs (`power_off`, `network_cut`, ...) are those of the scenario language. Times are nanoseconds of true time.
+A verb `x-y` is the method `x_y`, with the verb's keys as its arguments (`for` is `for_`); lengths are nanoseconds. To cut
+what is cut, or to heal what is whole, changes nothing.
 """
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
-from outlast.model.effects import Note
 from outlast.model.events import StopReason
-from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
-from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
-from outlast.model.keeping import Happened
-from outlast.model.records import RegisterRecord
-from outlast.model.settings import IsolationResponse, Settings
+from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.records import HeartbeatRecord
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND
-from outlast.sim.datastore import Datastore
-from outlast.sim.domain import Domain
+from outlast.scenario.model import Scenario, Step
+from outlast.sim.ground import Ground
 from outlast.sim.host import Host
-from outlast.sim.invariants import Invariants
-from outlast.sim.network import Network
-from outlast.sim.scheduler import Scheduler
+
+LIBVIRTD_RESTARTS = 5 * SECOND
+Groups = Sequence[Iterable[str]]
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One line of the timeline."""
+class World(Ground):
+    """See the top of this file."""
 
-    at: int
-    host: str
-    kind: str
-    text: str
+    @classmethod
+    def of(cls, scenario: Scenario, seed: int | None = None) -> "World":
+        """The world of a scenario, at its start. Raises TypeError for a setting that there is none of."""
+        settings = msgspec.structs.replace(Settings(), **scenario.settings)
+        chosen = scenario.seed if seed is None else seed
+        return cls(scenario.hosts, scenario.datastores, scenario.vms, settings=settings, seed=chosen)
 
+    def do(self, step: Step) -> None:
+        """Carry out one step. Raises AttributeError for a verb that this world does not know."""
+        keys: dict[str, Any] = {("for_" if key == "for" else key): value for key, value in step.keys.items()}
+        getattr(self, step.do.replace("-", "_"))(**keys)
 
-class VmSpec(msgspec.Struct, frozen=True):
-    """One VM at the start of a world. `host` empty: it does not run."""
+    def _fault(self, host: str, text: str, vm: str = "") -> None:
+        self.entry(host, "fault", text, vm)
+        self.recovery.disturbed()
 
-    name: str
-    host: str
-    datastore: str
-    memory_mib: int = 2048
-    protected: bool = True
-    isolation_response: IsolationResponse | None = None
+    def _network_fault(self, host: str, text: str) -> None:
+        self._fault(host, text)
+        self.domain.network.changed_at = self.now
 
-
-class World:
-    """Names are ids here: host "host1" has the id "host1"."""
-
-    def __init__(
-        self,
-        hosts: Iterable[str],
-        datastores: Iterable[str],
-        vms: Iterable[VmSpec],
-        *,
-        settings: Settings | None = None,
-        seed: int = 0,
-        powered: Callable[[str], bool] = lambda _: True,
-    ) -> None:
-        self.scheduler = Scheduler()
-        self.rng = random.Random(seed)
-        self.invariants = Invariants()
-        self.timeline: list[Entry] = []
-        self.starts: dict[VmId, list[tuple[int, HostId]]] = {}
-        self.failing_starts: dict[tuple[str, str], int] = {}
-        self._seen: set[tuple[VmId, HostId, int, int]] = set()
-        network = Network(self.scheduler, random.Random(self.rng.getrandbits(64)))
-        names = tuple(datastores)
-        stores = {DatastoreName(n): Datastore(DatastoreName(n), "nfs", f"array-{n}") for n in names}
-        members = tuple(HostMember(HostId(n), HostName(n), f"192.0.2.{i + 1}", 7710) for i, n in enumerate(hosts))
-        self.domain = Domain(
-            settings or Settings(),
-            members,
-            tuple(DatastoreMember(DatastoreName(n), f"/srv/{n}", SECOND) for n in names),
-            stores,
-            network,
-        )
-        for store in stores.values():
-            store.on_link = self._linked
-        self.hosts: dict[str, Host] = {}
-        for member in members:
-            host = Host(member.id, self.domain, self.scheduler, random.Random(self.rng.getrandbits(64)))
-            host.on_note, host.on_happened, host.on_process = self._noted, self._happened, self._process_changed
-            host.start_failures = self._start_fails
-            self.hosts[member.name] = host
-        for host in self.hosts.values():
-            host.peers = {h.id: h for h in self.hosts.values()}
-        self.specs = tuple(vms)
-        for spec in self.specs:
-            self._define(spec)
-        for name, host in self.hosts.items():
-            if powered(name):
-                host.power_on()
-
-    def _define(self, spec: VmSpec) -> None:
-        vm, home = VmId(spec.name), DatastoreName(spec.datastore)
-        definition = VmDefinition(
-            vm=vm,
-            name=VmName(spec.name),
-            home=home,
-            datastores=(home,),
-            memory_mib=spec.memory_mib,
-            protected=spec.protected,
-            unprotectable="",
-            isolation_response=spec.isolation_response,
-            xml=f"<domain>{spec.name}</domain>",
-        )
-        self.domain.definitions[vm] = definition
-        if spec.host:
-            self.hosts[spec.host].definitions[vm] = definition
-
-    # -- time -----------------------------------------------------------------------------------------------------
-
-    @property
-    def now(self) -> int:
-        """True time."""
-        return self.scheduler.now
-
-    def run(self, seconds: float) -> None:
-        """Let that much time pass."""
-        self.scheduler.run_until(self.scheduler.now + round(seconds * SECOND))
-
-    def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.05) -> float | None:
-        """Let time pass until something is true: how many seconds it took; None if it did not become true in time."""
-        began = self.scheduler.now
-        while not condition():
-            if self.scheduler.now - began > within_s * SECOND:
-                return None
-            self.run(step_s)
-        return (self.scheduler.now - began) / SECOND
-
-    def settle(self) -> None:
-        """Start every VM where it should run, and let the domain come to rest."""
-        self.run(8)
-        for spec in self.specs:
-            if spec.host:
-                self.vm_start(spec.name, spec.host)
-        self.run(12)
-
-    # -- what is true ---------------------------------------------------------------------------------------------
-
-    def where(self, vm: str) -> list[str]:
-        """The hosts on which a VM executes now."""
-        return sorted(self.invariants.executing(VmId(vm)))
-
-    def processes(self, vm: str) -> dict[str, tuple[int, bool]]:
-        """(pid, whether it executes) by host."""
-        return {
-            name: (process.pid, process.executing)
-            for name, host in self.hosts.items()
-            if (process := host.hypervisor.processes.get(VmId(vm))) is not None
-        }
-
-    def primaries(self) -> list[str]:
-        """The hosts whose agents take themselves for primary."""
-        return [
-            n for n, h in self.hosts.items() if h.agent.works and h.agent.machine and h.agent.machine.election.am_primary
-        ]
-
-    def verdict(self, host: str) -> str:
-        """The verdict about a host by the primary (the first, if there are several)."""
-        for primary in self.primaries():
-            if primary != host:
-                machine = self.hosts[primary].agent.machine
-                if machine is not None:
-                    return str(machine.known.verdict(HostId(host)))
-        return "unknown"
-
-    # -- verbs ----------------------------------------------------------------------------------------------------
+    # -- power ----------------------------------------------------------------------------------------------------
 
     def power_off(self, host: str) -> None:
         """Pull the plug."""
-        self._entry(host, "fault", "loses its power")
+        self._fault(host, "loses its power")
         self.hosts[host].power_off()
 
     def power_on(self, host: str) -> None:
         """Put it in again."""
-        self._entry(host, "fault", "gets its power back")
+        self._fault(host, "gets its power back")
         self.hosts[host].power_on()
 
-    def network_cut(self, host: str) -> None:
-        """Nothing reaches it, and it reaches nothing."""
-        self._entry(host, "fault", "is cut off from the network")
-        self.domain.network.cut.add(HostId(host))
+    def reboot(self, host: str, for_: int = 30 * SECOND) -> None:
+        """Off at once, and on again after a while."""
+        self.power_off(host)
+        boots = self.hosts[host].boots
+        self.scheduler.after(for_, lambda: self.power_on(host) if self.hosts[host].boots == boots else None)
 
-    def network_heal(self, host: str) -> None:
-        """Its network is whole again."""
-        self._entry(host, "fault", "has its network back")
-        self.domain.network.cut.discard(HostId(host))
-        self.domain.network.muted.discard(HostId(host))
-        self.domain.network.loss.pop(HostId(host), None)
+    def shut_down(self, host: str) -> None:
+        """Its operator shuts it down in order."""
+        self._fault(host, "is shut down in order")
+        if self.hosts[host].powered:
+            self.hosts[host].shut_down()
 
-    def partition(self, *groups: Iterable[str]) -> None:
-        """Nothing passes between the groups."""
-        parts = [list(group) for group in groups]
-        self._entry("", "fault", f"partition {parts}")
-        for i, one in enumerate(parts):
-            for other in parts[i + 1 :]:
-                for a in one:
-                    for b in other:
-                        self.domain.network.blocked |= {(HostId(a), HostId(b)), (HostId(b), HostId(a))}
+    def host_stall(self, host: str, for_: int) -> None:
+        """The whole host stands still for a while."""
+        self._fault(host, f"stands still for {for_ / SECOND:g} s")
+        self.hosts[host].stall(for_)
 
-    def partition_heal(self) -> None:
-        """Every partition ends."""
-        self._entry("", "fault", "the partition ends")
-        self.domain.network.blocked.clear()
+    def clock_jump(self, host: str, by: int) -> None:
+        """Its wall clock alone is set."""
+        self._fault(host, f"its wall clock jumps by {by / SECOND:g} s")
+        self.hosts[host].jump_wall_clock(by)
+
+    # -- network --------------------------------------------------------------------------------------------------
+
+    def network_cut(
+        self,
+        host: str | None = None,
+        between: Groups | None = None,
+        one_way: bool = False,
+        network: str = "management",
+    ) -> None:
+        """No packets to and from a host, or between groups; one way: none from it, or from the first to the later ones."""
+        self._network_fault(host or "", f"{network} network cut {_named(between)}{'one way' if one_way else ''}".rstrip())
+        if network != "management":
+            return  # Nothing of ours uses the VMs' network.
+        net = self.domain.network
+        if host is not None:
+            (net.muted if one_way else net.cut).add(HostId(host))
+        for a, b in _pairs(between):
+            net.blocked.add((a, b))
+            if not one_way:
+                net.blocked.add((b, a))
+
+    def network_heal(
+        self,
+        host: str | None = None,
+        between: Groups | None = None,
+        one_way: bool = False,
+        network: str = "management",
+    ) -> None:
+        """A host's network, or that between groups, is whole again; with neither, all of it."""
+        self._network_fault(host or "", f"{network} network heals {_named(between)}".rstrip())
+        if network != "management":
+            return
+        net = self.domain.network
+        if host is not None:
+            net.cut.discard(HostId(host))
+            net.muted.discard(HostId(host))
+            net.loss.pop(HostId(host), None)
+        elif between is None:
+            for everything in (net.cut, net.muted, net.blocked, net.loss):
+                everything.clear()
+        for a, b in _pairs(between):
+            net.blocked.discard((a, b))
+            net.blocked.discard((b, a))
 
     def network_loss(self, host: str, percent: int) -> None:
-        """Lose that share of its packets."""
+        """Lose that share of its packets, both ways; 0 ends it."""
+        self._network_fault(host, f"loses {percent} % of its packets")
         self.domain.network.loss[HostId(host)] = percent
+        if not percent:
+            del self.domain.network.loss[HostId(host)]
 
-    def storage(self, host: str, datastore: str, mode: str) -> None:
-        """ok, hang or fail."""
-        self._entry(host, "fault", f"storage {datastore}: {mode}")
+    def isolation_address_cut(self) -> None:
+        """The isolation addresses stop answering."""
+        self._fault("", "the isolation addresses stop answering")
+        self.domain.network.isolation_address_answers = False
+
+    def isolation_address_heal(self) -> None:
+        """They answer again."""
+        self._fault("", "the isolation addresses answer again")
+        self.domain.network.isolation_address_answers = True
+
+    # -- storage --------------------------------------------------------------------------------------------------
+
+    def _storage(self, host: str, datastore: str, mode: str, text: str) -> None:
+        self._fault(host, f"storage {datastore} {text}")
         self.hosts[host].set_storage(DatastoreName(datastore), mode)
 
+    def storage_cut(self, host: str, datastore: str) -> None:
+        """All its paths are down: I/O hangs."""
+        self._storage(host, datastore, "hang", "hangs")
+
+    def storage_heal(self, host: str, datastore: str) -> None:
+        """All is well again, and as fast as before."""
+        self._storage(host, datastore, "ok", "is back")
+        self.hosts[host].slow_storage(DatastoreName(datastore), 0)
+
+    def storage_lost(self, host: str, datastore: str) -> None:
+        """I/O errors at once."""
+        self._storage(host, datastore, "fail", "gives I/O errors")
+
+    def storage_slow(self, host: str, datastore: str, latency: int) -> None:
+        """Each request takes that much longer."""
+        self._fault(host, f"storage {datastore} takes {latency / SECOND:g} s longer")
+        self.hosts[host].slow_storage(DatastoreName(datastore), latency)
+
+    def storage_outage(self, datastore: str) -> None:
+        """It hangs for every host."""
+        for host in self.hosts:
+            self.storage_cut(host, datastore)
+
+    def storage_restore(self, datastore: str) -> None:
+        """It is back for every host."""
+        for host in self.hosts:
+            self.storage_heal(host, datastore)
+
+    def record_damage(self, host: str, datastore: str) -> None:
+        """The host's heartbeat record there is overwritten with bytes that nobody can read."""
+        self._fault(host, f"its heartbeat record on {datastore} is damaged")
+        self.domain.stores[DatastoreName(datastore)].damage_heartbeat(HostId(host))
+
+    def record_clone(self, host: str, datastore: str) -> None:
+        """A clone of the host, with its identity, writes a heartbeat record into its place."""
+        self._fault(host, f"a clone of it writes its heartbeat record on {datastore}")
+        store = self.domain.stores[DatastoreName(datastore)]
+        sighting = store.sightings.get(HostId(host))
+        record: HeartbeatRecord | None = sighting.record if sighting is not None else None
+        if record is not None:
+            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=1))
+
+    def record_newer(self, host: str) -> None:
+        """From now on it writes its heartbeat records in a format that the others cannot read (a rolling upgrade)."""
+        self._fault(host, "writes its heartbeat records in a newer format")
+        for store in self.domain.stores.values():
+            store.newer_format.add(HostId(host))
+
+    # -- daemons --------------------------------------------------------------------------------------------------
+
+    def _host(self, host: str, text: str) -> Host:
+        self._fault(host, text)
+        return self.hosts[host]
+
+    def agent_kill(self, host: str) -> None:
+        """SIGKILL; it is started again after 2 s."""
+        self._host(host, "its agent is killed").agent.kill()
+
+    def agent_stop(self, host: str) -> None:
+        """SIGSTOP."""
+        self._host(host, "its agent is stopped").agent.stop()
+
+    def agent_resume(self, host: str) -> None:
+        """SIGCONT."""
+        self._host(host, "its agent goes on").agent.resume()
+
+    def keeper_kill(self, host: str) -> None:
+        """SIGKILL; it is started again after 2 s."""
+        self._host(host, "its keeper is killed").keeper.kill()
+
+    def keeper_stop(self, host: str) -> None:
+        """SIGSTOP."""
+        self._host(host, "its keeper is stopped").keeper.stop()
+
+    def keeper_resume(self, host: str) -> None:
+        """SIGCONT."""
+        self._host(host, "its keeper goes on").keeper.resume()
+
+    def hypervisor_kill(self, host: str) -> None:
+        """The daemon dies, its VMs live on; it is started again after 5 s."""
+        machine = self._host(host, "its libvirtd is killed")
+        self._hypervisor_mode(host, "dead")
+        boots, generation = machine.boots, machine.hypervisor.generation
+
+        def again() -> None:
+            if machine.boots == boots and machine.hypervisor.generation == generation:
+                self._hypervisor_mode(host, "up")
+
+        self.scheduler.after(LIBVIRTD_RESTARTS, again)
+
+    def hypervisor_hang(self, host: str) -> None:
+        """The daemon stops answering."""
+        self._fault(host, "its libvirtd hangs")
+        if self.hosts[host].hypervisor.mode == "up":
+            self._hypervisor_mode(host, "hung")
+
+    def hypervisor_resume(self, host: str) -> None:
+        """It goes on."""
+        self._fault(host, "its libvirtd goes on")
+        if self.hosts[host].hypervisor.mode == "hung":
+            self._hypervisor_mode(host, "up")
+
+    def _hypervisor_mode(self, host: str, mode: str) -> None:
+        machine = self.hosts[host]
+        machine.hypervisor.set_mode(mode)
+        if machine.powered:
+            machine.agent.hypervisor_changed()
+
+    # -- virtual machines -----------------------------------------------------------------------------------------
+
     def vm_start(self, vm: str, host: str) -> list[str]:
-        """An operator runs `virsh start`. Returns a list that will hold the problem (empty string: it started)."""
-        outcome: list[str] = []
-        if self.hosts[host].powered:
-            self.hosts[host].start_process(VmId(vm), outcome.append)
-        else:
-            outcome.append("the host is off")
-        return outcome
+        """An operator runs `virsh start`. The list will hold the problem; an empty string if it started."""
+        self._fault(host, "an operator starts it", vm)
+        return self._start(vm, host)
+
+    def vm_start_elsewhere(self, vm: str, host: str) -> list[str]:
+        """The same, on a host that may be the wrong one."""
+        return self.vm_start(vm, host)
 
     def vm_power_off(self, vm: str) -> None:
-        """An operator destroys it."""
-        self._entry("", "fault", f"{vm} is switched off by an operator")
+        """It is switched off on purpose."""
+        self._fault("", "it is switched off by an operator", vm)
+        self.recovery.wanted.discard(VmId(vm))
         for name in self.processes(vm):
-            self.hosts[name].end_process(VmId(vm), StopReason.DESTROYED)
+            self.hosts[name].guests.end(VmId(vm), StopReason.DESTROYED)
 
     def vm_crash(self, vm: str) -> None:
         """Its process dies."""
-        self._entry("", "fault", f"{vm} crashes")
+        self._fault("", "it crashes", vm)
         for name in self.processes(vm):
-            self.hosts[name].end_process(VmId(vm), StopReason.FAILED)
+            self.hosts[name].guests.end(VmId(vm), StopReason.FAILED)
 
-    def start_fails(self, vm: str, host: str, times: int) -> None:
-        """The next starts fail; host "": everywhere; times -1: always."""
-        self.failing_starts[vm, host] = times
+    def vm_hang(self, vm: str) -> None:
+        """Its guest stops answering, and shuts down no more; its process goes on."""
+        self._fault("", "its guest hangs", vm)
+        for name in self.processes(vm):
+            self.hosts[name].hypervisor.processes[VmId(vm)].hung = True
 
-    def hypervisor_mode(self, host: str, mode: str) -> None:
-        """up, dead or hung."""
-        self._entry(host, "fault", f"libvirtd is {mode}")
-        self.hosts[host].hypervisor.mode = mode
-        self.hosts[host].agent.hypervisor_changed()
+    def start_fails(self, vm: str, host: str | None = None, times: int = 1) -> None:
+        """Its next starts fail, on that host or everywhere; -1: always; 0: no more."""
+        self._fault(host or "", f"its next starts fail ({times})", vm)
+        self.failing_starts[vm, host or ""] = times
 
-    # -- what the hosts tell --------------------------------------------------------------------------------------
 
-    def _entry(self, host: str, kind: str, text: str) -> None:
-        self.timeline.append(Entry(self.scheduler.now, host, kind, text))
+def _pairs(groups: Groups | None) -> list[tuple[HostId, HostId]]:
+    """Every ordered pair of an earlier and a later group's hosts."""
+    parts = [list(group) for group in groups or ()]
+    return [(HostId(a), HostId(b)) for i, one in enumerate(parts) for other in parts[i + 1 :] for a in one for b in other]
 
-    def _noted(self, host: HostId, note: Note) -> None:
-        about = " ".join(x for x in (note.vm, note.host, note.datastore) if x)
-        facts = " ".join(f"{key}={value}" for key, value in note.facts.items())
-        self._entry(host, note.kind, f"{about} {facts}")
 
-    def _happened(self, host: HostId, happened: Happened) -> None:
-        about = " ".join(x for x in (happened.vm, happened.datastore) if x)
-        self._entry(host, happened.kind, f"{about} {happened.detail}")
-
-    def _process_changed(self, host: HostId, vm: VmId) -> None:
-        process = self.hosts[host].hypervisor.processes.get(vm)
-        executes = process is not None and process.executing
-        home = self.domain.homes[vm]
-        self.invariants.now = self.scheduler.now
-        if process is not None and (key := (vm, host, self.hosts[host].boots, process.pid)) not in self._seen:
-            self._seen.add(key)
-            self.starts.setdefault(vm, []).append((self.scheduler.now, host))
-        self.invariants.process_changed(host, vm, executes, self.domain.stores[home].last(vm))
-
-    def _linked(self, store: Datastore, record: RegisterRecord) -> None:
-        self.invariants.now = self.scheduler.now
-        self.invariants.linked(store, record)
-
-    def _start_fails(self, vm: VmId, host: HostId) -> bool:
-        for key in ((vm, host), (vm, "")):
-            left = self.failing_starts.get(key, 0)
-            if left:
-                self.failing_starts[key] = left - 1 if left > 0 else left
-                return True
-        return False
-
-    def story(self) -> str:
-        """The timeline in words, one line an entry."""
-        return "\n".join(f"{e.at / SECOND:9.3f}  {e.host:<8} {e.kind:<20} {e.text}" for e in self.timeline)
+def _named(groups: Groups | None) -> str:
+    return " | ".join(" ".join(group) for group in groups or ()) + (" " if groups else "")

@@ -12,8 +12,10 @@ class HelperProcess:
     """One helper: its connection (non-blocking) and its process. `end` never waits for hung I/O."""
 
     def __init__(self, root: str, name: str, domain: str, host: str, role: str) -> None:
+        """Raises OSError if the host has no room for another process (ENOMEM, EAGAIN, EMFILE)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             self.process = subprocess.Popen(
                 [
                     sys.executable,
@@ -26,6 +28,7 @@ class HelperProcess:
                 close_fds=True,
                 start_new_session=False,
             )
+            undo.pop_all()
         ours.setblocking(False)
         self.connection = ours
 

@@ -6,11 +6,15 @@ the first request and again whenever something that should exist does not: an un
 Slotted files hold two slots of 1 MiB, written in turn, so that a reader always finds the last complete one.
 """
 
+import collections
+import hashlib
 import os
 
 from outlast.drivers.datastore import blocks, registers
 from outlast.drivers.datastore.identity import DIRECTORY, identity_path, problem_with
+from outlast.drivers.datastore.spares import SpareFiles
 from outlast.drivers.datastore.wire import (
+    UNREADABLE,
     Blocks,
     Done,
     Failed,
@@ -30,6 +34,24 @@ from outlast.drivers.datastore.wire import (
 )
 
 SLOT_BYTES = 1 << 20
+TRIES_KEPT = 512
+"""Writes of a heartbeat that are remembered: more than a failed one can be late."""
+
+
+class _OwnPlace:
+    """What this process wrote in a place of its own, as digests."""
+
+    def __init__(self) -> None:
+        self.confirmed = b""
+        self.tried: collections.deque[bytes] = collections.deque(maxlen=TRIES_KEPT)
+
+    def holds_ours(self, found: bytes) -> bool:
+        """Whether these are bytes that we wrote or tried to write."""
+        return _digest(found) == self.confirmed or _digest(found) in self.tried
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class PosixDatastore:
@@ -41,9 +63,9 @@ class PosixDatastore:
         self._domain = domain
         self._base = f"{self._root}/{DIRECTORY}/{domain}"
         self._host_directory = f"{self._base}/hosts/{host}"
-        self._spares = registers.SpareFiles(f"{self._host_directory}/spare-{role}")
+        self._spares = SpareFiles(f"{self._host_directory}/spare-{role}")
         self._ready = False
-        self._written: dict[str, bytes] = {}
+        self._places: dict[str, _OwnPlace] = {}
 
     def do(self, op: Op) -> Result:
         """The result of one request; every error is in it, in words."""
@@ -70,6 +92,7 @@ class PosixDatastore:
     def _make_directory(self) -> None:
         try:
             os.makedirs(f"{self._host_directory}/incarnation", mode=0o700, exist_ok=True)
+            self._spares.fill()
         except OSError:
             # Full or read-only: what exists can be read, and written in place; what does not will say so itself.
             if not os.path.isdir(self._host_directory):
@@ -93,14 +116,19 @@ class PosixDatastore:
                 return self._survey()
 
     def _renew(self, op: Renew) -> Done:
-        """Read our place back first (safety rule 9): who finds another's record there has a clone."""
+        """Read our place back first (safety rule 9): who finds another's record there has a clone.
+
+        A write that failed may have landed all the same, or land later; so whatever this process tried to write is ours.
+        Nothing is compared before a first write was confirmed: until then an earlier helper's or boot's record lies there.
+        """
         path = f"{self._base}/{op.path}"
-        before = self._written.get(path)
-        if before is not None and blocks.read(path) != before:
-            del self._written[path]
+        place = self._places.setdefault(path, _OwnPlace())
+        if place.confirmed and not place.holds_ours(blocks.read(path)):
+            del self._places[path]
             return Done(ok=False, problem="our record was written over by another process or host", foreign=True)
-        blocks.write(path, op.data, create=before is None)
-        self._written[path] = op.data
+        place.tried.append(_digest(op.data))
+        blocks.write(path, op.data, create=not place.confirmed)
+        place.confirmed = _digest(op.data)
         return Done(ok=True)
 
     def _read_block(self, path: str) -> Raw:
@@ -141,8 +169,10 @@ class PosixDatastore:
                 length = 40 + int.from_bytes(first[16:20], "big") if len(first) >= 20 else 0
                 if blocks.BLOCK < length <= SLOT_BYTES:
                     first = blocks.read(full, -(-length // blocks.BLOCK) * blocks.BLOCK, offset)
-            except OSError:
+            except FileNotFoundError:
                 continue
+            except OSError:
+                first = UNREADABLE
             if first:
                 found.append(first)
         return tuple(found)

@@ -9,20 +9,22 @@ pruned long ago finds its successor's name free. And no higher epoch may exist: 
 predecessor that proves nothing. Pruning keeps the newest and removes oldest first, so a pruned name always has a higher
 one above it. A file that does not count stays: it is old, and the next winner prunes it.
 
-Spare files are made ahead of time, so that a full datastore cannot block a takeover or a re-assertion.
+Spare files are made ahead of time (`spares.py`), so that a full datastore cannot block a takeover or a re-assertion. Each
+link uses one up for good; they are made anew behind a link and not before it, which would be on the way of a failover.
 """
 
 import contextlib
 import errno
 import os
 import re
-import secrets
 
 from outlast.drivers.datastore import blocks
+from outlast.drivers.datastore.spares import NO_SPACE, SpareFiles
 from outlast.drivers.datastore.wire import LinkEnded, Newest
 
 KEEP = 16
-SPARES = 3
+KEEP_WHEN_FULL = 2
+"""The newest, which the next one needs as its predecessor, and the one before it, which proves that one."""
 _EPOCH = re.compile(r"\d{10}")
 
 
@@ -60,56 +62,37 @@ def read_last(directory: str) -> Newest:
     return Newest(None, b"", f"{directory} changes faster than it can be read")
 
 
-class SpareFiles:
-    """Files that exist before they are needed, in a directory of their own for each helper."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._ready: list[str] = []
-
-    def fill(self) -> None:
-        """Make what is missing; a full datastore is no error as long as one is left."""
-        try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            if not self._ready:
-                # What an earlier helper of ours left is as good as new.
-                self._ready = [f"{self._directory}/{name}" for name in sorted(os.listdir(self._directory))][:SPARES]
-            while len(self._ready) < SPARES:
-                path = f"{self._directory}/{secrets.token_hex(8)}"
-                blocks.write(path, bytes(blocks.BLOCK), create=True)
-                self._ready.append(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._ready:
-                raise
-
-    def take(self, data: bytes) -> str:
-        """A durable file with this content, under a name that nobody else uses. Raises OSError."""
-        while self._ready:
-            path = self._ready.pop()
-            try:
-                if os.stat(path).st_nlink == 1:
-                    blocks.write(path, data)
-                    return path
-            except FileNotFoundError:
-                continue
-            # It was linked by a helper that did not live to tell: the name is all that may go.
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        self.fill()
-        path = self._ready.pop()
-        blocks.write(path, data)
-        return path
+class _NoSpaceError(OSError):
+    """There was no room, neither for the record nor for its name; nothing was linked."""
 
 
 def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> LinkEnded:
-    """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown."""
+    """Create exactly `epoch`. Errors before the link are a loss that changed nothing; after it, the outcome is unknown.
+
+    On a full datastore the register's own history makes room for its future, once: a takeover is worth more than epochs
+    that nobody reads.
+    """
+    for attempt in (1, 2):
+        try:
+            return _link(directory, epoch, data, spares)
+        except _NoSpaceError as error:
+            problem = f"nothing was written: {error.strerror}"
+            if attempt == 1:
+                with contextlib.suppress(OSError):
+                    _prune(directory, epochs(directory), KEEP_WHEN_FULL)
+    return LinkEnded("lost", problem)
+
+
+def _link(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> LinkEnded:
+    """One try of `link_next`. Raises _NoSpaceError."""
     target = f"{directory}/{epoch_name(epoch)}"
     try:
-        spares.fill()
         if epoch == 0:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         spare = spares.take(data)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise _NoSpaceError(*error.args) from None
         return LinkEnded("lost", f"nothing was written: {error.strerror}")
     try:
         try:
@@ -118,16 +101,23 @@ def link_next(directory: str, epoch: int, data: bytes, spares: SpareFiles) -> Li
             if blocks.read(target, len(data)) != data:
                 return LinkEnded("lost", f"epoch {epoch} exists already")
         except FileNotFoundError:
+            # The register is missing, or our spare is: then somebody removed it, perhaps behind a link that was made.
+            os.stat(spare)
             return LinkEnded("lost", f"the register {directory} does not exist")
         except OSError as error:
             if os.stat(spare).st_nlink != 2:
+                if error.errno in NO_SPACE and not os.path.lexists(target):
+                    raise _NoSpaceError(*error.args) from None
                 return LinkEnded("unknown", str(error.strerror))
         return _counts(directory, epoch, target)
+    except _NoSpaceError:
+        raise
     except OSError as error:
         return LinkEnded("unknown", str(error.strerror))
     finally:
         with contextlib.suppress(OSError):
             os.unlink(spare)
+            spares.fill()
 
 
 def _counts(directory: str, epoch: int, target: str) -> LinkEnded:
@@ -141,7 +131,7 @@ def _counts(directory: str, epoch: int, target: str) -> LinkEnded:
             return LinkEnded("lost", f"epoch {epoch - 1} does not exist any more")
     if known[-1] > epoch:
         return LinkEnded("lost", f"epoch {known[-1]} exists already")
-    _prune(directory, known)
+    _prune(directory, known, KEEP)
     return LinkEnded("won")
 
 
@@ -157,8 +147,9 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def _prune(directory: str, known: list[int]) -> None:
-    for epoch in known[:-KEEP]:
+def _prune(directory: str, known: list[int], keep: int) -> None:
+    """Remove all but the newest `keep` epochs and epoch 0, oldest first."""
+    for epoch in known[:-keep]:
         if epoch > 0:
             with contextlib.suppress(OSError):
                 os.unlink(f"{directory}/{epoch_name(epoch)}")

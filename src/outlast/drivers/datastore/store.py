@@ -12,6 +12,7 @@ from outlast.drivers.datastore import places
 from outlast.drivers.datastore.client import HelperClient
 from outlast.drivers.datastore.opening import open_newest
 from outlast.drivers.datastore.wire import (
+    UNREADABLE,
     Blocks,
     Done,
     Failed,
@@ -161,7 +162,9 @@ class Store:
             return ProtectedListRead(effect.request, self._name, False, None, _problem(result))
         newest: ProtectedList | None = None
         problems: list[str] = []
-        for slot in result.found[0]:
+        # A slot of zeros is a hole before the other one: a first list that is torn is still none, and is written anew.
+        slots = [slot for slot in result.found[0] if slot.strip(b"\0")]
+        for slot in slots:
             try:
                 content = records.open_protected_list(slot, self._key)
             except FrameError as error:
@@ -170,7 +173,7 @@ class Store:
             order = (content.primary_epoch, content.sequence)
             if newest is None or order > (newest.primary_epoch, newest.sequence):
                 newest = content
-        if newest is None and len(problems) == 2:
+        if newest is None and (len(problems) == 2 or UNREADABLE in slots):
             return ProtectedListRead(effect.request, self._name, False, None, problems[0])
         return ProtectedListRead(effect.request, self._name, True, newest)
 

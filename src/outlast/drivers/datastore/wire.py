@@ -95,8 +95,15 @@ class Lasts(msgspec.Struct, frozen=True, tag=True):
     found: tuple[Newest, ...]
 
 
+UNREADABLE = b"?"
+"""Stands for a slot that could not be read: no frame, and no hole either."""
+
+
 class Slots(msgspec.Struct, frozen=True, tag=True):
-    """Answers `ReadSlots`, in its order: the two slots of each file, empty if there is no such file."""
+    """Answers `ReadSlots`, in its order: the slots of each file; none if there is no such file.
+
+    One that was never written is missing, or all zeros if the other one lies behind it; see also `UNREADABLE`.
+    """
 
     found: tuple[tuple[bytes, ...], ...]
 

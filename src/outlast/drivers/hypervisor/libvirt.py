@@ -18,7 +18,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
+import structlog
 
+from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.hypervisor import domains
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
@@ -30,6 +32,8 @@ try:
     import libvirt
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
+
+_log = structlog.get_logger()
 
 RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 5.0
 CALL_TIMEOUT_S = 12.0
@@ -113,6 +117,7 @@ class Hypervisor:
         self._connection: Any = None
         self._up = False
         self._told_problem = ""
+        self._pause_s = RECONNECT_FIRST_S
         self._running: dict[VmId, VmName] = {}
         self._told: tuple[Any, ...] = ()
         self._noted: dict[VmId, str] = {}
@@ -139,18 +144,26 @@ class Hypervisor:
     # -- the connection -------------------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
-        pause_s = RECONNECT_FIRST_S
         while True:
             try:
-                await self._connect()
-                pause_s = RECONNECT_FIRST_S
-                await self._follow()
-            except libvirt.libvirtError as error:
-                self._down(_words(error))
-            except TimeoutError:
-                self._down(f"libvirtd does not answer within {CALL_TIMEOUT_S:g} s: it hangs; restart it")
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+                await self._one_connection()
+            except Exception:
+                # Without this task no VM would ever be started here again, and nobody would know why.
+                _log.exception("following libvirt failed; it is begun anew")
+                self._let_go()
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, RECONNECT_LAST_S)
+
+    async def _one_connection(self) -> None:
+        """Connect, and follow what happens until the connection ends."""
+        try:
+            await self._connect()
+            self._pause_s = RECONNECT_FIRST_S
+            await self._follow()
+        except libvirt.libvirtError as error:
+            self._down(_words(error))
+        except TimeoutError:
+            self._down(f"libvirtd does not answer within {CALL_TIMEOUT_S:g} s: it hangs; restart it")
 
     async def _connect(self) -> None:
         self._wanted.clear()
@@ -163,11 +176,14 @@ class Hypervisor:
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
         return connection
 
-    def _down(self, problem: str) -> None:
+    def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             # Closing a connection to a hung daemon may hang as well.
             self._pool.submit(_close_quietly, connection)
+
+    def _down(self, problem: str) -> None:
+        self._let_go()
         if self._up or problem != self._told_problem:
             self._up, self._told_problem = False, problem
             self._happen(HypervisorState(False, problem))
@@ -200,7 +216,7 @@ class Hypervisor:
     def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         stopped = None
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            reason = _STOPPED.get(detail, StopReason.UNKNOWN)
+            reason = _meant(_STOPPED.get(detail, StopReason.UNKNOWN))
             stopped = VmStopped(VmId(domain.UUIDString()), VmName(domain.name()), reason)
         self._loop.call_soon_threadsafe(self._changed, stopped)
 
@@ -228,7 +244,7 @@ class Hypervisor:
                 if active:
                     running.add(vm)
                 else:
-                    off[vm] = _SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN)
+                    off[vm] = _meant(_SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN))
         if not connection.isAlive():
             # What could not be asked must not look as if it had vanished.
             raise libvirt.libvirtError("the connection to libvirt broke")
@@ -265,7 +281,7 @@ class Hypervisor:
         content = (found.definitions, found.running, found.capacity.memory_mib, found.capacity.free_memory_mib // 64)
         if content != self._told:
             self._told = content
-            self._happen(InventoryChanged(found.definitions, found.running, found.capacity))
+            self._happen(InventoryChanged(found.definitions, found.running, found.capacity, found.off))
 
     # -- what the agent asks for ----------------------------------------------------------------------------------
 
@@ -308,6 +324,12 @@ class Hypervisor:
         task = self._loop.create_task(work)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+
+
+def _meant(reason: StopReason) -> StopReason:
+    """A guest that libvirt-guests or systemd shut down with its host was not switched off on purpose."""
+    orderly = reason in (StopReason.SHUTDOWN, StopReason.DESTROYED)
+    return StopReason.HOST_SHUTDOWN if orderly and host_goes_down() else reason
 
 
 def _words(error: Any) -> str:

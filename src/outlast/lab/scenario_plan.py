@@ -1,0 +1,94 @@
+"""What a lab can do of the scenario language, and the lab that a scenario asks for.
+
+What real hosts in namespaces cannot be (without power at the start, larger than this machine) or do (have a wall clock of
+their own) is refused by name before anything starts: a scenario that is played in part proves nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from xml.sax.saxutils import quoteattr
+
+from outlast.lab import guest
+from outlast.lab.layout import BRIDGE, host_address
+from outlast.lab.scenario_steps import VERBS
+from outlast.lab.state import HostState, LabState, VmState
+from outlast.model.errors import UsageError
+from outlast.model.ids import HostName
+from outlast.model.units import duration_text
+from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, VmSpec
+from outlast.scenario.reading import is_duration_setting
+
+_LONGEST_HOST_NAME = 15
+_USUAL = HostSpec(name=HostName("usual"))
+
+
+def check(scenario: Scenario) -> None:
+    """Raises UsageError that names everything that a lab cannot do."""
+    found = list(_refusals(scenario))
+    if found:
+        name = scenario.path or scenario.title
+        listed = "\n".join(f"  {name}{f':{line}' if line else ''}: {sentence}" for line, sentence in found)
+        raise UsageError(
+            f"{name} cannot be played in the lab:\n{listed}", "play it with `outlast simulate`; nothing was started"
+        )
+
+
+def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    for host in scenario.hosts:
+        for what in _host(host):
+            yield 0, f"the lab cannot do {what} ({host.name})"
+    for store in scenario.datastores:
+        if store.filesystem != DatastoreSpec(name=store.name).filesystem:
+            yield 0, f"the lab cannot do another filesystem than its own ({store.name})"
+    for step in scenario.steps:
+        if step.do not in VERBS:
+            yield step.line, f"the lab cannot do {step.do}"
+        if step.keys.get("network") == "vm":
+            yield step.line, 'the lab cannot do a fault of network = "vm": it has one network'
+
+
+def _host(host: HostSpec) -> Iterator[str]:
+    if host.power == "off":
+        yield "a host that is off at the start"
+    if (host.cpus, host.memory_mib) != (_USUAL.cpus, _USUAL.memory_mib):
+        yield "hosts of another size than this machine: cpus and memory"
+    if host.datastores is not None:
+        yield "hosts that do not reach every datastore: datastores"
+    if host.watchdog:
+        yield "a watchdog"
+    if host.enforcement not in ("", "keeper"):
+        yield f"enforcement {host.enforcement}"
+    if len(host.name) > _LONGEST_HOST_NAME or host.name in (BRIDGE, "lo"):
+        yield f"a host of that name: at most {_LONGEST_HOST_NAME} letters, and not {BRIDGE} or lo"
+
+
+def plan(scenario: Scenario) -> LabState:
+    """The lab, with the names of the file. A VM that does not run at the start is defined on the first host."""
+    state = LabState(datastores=[store.name for store in scenario.datastores])
+    for name, value in scenario.settings.items():
+        state.settings[name] = duration_text(value) if is_duration_setting(name) else value
+    for store in scenario.datastores:
+        state.datastore_options[store.name] = {"accept_in_flight_risk": store.accept_in_flight_risk}
+        if store.in_flight_bound is not None:
+            state.datastore_options[store.name]["in_flight_bound"] = duration_text(store.in_flight_bound)
+    for number, host in enumerate(scenario.hosts, 1):
+        state.hosts[host.name] = HostState(number=number, id=str(uuid.uuid4()), address=host_address(number))
+    for vm in scenario.vms:
+        where = vm.host or scenario.hosts[0].name
+        state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm))
+    return state
+
+
+def _policy(vm: VmSpec) -> str:
+    """What stands in the definition of a VM that has a policy of its own."""
+    attributes = {}
+    if vm.state == "unprotected":
+        attributes["protected"] = "no"
+    if vm.isolation_response is not None:
+        attributes["isolation-response"] = vm.isolation_response
+    if not attributes:
+        return ""
+    text = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
+    return f'<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" {text}/>'

@@ -1,0 +1,33 @@
+"""What stops this host's VMs when its lease ends, and when its watchdog is let to fire (safety rule 6).
+
+A freeze is SIGSTOP: it does not stop a device that works on by itself (vfio, vhost-user). On a host without a watchdog such
+a guest makes the end of the lease no proof; on one with a watchdog the host is reset when that lease lapses. The watchdog
+also fires on a host that is cut off from storage and network at once: what its kernel still holds for the storage must
+never get there, and nobody can be told anything anyway.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from outlast.model.ids import DatastoreName
+from outlast.model.keeper_config import KeeperConfig
+from outlast.model.records import Enforcement
+from outlast.protocol.lease import Place
+from outlast.protocol.ownership import Ownership, Phase
+
+
+def enforcement_level(config: KeeperConfig, homed: Iterable[Ownership]) -> Enforcement:
+    """The level to publish on a datastore on which these VMs are homed."""
+    if config.enforcement is Enforcement.KEEPER and any(vm.unfreezable for vm in homed):
+        return Enforcement.NONE
+    return config.enforcement
+
+
+def may_pet(places: Mapping[DatastoreName, Place], vms: Iterable[Ownership], *, isolated: bool) -> bool:
+    """Whether the watchdog may be kept from firing. `isolated`: our agent said a moment ago that it hears nobody."""
+    no_storage = not any(place.lease.held for place in places.values())
+    for vm in vms:
+        if vm.unfreezable and vm.pid is not None and not places[vm.home].lease.held:
+            return False
+        if vm.phase is Phase.FROZEN and no_storage and isolated:
+            return False
+    return True

@@ -1,0 +1,71 @@
+"""What must hang together in a scenario whose every word is right: times within it, VMs on hosts that can hold them."""
+
+from collections.abc import Iterator
+
+from outlast.model.time import Duration
+from outlast.model.units import duration_text
+from outlast.scenario.lines import Path
+from outlast.scenario.model import HostSpec, RuleSpec, Scenario, VmSpec
+
+
+def nonsense(scenario: Scenario) -> list[tuple[Path, str]]:
+    """Every contradiction: where it stands, and a sentence."""
+    return [*_times(scenario), *_hosts(scenario), *_vms(scenario), *_rules(scenario)]
+
+
+def _times(scenario: Scenario) -> Iterator[tuple[Path, str]]:
+    if scenario.duration == 0:
+        yield ("duration",), "duration is nothing: let the scenario run for a while"
+    for i, step in enumerate(scenario.steps):
+        if step.at > scenario.duration:
+            yield ("steps", i, "at"), _too_late("step", step.at, scenario.duration)
+    for i, expectation in enumerate(scenario.expect):
+        if expectation.at is not None and expectation.at > scenario.duration:
+            yield ("expect", i, "at"), _too_late("expectation", expectation.at, scenario.duration)
+
+
+def _too_late(what: str, at: Duration, end: Duration) -> str:
+    return f"this {what} is at {duration_text(at)}, but the scenario ends after {duration_text(end)}: raise duration"
+
+
+def _hosts(scenario: Scenario) -> Iterator[tuple[Path, str]]:
+    for i, host in enumerate(scenario.hosts):
+        if host.enforcement == "watchdog" and not host.watchdog:
+            yield ("hosts", i, "enforcement"), f"{host.name} has no watchdog to enforce with: add watchdog = true"
+
+
+def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
+    hosts = {host.name: host for host in scenario.hosts}
+    taken = dict.fromkeys(hosts, 0)
+    for i, vm in enumerate(scenario.vms):
+        if vm.host:
+            taken[vm.host] += vm.memory_mib
+            yield from ((("vms", i, "host"), sentence) for sentence in _misplaced(vm, hosts[vm.host], taken[vm.host]))
+        if vm.name in vm.after:
+            yield ("vms", i, "after"), f"{vm.name} cannot wait for itself"
+
+
+def _misplaced(vm: VmSpec, host: HostSpec, taken_mib: int) -> Iterator[str]:
+    if host.power == "off":
+        yield f"{vm.name} cannot run on {host.name} at the start: it is off"
+    if host.datastores is not None and vm.datastore not in host.datastores:
+        yield f"{vm.name} cannot run on {host.name}: it does not reach {vm.datastore}"
+    if taken_mib > host.memory_mib:
+        yield f"{vm.name} does not fit on {host.name}: its VMs want {taken_mib} MiB, and it has {host.memory_mib} MiB"
+
+
+def _rules(scenario: Scenario) -> Iterator[tuple[Path, str]]:
+    for i, rule in enumerate(scenario.rules):
+        yield from ((("rules", i, key), sentence) for key, sentence in _rule(rule))
+
+
+def _rule(rule: RuleSpec) -> Iterator[tuple[str, str]]:
+    about_hosts = rule.kind in ("run-on", "avoid")
+    if about_hosts and not rule.hosts:
+        yield "kind", f"a rule of the kind {rule.kind} must name hosts"
+    if not about_hosts and rule.hosts:
+        yield "hosts", f"a rule of the kind {rule.kind} is about VMs alone: leave hosts out"
+    if not about_hosts and len(rule.vms) < 2:
+        yield "vms", f"a rule of the kind {rule.kind} needs two VMs or more"
+    if rule.failback and rule.kind != "run-on":
+        yield "failback", "failback is for rules of the kind run-on"

@@ -1,0 +1,284 @@
+"""The virtual machines of one simulated host, for one boot: how they start, write to their disks, and end.
+
+A start goes the way of a real one: libvirt's hook asks the keeper, and a process exists a while after it let it pass. A
+guest writes to its disk all the time while it executes; what it had under way when it stopped, or when its storage was cut,
+may reach the storage later (design.md section 2, (a)). A process that was killed is gone only when the kernel has no write
+of it under way any more: its pidfd says so, and that is what `renounced` rests on.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from outlast.model.events import StopReason
+from outlast.model.ids import DatastoreName, RequestId, VmId
+from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
+from outlast.model.time import MILLISECOND, SECOND
+from outlast.sim.hypervisor import Process
+from outlast.sim.physics import FABRIC, HELD_FOREVER
+
+if TYPE_CHECKING:
+    from outlast.sim.host import Host
+
+HOOK_PATIENCE = 6 * SECOND
+LIBVIRT_PATIENCE = 12 * SECOND
+Ended = Callable[[str], None]
+
+
+class _Held(msgspec.Struct):
+    """A write that the host's kernel holds while its storage is cut; it gives up at `until`."""
+
+    vm: VmId
+    instance: int
+    datastore: DatastoreName
+    until: int
+
+
+class Guests:
+    """See the top of this file."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._rng = host.rng
+        self._boot = host.boots
+        self._hypervisor = host.hypervisor
+        self._held: list[_Held] = []
+
+    # -- starting -------------------------------------------------------------------------------------------------
+
+    def start(self, vm: VmId, ended: Ended) -> None:
+        """What `virsh start` does: the gate, then the process. `ended` gets the problem, or an empty string."""
+        host, hypervisor = self._host, self._hypervisor
+        definition = host.domain.definitions.get(vm)
+        if definition is None or hypervisor.mode == "dead":
+            ended("libvirt does not answer" if definition is not None else "no such definition")
+            return
+        if hypervisor.mode == "hung":
+            settled = _Once(ended)
+            hypervisor.queued.append(lambda: self.start(vm, settled))
+            host.later(LIBVIRT_PATIENCE, lambda: settled("libvirtd gave no answer"))
+            return
+        host.definitions[vm] = definition
+        if vm in hypervisor.processes:
+            ended("")
+        elif vm in hypervisor.starting:
+            ended("domain is already being started")
+        else:
+            hypervisor.starting.add(vm)
+            _Start(self, host, vm, ended).ask()
+
+    def process_begins(self, vm: VmId) -> Process:
+        """QEMU exists from now on, and its guest writes."""
+        process = self._hypervisor.begin(self._host.definitions[vm], self._host.next_instance())
+        self._host.keeper.process_appeared(vm)
+        self._write_again(process)
+        return process
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def _write_again(self, process: Process) -> None:
+        if self._hypervisor.processes.get(process.vm) is not process:
+            return
+        if process.executing:
+            self._write(process)
+        self._host.later((300 + self._rng.randrange(400)) * MILLISECOND, lambda: self._write_again(process))
+
+    def _write(self, process: Process) -> None:
+        host, mode = self._host, self._host.storage_mode(process.home)
+        if mode == "ok":
+            delay = (100 + self._rng.randrange(900)) * 1_000 + host.storage_delay(process.home)
+            host.scheduler.after(delay, functools.partial(self._land, process))
+        elif mode == "hang":
+            self._hold(process)
+
+    def _chance(self) -> bool:
+        return self._rng.randrange(1000) < self._host.domain.physics.late
+
+    def _bound(self, datastore: DatastoreName) -> int:
+        bound = self._host.domain.stores[datastore].in_flight_bound
+        return HELD_FOREVER if bound is None else bound
+
+    def _hold(self, process: Process) -> None:
+        until = self._host.scheduler.now + self._bound(process.home)
+        self._held.append(_Held(process.vm, process.instance, process.home, until))
+
+    def _land(self, process: Process) -> None:
+        host = self._host
+        if host.boots != self._boot or not host.powered:
+            if self._chance():
+                self._land_late(process, min(FABRIC, self._bound(process.home)))
+        elif host.storage_mode(process.home) == "ok":
+            host.on_write(process.vm, process.instance)
+        elif host.storage_mode(process.home) == "hang":
+            if self._chance():
+                self._land_late(process, min(10 * FABRIC, self._bound(process.home)))
+            else:
+                self._hold(process)
+
+    def _land_late(self, process: Process, within: int) -> None:
+        delay = self._rng.randrange(max(1, within))
+        self._host.scheduler.after(delay, functools.partial(self._host.on_write, process.vm, process.instance))
+
+    def last_write(self, process: Process) -> None:
+        """It is about to be stopped, in the middle of a write."""
+        if process.executing:
+            self._write(process)
+
+    def storage_changed(self, datastore: DatastoreName, mode: str) -> None:
+        """What the kernel held goes out when the path is whole again, unless it gave up before."""
+        if mode == "hang":
+            return
+        held, self._held = self._held, [h for h in self._held if h.datastore != datastore]
+        for each in held:
+            if each.datastore == datastore and mode == "ok" and self._host.scheduler.now <= each.until and self._chance():
+                land = functools.partial(self._host.on_write, each.vm, each.instance)
+                self._host.scheduler.after(self._rng.randrange(50 * MILLISECOND), land)
+
+    def _has_writes_held(self, process: Process) -> bool:
+        now = self._host.scheduler.now
+        return any(h.instance == process.instance and now < h.until for h in self._held)
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def end(self, vm: VmId, reason: StopReason, delay: int = 5 * MILLISECOND) -> None:
+        """The process ends after a while, for this reason; it executes nothing more if it was killed."""
+        process = self._hypervisor.processes.get(vm)
+        if process is None or process.ending is not None:
+            return
+        process.ending = reason
+        if reason in (StopReason.FAILED, StopReason.DESTROYED):
+            self.last_write(process)
+            self._hypervisor.stop(vm)
+        self._host.later(delay, lambda: self._gone(process, reason))
+
+    def _gone(self, process: Process, reason: StopReason) -> None:
+        if self._hypervisor.processes.get(process.vm) is not process:
+            return
+        self.last_write(process)
+        self._hypervisor.stop(process.vm)
+        if self._has_writes_held(process):
+            self._host.later(SECOND // 4, lambda: self._gone(process, reason))
+            return
+        self._hypervisor.end(process.vm, reason)
+        self._host.keeper.process_exited(process.vm)
+        self._host.agent.vm_stopped(process.vm, process.name, reason)
+
+    def power_lost(self) -> None:
+        """Everything ends at once; the kernel's writes are gone, and what was sent may still land."""
+        self._held.clear()
+        for process in list(self._hypervisor.processes.values()):
+            self.last_write(process)
+            self._hypervisor.end(process.vm, StopReason.UNKNOWN)
+
+
+class _Once:
+    """An answer that is given once, whoever gives it first."""
+
+    def __init__(self, answer: Ended) -> None:
+        self._answer = answer
+        self.given = False
+
+    def __call__(self, problem: str) -> None:
+        if not self.given:
+            self.given = True
+            self._answer(problem)
+
+
+class _Start:
+    """One start that libvirt carries out."""
+
+    def __init__(self, guests: Guests, host: "Host", vm: VmId, ended: Ended) -> None:
+        self._guests = guests
+        self._host = host
+        self._vm = vm
+        self._hypervisor = host.hypervisor
+        self._generation = host.hypervisor.generation
+        self._ended = _Once(ended)
+        self._hook_returned = False
+
+    def ask(self) -> None:
+        """The hook asks the keeper."""
+        host = self._host
+        definition = host.definitions[self._vm]
+        if not host.keeper.alive:
+            self._fail("the keeper of this host cannot be asked")
+            return
+        disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
+        client = host.keeper.ask(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
+
+        def give_up() -> None:
+            if not self._hook_returned:
+                host.keeper.client_gone(client)
+                self._fail("the keeper of this host cannot be asked: no answer in time")
+
+        host.later(HOOK_PATIENCE, give_up)
+
+    def _libvirt_is_gone(self) -> bool:
+        if self._hypervisor.generation == self._generation:
+            return False
+        self._ended("libvirtd died")
+        return True
+
+    def _replied(self, reply: KeeperReply) -> None:
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        self._hook_returned = True
+        if not reply.allowed:
+            self._fail(reply.sentence)
+        elif self._host.start_failures(self._vm, self._host.id):
+            self._fail("internal error: process exited while connecting to monitor")
+        else:
+            self._host.later(self._host.rng.randrange(20, 100) * MILLISECOND, self._begin)
+
+    def _fail(self, problem: str) -> None:
+        """The domain is let go of, and libvirt's hook says so to the keeper."""
+        if self._hypervisor.generation == self._generation:
+            self._hypervisor.starting.discard(self._vm)
+            if self._host.keeper.alive:
+                self._host.keeper.ask(AskEnded(RequestId(1), self._vm), lambda _: None)
+        self._ended(problem)
+
+    def _begin(self) -> None:
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        home = self._host.definitions[self._vm].home
+        mode = self._host.storage_mode(home) if home is not None and home in self._host.reached() else "fail"
+        if mode == "fail":
+            self._fail("Cannot access storage file: No such file or directory")
+            return
+        if mode == "hang":
+            # libvirt and QEMU wait for the disk; nobody is told anything meanwhile.
+            self._host.later(SECOND // 4, self._begin)
+            return
+        if not self._host.keeper.alive:
+            self._fail("the keeper of this host cannot be asked")
+            return
+        client = self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
+        self._hook_returned = False
+
+        def give_up() -> None:
+            if not self._hook_returned and not self._ended.given:
+                self._host.keeper.client_gone(client)
+                self._fail("the keeper of this host cannot be asked: no answer in time")
+
+        self._host.later(HOOK_PATIENCE, give_up)
+
+    def _launch(self, reply: KeeperReply) -> None:
+        """The hook's second question is answered: now, or not at all."""
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        self._hook_returned = True
+        if not reply.allowed:
+            self._fail(reply.sentence)
+            return
+        process = self._guests.process_begins(self._vm)
+        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))
+        self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
+
+    def _started(self, process: Process) -> None:
+        self._hypervisor.starting.discard(self._vm)
+        alive = self._hypervisor.processes.get(self._vm) is process
+        self._ended("" if alive else "the process ended at once")
+        self._host.agent.hypervisor_changed()

@@ -1,0 +1,40 @@
+"""How unkind the simulated world is, as numbers drawn from its seed.
+
+What real storage and networks do now and then without anybody's fault is always possible here, at a rate that each world
+draws for itself: most are mild, some are harsh in one respect. What lasts, or is somebody's doing, is a step of a scenario.
+"""
+
+import random
+
+import msgspec
+
+from outlast.model.time import MILLISECOND, SECOND
+
+FABRIC = SECOND
+"""How long switches and arrays may hold what a host sent before it lost its power: the host itself holds nothing then."""
+STALE_FOR = 2 * SECOND
+"""How old the answer of a client's cache can be when a register's directory is listed (negative lookups on NFS)."""
+TORN_FOR = 5 * MILLISECOND
+"""The longest time in which a reader can meet the first half of a write."""
+HELD_FOREVER = 1 << 62
+
+
+class Physics(msgspec.Struct, frozen=True):
+    """Rates per thousand. `late`: of what is under way at a cut, how much lands later after all and is not lost."""
+
+    torn: int = 0
+    stale: int = 0
+    slow: int = 0
+    duplicate: int = 0
+    late: int = 500
+
+
+def drawn(rng: random.Random) -> Physics:
+    """One world's physics."""
+    return Physics(
+        torn=rng.choice([0, 1, 1, 20, 200]),
+        stale=rng.choice([0, 1, 1, 20, 200]),
+        slow=rng.choice([0, 1, 1, 5]),
+        duplicate=rng.choice([0, 1, 10, 100]),
+        late=rng.choice([0, 300, 500, 700, 1000]),
+    )

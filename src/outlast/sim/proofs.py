@@ -1,0 +1,82 @@
+"""`proof-holds`: whoever takes a VM over has the proof that safety rule 5 asks for, by what is true.
+
+Looked at when an agent asks its keeper for a takeover. A wrong proof need not lead to a double run at once; it is a
+violation all the same, so that a broken rule is seen where it is broken.
+
+    lease_expired    the window elapsed on the observer's clock; the owner's record did not change in it; the epoch to take
+                     from was there before the last read; the observer's own lease held all the time; the owner's level,
+                     its silence to pings and the datastore's in-flight bound allow it
+    rebooted         a higher incarnation of the owner exists on the home datastore
+    renounced        the epoch to take from says so
+    clean_shutdown   the owner's last word stands in its record, and no process of the VM is left there
+"""
+
+from outlast.model.ids import DatastoreName, VmId
+from outlast.model.keeping import AskTakeover
+from outlast.model.records import Enforcement, Proof, ProofKind, RegisterState
+from outlast.model.time import MILLISECOND, SECOND, Instant
+from outlast.sim.domain import Domain
+from outlast.sim.host import Host
+
+HEARS_OF_LAPSE = 100 * MILLISECOND
+"""How long it may take until an agent has heard that its keeper's lease lapsed."""
+ANSWERED_FOR = 4 * SECOND
+"""A host that could have answered pings for this long did answer one, and its observer knows."""
+
+
+def problem_with(ask: AskTakeover, asking: Host, domain: Domain) -> str:
+    """What is wrong with the proof of a takeover that `asking` asks its keeper for; empty if nothing is."""
+    proof, store = ask.proof, domain.stores[ask.home]
+    owner = asking.peers.get(proof.owner)
+    if owner is None:
+        return f"its owner {proof.owner} is no host of the domain"
+    match proof.kind:
+        case ProofKind.LEASE_EXPIRED:
+            return _expiry(proof, ask.vm, ask.home, asking.peers[proof.observer], owner)
+        case ProofKind.REBOOTED:
+            boots = len(store.incarnations.get(owner.id, ()))
+            return "" if boots > proof.incarnation else f"{owner.id} has no incarnation above {proof.incarnation}"
+        case ProofKind.RENOUNCED:
+            record = store.registers[ask.vm].get(proof.epoch)
+            wrong = record is not None and record.state is not RegisterState.RELEASED
+            return f"epoch {proof.epoch} is not released" if wrong else ""
+        case ProofKind.CLEAN_SHUTDOWN:
+            left = owner.powered and ask.vm in owner.hypervisor.processes
+            return f"a process of it is left on {owner.id}" if left else ""
+        case _:
+            return ""
+
+
+def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: Host) -> str:
+    domain = observer.domain
+    store, settings = domain.stores[home], domain.settings
+    if proof.last_read - proof.first_seen < settings.window:
+        return "its window had not elapsed when the last read began"
+    if owner.enforcement is Enforcement.NONE:
+        return f"nothing freezes VMs on {owner.id}"
+    if not domain.expiry_allowed(home):
+        return f"nobody accepted that {home} may hold writes for longer than the margin"
+    if not observer.powered or proof.first_seen < observer.booted_clock:
+        return ""  # It rebooted since: its clock tells nothing any more.
+    first_seen, last_read = observer.true_time(Instant(proof.first_seen)), observer.true_time(Instant(proof.last_read))
+    landed = store.landed_at.get(owner.id, 0)
+    if first_seen < landed < last_read:
+        return f"the record of {owner.id} changed within the window"
+    made = store.made_at.get((vm, proof.epoch), 0)
+    if made > last_read:
+        return f"epoch {proof.epoch} was made after the last read"
+    lapsed = observer.truth.lapsed.get(home)
+    if lapsed is not None and lapsed > proof.first_seen and observer.clock() - lapsed > HEARS_OF_LAPSE:
+        return f"the lease of the observer {observer.id} lapsed within the window"
+    if owner.enforcement is Enforcement.KEEPER and _answers_ping(observer, owner):
+        return f"{owner.id} answers the pings of {observer.id}"
+    return ""
+
+
+def _answers_ping(observer: Host, owner: Host) -> bool:
+    """Whether it must have answered: nothing stood in the way for a while."""
+    network, now = observer.domain.network, observer.now
+    up = owner.powered and not owner.stalled and now - owner.awake_since >= ANSWERED_FOR
+    well = observer.agent.works and now - max(observer.agent.works_since, observer.awake_since) >= ANSWERED_FOR
+    quiet = now - network.changed_at >= ANSWERED_FOR and not network.loss
+    return up and well and quiet and network.carries(observer.id, owner.id) and network.carries(owner.id, observer.id)

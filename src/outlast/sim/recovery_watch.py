@@ -1,0 +1,102 @@
+"""`all-recovered`: once nothing is wrong any more and there is room, every wanted VM runs again, within a bound.
+
+A VM is wanted from the moment it has run for a while, until somebody switches it off on purpose. Faults have ceased when
+every host that has power is well in all its parts, and the network, the isolation addresses and all paths to storage are
+whole. A host without power is no fault that lasts: it is dead, and its VMs have to run elsewhere, unless only a person can
+say so (`awaiting_proof`).
+"""
+
+from typing import TYPE_CHECKING
+
+from outlast.model.ids import VmId
+from outlast.model.records import Enforcement
+from outlast.model.time import SECOND
+
+if TYPE_CHECKING:
+    from outlast.sim.ground import Ground
+
+RECOVERY_BOUND = 60 * SECOND
+LOOKS = 2 * SECOND
+
+
+class RecoveryWatch:
+    """See the top of this file. It looks every two seconds, and whenever it is told that something happened."""
+
+    def __init__(self, world: "Ground") -> None:
+        self._world = world
+        self.wanted: set[VmId] = set()
+        self.awaiting_proof: set[VmId] = set()
+        self._calm_since: int | None = None
+        self._blamed: set[VmId] = set()
+
+    def begin(self) -> None:
+        """Look from now on."""
+        self._world.scheduler.after(LOOKS, self._look)
+
+    def disturbed(self) -> None:
+        """Something was done to the world: whatever has to recover gets its time anew."""
+        self._calm_since = None
+
+    def _look(self) -> None:
+        now = self._world.scheduler.now
+        if not self.calm():
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = now
+        elif now - self._calm_since >= RECOVERY_BOUND:
+            self._judge()
+        self._world.scheduler.after(LOOKS, self._look)
+
+    def calm(self) -> bool:
+        """Whether nothing is wrong now."""
+        world = self._world
+        if not world.domain.network.whole or not world.domain.network.isolation_address_answers:
+            return False
+        if any(world.failing_starts.values()):
+            return False
+        for name in world.hosts:
+            host = world.hosts[name]
+            if host.resetting or not host.storage_is_well:
+                return False
+            if host.powered and (host.stalled or not (host.keeper.works and host.agent.works and host.hypervisor.answers)):
+                return False
+        return True
+
+    def _judge(self) -> None:
+        self.awaiting_proof.clear()
+        for vm in sorted(self.wanted):
+            if len(self._world.invariants.executing(vm)) == 1 or vm in self._blamed:
+                continue
+            if self._waits_for_proof(vm):
+                self.awaiting_proof.add(vm)
+            elif self._has_room(vm):
+                self._blamed.add(vm)
+                where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
+                last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
+                says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
+                detail = f"{vm} runs on {where}, a minute after everything was well; its register says: {says}"
+                self._world.invariants.violated("all-recovered", detail)
+
+    def _waits_for_proof(self, vm: VmId) -> bool:
+        """Its owner has no power, and nothing that can be read says that it will not go on."""
+        domain = self._world.domain
+        home = domain.homes[vm]
+        last = domain.stores[home].last(vm)
+        if last is None or last.owner not in self._world.hosts:
+            return False
+        owner = self._world.hosts[last.owner]
+        if owner.powered:
+            return False
+        sighting = domain.stores[home].sightings.get(last.owner)
+        readable = sighting is not None and sighting.record is not None
+        return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
+
+    def _has_room(self, vm: VmId) -> bool:
+        domain = self._world.domain
+        need, home = domain.definitions[vm].memory_mib, domain.homes[vm]
+        return any(
+            host.powered
+            and any(d.name == home for d in domain.datastores_of(host.id))
+            and host.capacity().free_memory_mib >= need
+            for host in self._world.hosts.values()
+        )
