@@ -23,7 +23,7 @@ check: setup
 	@scripts/timed "format" $(V)/ruff format --check --quiet .
 	@scripts/timed "types" $(V)/mypy
 	@scripts/timed "floors" $(V)/lint-imports --no-cache
-	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit
+	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit -n 2
 	@scripts/timed "scenarios in the simulated world" $(V)/outlast simulate scenarios
 
 model-check: setup

@@ -97,6 +97,15 @@ class Keeper:
         assert self.machine.term(DS) is not None
         return self
 
+    def lapses_and_renews(self) -> None:
+        """The lease ends, and a while later a new term begins."""
+        self.now += 6.1
+        self.does(Woken())
+        self.renews(ok=False)
+        self.now += 1
+        self.does(Woken())
+        self.renews()
+
     def reads(self, last: RegisterRecord | None) -> None:
         self.does(RegisterRead(self.one(ReadRegister).request, True, last))
 
@@ -191,12 +200,7 @@ def test_a_lapse_freezes_and_a_won_reassertion_thaws() -> None:
 
 def test_a_lost_reassertion_kills() -> None:
     keeper = Keeper().running()
-    keeper.now += 6.1
-    keeper.does(Woken())
-    keeper.renews(ok=False)
-    keeper.now += 1
-    keeper.does(Woken())
-    keeper.renews()
+    keeper.lapses_and_renews()
     keeper.links(LinkOutcome.LOST)
     keeper.reads(owned(OTHER, 1))
     keeper.one(Kill)
@@ -205,12 +209,7 @@ def test_a_lost_reassertion_kills() -> None:
 
 def test_an_unknown_reassertion_stays_frozen() -> None:
     keeper = Keeper().running()
-    keeper.now += 6.1
-    keeper.does(Woken())
-    keeper.renews(ok=False)
-    keeper.now += 1
-    keeper.does(Woken())
-    keeper.renews()
+    keeper.lapses_and_renews()
     keeper.links(LinkOutcome.UNKNOWN)
     assert not keeper.has(Thaw)
     assert not keeper.has(Kill)
@@ -374,12 +373,7 @@ def test_a_process_whose_start_was_void_does_not_run_on_through_a_change_of_keep
 
 def test_what_passes_or_thaws_is_remembered_before_it_runs() -> None:
     keeper = Keeper().running()
-    keeper.now += 6.1
-    keeper.does(Woken())
-    keeper.renews(ok=False)
-    keeper.now += 1
-    keeper.does(Woken())
-    keeper.renews()
+    keeper.lapses_and_renews()
     keeper.links()
     kinds = [type(effect) for effect in keeper.effects]
     assert kinds.index(Remember) < kinds.index(Thaw)

@@ -38,7 +38,13 @@ Outcome = Result | str
 @click.argument("paths", nargs=-1, metavar="[FILE|DIRECTORY]...", type=click.Path(path_type=Path))
 @click.option("--random", "randoms", type=click.IntRange(min=1), metavar="N", help="Also N random ones, from the seed on.")
 @click.option("--seed", type=click.IntRange(min=0), help="In place of the seed in the files; the first of the random ones.")
-@click.option("--break", "rule", default="", metavar="RULE", help="With a safety rule switched off; `list` names them.")
+@click.option(
+    "--break",
+    "rule",
+    default="",
+    metavar="RULE",
+    help="With a safety rule switched off; `help` names them, `list` explains.",
+)
 @click.option("--trace", is_flag=True, help="Also print one number for all that happened: equal runs have equal ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario, one a line.")
 @click.option("--timeline", is_flag=True, help="Also tell what happened, and all that did not hold.")
@@ -63,9 +69,9 @@ def simulate(
     Exit code 0: all that they expect held, and no rule was broken. 1: some did not. 2: a file cannot be played.
     """
     began = time.monotonic()
-    if rule == "list":
+    if rule in ("help", "list"):
         for mutant in mutants.MUTANTS.values():
-            click.echo(f"{mutant.name}  (rule {mutant.rule}: {mutant.what})")
+            click.echo(mutant.name if rule == "help" else f"{mutant.name}  (rule {mutant.rule}: {mutant.what})")
         return
     try:
         _check_rule(rule)
@@ -117,7 +123,7 @@ class _Run(msgspec.Struct, frozen=True):
 
 def _check_rule(rule: str) -> None:
     if rule and rule not in mutants.MUTANTS:
-        raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break list` names them")
+        raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break help` names them")
 
 
 def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:

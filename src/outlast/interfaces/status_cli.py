@@ -110,10 +110,10 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
 
 
 def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:
-    table = _table("DATASTORE", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE HERE", "HEARTBEATS OF")
+    table = _table("DATASTORE", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE", "EXPIRY IS", "HOSTS")
     for each in datastores:
         lease = f"term {each.lease_term}" if each.lease_held else "lapsed"
-        watched = "all hosts" if len(each.heartbeats_of) == hosts else ", ".join(each.heartbeats_of)
+        watched = "all" if len(each.heartbeats_of) == hosts else ", ".join(each.heartbeats_of)
         responsible = f"{each.responsible}, epoch {each.responsible_epoch}"
         table.add_row(
             each.name,
@@ -122,6 +122,11 @@ def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:
             f"{each.free_bytes / 2**30:.1f} GiB" if each.reachable else "-",
             responsible if each.responsible else Text("nobody", style="yellow"),
             Text(lease, style="" if each.lease_held else "red"),
+            "proof, at risk"
+            if each.risk_accepted
+            else "proof"
+            if each.expiry_is_proof
+            else Text("no proof", style="yellow"),
             watched or "none",
         )
     return table

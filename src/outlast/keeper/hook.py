@@ -206,9 +206,12 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
     if not disks:
         return
     if operation in ("restore", "migrate"):
+        remedy = {
+            "restore": f"drop its saved memory (`virsh managedsave-remove {name}`) and start it anew",
+            "migrate": "shut it down where it runs, and start it here",
+        }[operation]
         raise RefusedError(
-            f"{name} may not be {operation}d here: Outlast does not follow its ownership through that yet; "
-            "shut it down and start it, or move it by stopping it first"
+            f"{name} may not be {operation}d here: Outlast does not follow its ownership through that yet; {remedy}"
         )
     uuid = domain.findtext("uuid", "")
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}

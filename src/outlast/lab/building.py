@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,25 @@ def check_machine(hosts: int, datastores: int, vms: int) -> None:
 def plan(hosts: int, datastores: int, vms: int, settings: Mapping[str, Any], metadata: Mapping[str, str]) -> LabState:
     """A lab that does not exist yet: VMs are dealt out to hosts and datastores in turn."""
     state = LabState(settings=dict(settings), datastores=[f"ds{number}" for number in range(1, datastores + 1)])
-    for number in range(1, hosts + 1):
-        state.hosts[f"host{number}"] = HostState(number=number, id=str(uuid.uuid4()), address=host_address(number))
+    names = [f"host{number}" for number in range(1, hosts + 1)]
+    state.hosts = new_hosts(names)
     for number in range(1, vms + 1):
         name = f"vm{number}"
         datastore = state.datastores[(number - 1) % datastores]
         host_name, policy = f"host{(number - 1) % hosts + 1}", metadata.get(name, "")
         state.vms[name] = VmState(uuid=guest.vm_uuid(name), datastore=datastore, host=host_name, metadata=policy)
     return state
+
+
+def new_hosts(names: Sequence[str]) -> dict[str, HostState]:
+    """Hosts with addresses in this order. Their ids are in the order of their names, as in the simulated world:
+
+    the host id is what decides an election between equals, and a scenario must have the same primary in both.
+    """
+    ids = dict(zip(sorted(names), sorted(str(uuid.uuid4()) for _ in names), strict=True))
+    return {
+        name: HostState(number=number, id=ids[name], address=host_address(number)) for number, name in enumerate(names, 1)
+    }
 
 
 def furnish(layout: Layout, state: LabState, commands: set[str]) -> None:

@@ -6,14 +6,14 @@ their own) is refused by name before anything starts: a scenario that is played 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from xml.sax.saxutils import quoteattr
 
 from outlast.lab import guest
-from outlast.lab.layout import BRIDGE, host_address
+from outlast.lab.building import new_hosts
+from outlast.lab.layout import BRIDGE
 from outlast.lab.scenario_steps import VERBS
-from outlast.lab.state import HostState, LabState, VmState
+from outlast.lab.state import LabState, VmState
 from outlast.model.errors import UsageError
 from outlast.model.ids import HostName
 from outlast.model.units import duration_text
@@ -73,8 +73,7 @@ def plan(scenario: Scenario) -> LabState:
         state.datastore_options[store.name] = {"accept_in_flight_risk": store.accept_in_flight_risk}
         if store.in_flight_bound is not None:
             state.datastore_options[store.name]["in_flight_bound"] = duration_text(store.in_flight_bound)
-    for number, host in enumerate(scenario.hosts, 1):
-        state.hosts[host.name] = HostState(number=number, id=str(uuid.uuid4()), address=host_address(number))
+    state.hosts = new_hosts([host.name for host in scenario.hosts])
     for vm in scenario.vms:
         where = vm.host or scenario.hosts[0].name
         state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm))

@@ -30,7 +30,10 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One datastore as seen from here. `score` is its accessibility score for this host, None when it is not reached."""
+    """One datastore as seen from here. `score` is its accessibility score for this host, None when it is not reached.
+
+    `risk_accepted`: a lease's end counts as proof there although writes may be in flight for longer than the margin.
+    """
 
     name: str
     path: str
@@ -46,6 +49,7 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     lease_term: int
     lease_left_s: float | None
     expiry_is_proof: bool
+    risk_accepted: bool
     problem: str
 
 

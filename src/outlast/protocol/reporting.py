@@ -129,6 +129,7 @@ class Reporter:
             if lease is None or not lease.held
             else round(max(0.0, in_seconds(lease.deadline - self._now)), 1),
             expiry_is_proof=bounded or member.accept_in_flight_risk,
+            risk_accepted=not bounded and member.accept_in_flight_risk,
             problem=(reach.problem if reach is not None else "") or (lease.problem if lease is not None else ""),
         )
 
