@@ -34,7 +34,7 @@ BOUNDS = {
         Bounds(asks=2),
         Bounds(asks=2, running=False, late_starts=True),
         Bounds(asks=2, running=False, late_launches=True),
-        Bounds(asks=2, running=False, late_starts=True, crashes=1),
+        Bounds(asks=2, running=False, late_starts=True, crashes=1, lease=1),
         Bounds(asks=2, running=False, closes=1, lease=1),
         Bounds(closes=1),
         Bounds(observers=(0, 1)),

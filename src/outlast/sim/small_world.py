@@ -8,7 +8,8 @@ request to start the VM or to take it over) is bounded; lateness is not, and nei
     the same instant    a keeper freezes, and finds the process of a start, within the margin after it should; in ticks:
                         time does not go on before it did. So does the second freezer while there is no keeper.
     a start that passed is launched within the tick (`late_starts`: however late) by the hook's second question, and once
-                        launched has its process within the tick (`late_launches`: however late)
+                        launched has its process within the tick (`late_launches`: however late, but a keeper that
+                        lives finds it before the guest executes)
     a tick              is for both hosts at once: clocks do not drift apart here
 
 Every table is made as it is needed, from the two tables of real machines (`small_keeper`, `small_observer`).
@@ -184,6 +185,8 @@ class SmallWorld:
             steps.append(HostStep(what, self._happen(host, "launch"), FREE))
         if host.start == LAUNCHED:
             begun = host._replace(guest=EXECUTES, start=NONE)
+            if self.bounds.late_launches and host.keeper is not None and host.keeper.ready:
+                begun = self._happen(begun, "appeared", False)
             steps.append(HostStep("libvirt on {h} makes the process of the VM, which executes", begun, FREE))
         if host.start in (PASSED, LAUNCHED):
             steps.append(HostStep("libvirt on {h} fails to make the process", host._replace(start=NONE), FREE))
