@@ -15,6 +15,15 @@ def test_an_agent_that_hears_nobody_does_not_spin(name: str) -> None:
     assert outcome.events / seconds / len(outcome.scenario.hosts) < 60
 
 
+@pytest.mark.parametrize("name", ["a-vm-ends-while-storage-hangs", "silent-when-our-own-storage-hangs"])
+def test_hung_storage_keeps_nobody_busy(name: str) -> None:
+    """Found by the simulator: an agent asked for a release again and again that its keeper could not write, as fast as it
+    was answered; and one that waited for the read which proves a death asked for it a thousand times a second."""
+    outcome = play(ordeal(name, 1))
+    seconds = (outcome.began + outcome.scenario.duration) / 1e9
+    assert outcome.events / seconds / len(outcome.scenario.hosts) < 60
+
+
 def test_random_scenarios_are_not_busy() -> None:
     outcome = play(generate(1))
     seconds = (outcome.began + outcome.scenario.duration) / 1e9

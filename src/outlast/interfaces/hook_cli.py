@@ -25,8 +25,13 @@ def hook() -> None:
 def _script() -> str:
     from outlast.keeper import hook as module
 
-    comment = "# Made by `outlast hook install`: asks the keeper before a VM starts."
-    return f'#!/bin/sh\n{comment}\nexec {sys.executable} -I -S {module.__file__} "$@"\n'
+    asked = "|".join(f'"{operation} {sub}"' for operation, sub in sorted(module.ASKED))
+    return (
+        "#!/bin/sh\n"
+        "# Made by `outlast hook install`: asks the keeper before a VM starts. libvirt calls it for much else, and waits.\n"
+        f'case "$2 $3" in {asked}) ;; *) exit 0 ;; esac\n'
+        f'exec {sys.executable} -I -S {module.__file__} "$@"\n'
+    )
 
 
 @hook.command()

@@ -110,7 +110,7 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
 
 
 def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:
-    table = _table("DATASTORE", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE", "EXPIRY IS", "HOSTS")
+    table = _table("DATASTORE", "SCORE", "TYPE", "FREE", "RESPONSIBLE", "LEASE", "EXPIRY", "HOSTS")
     for each in datastores:
         lease = f"term {each.lease_term}" if each.lease_held else "lapsed"
         watched = "all" if len(each.heartbeats_of) == hosts else ", ".join(each.heartbeats_of)

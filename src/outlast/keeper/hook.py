@@ -35,7 +35,7 @@ MOST_STEPS = 400
 MOUNTS = "/proc/self/mountinfo"
 POOLS = ("/etc/libvirt/storage", "/run/libvirt/storage")
 """Where libvirt keeps the definitions of storage pools, and those that it runs without one."""
-_ASKED = {("prepare", "begin"), ("start", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
+ASKED = {("prepare", "begin"), ("start", "begin"), ("release", "end"), ("restore", "begin"), ("migrate", "begin")}
 
 
 class RefusedError(Exception):
@@ -235,7 +235,7 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
 def main(arguments: list[str]) -> int:
     """The exit code for libvirt."""
     name, operation, sub = (*arguments, "", "", "")[:3]
-    if (operation, sub) not in _ASKED:
+    if (operation, sub) not in ASKED:
         return 0
     xml = sys.stdin.read()
     try:

@@ -28,6 +28,7 @@ class _Channel(msgspec.Struct):
     due: Instant
     request: RequestId | None = None
     started: Instant = Instant(0)
+    failed: bool = False
 
 
 class DatastoreWatch:
@@ -45,7 +46,7 @@ class DatastoreWatch:
         """Start the reads that are due."""
         now = self._known.now
         for name, channel in self._records.items():
-            if self._free(channel) and now >= min(channel.due, self._proving_read(name) or channel.due):
+            if self._free(channel) and now >= self._records_due(name, channel):
                 channel.request, channel.started = self._out.request(), now
                 channel.due = after(now, self._known.settings.datastore_poll_interval)
                 self._out.put(ReadSightings(channel.request, name))
@@ -59,6 +60,11 @@ class DatastoreWatch:
         if channel.request is not None and self._known.now - channel.started >= READ_PATIENCE:
             channel.request = None
         return channel.request is None
+
+    def _records_due(self, name: DatastoreName, channel: _Channel) -> Instant:
+        """The next poll, or the read that proves a silent host's end. Where storage refuses, hurrying helps nobody."""
+        proving = None if channel.failed else self._proving_read(name)
+        return channel.due if proving is None else min(channel.due, proving)
 
     def _proving_read(self, name: DatastoreName) -> Instant | None:
         """When the window of a silent host ends, if no read has been started after it yet."""
@@ -75,7 +81,7 @@ class DatastoreWatch:
         due: list[Instant] = []
         for name, channel in self._records.items():
             if channel.request is None:
-                due.append(min(channel.due, self._proving_read(name) or channel.due))
+                due.append(self._records_due(name, channel))
             else:
                 due.append(after(channel.started, READ_PATIENCE))
         for channel in self._lists.values():
@@ -87,7 +93,7 @@ class DatastoreWatch:
         channel = self._records[event.datastore]
         if channel.request != event.request:
             return
-        channel.request = None
+        channel.request, channel.failed = None, not event.ok
         if not event.ok:
             return
         for host, sighting in event.sightings.items():

@@ -76,6 +76,7 @@ class OwnHost:
         self._stopped: dict[VmId, Reason] = {}
         self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
+        self._asked: dict[VmId, Instant] = {}
         self._responding: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
         self._responded = False
@@ -213,14 +214,18 @@ class OwnHost:
         ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
+            self._asked.pop(vm, None)
         for vm, each in ended.items():
             since = self._ended_since.setdefault(vm, now)
             patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
-            reason = self._stopped.pop(vm, None) or self._off.get(vm)
+            reason = self._stopped.pop(vm, None)
+            if reason is None and now - self._asked.get(vm, LONG_AGO) >= patience:
+                # libvirt's memory lasts: what is not released yet, because its storage hangs, is not asked for in a loop.
+                reason = self._off.get(vm)
             if reason is None and now - since >= patience:
                 reason = Reason.CRASHED
             if reason is not None:
-                self._ended_since[vm] = now
+                self._ended_since[vm] = self._asked[vm] = now
                 self._responding.pop(vm, None)
                 self._release(vm, each.name, each.home, reason)
         if report is not None:

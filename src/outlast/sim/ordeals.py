@@ -316,3 +316,22 @@ def _a_primary_that_stood_still_before_it_acted(rng: random.Random) -> Scenario:
     s.at(stopped, "agent-stop", host="host3")
     s.at(stopped + 20_000, "agent-resume", host="host3")
     return s.done(stopped + 26_000)
+
+
+@_ordeal
+def _a_vm_ends_while_storage_hangs(rng: random.Random) -> Scenario:
+    s = _Story(rng, "A VM is switched off while its storage hangs: its release cannot be written for a while", hosts=2)
+    s.store(1000, "cut", "host1")
+    s.at(1000 + rng.uniform(100, 4_000), "vm-power-off", vm="vm1")
+    s.store(25_000, "heal", "host1")
+    return s.done(32_000)
+
+
+@_ordeal
+def _silent_when_our_own_storage_hangs(rng: random.Random) -> Scenario:
+    s = _Story(rng, "A host loses its power, and before the window has elapsed the storage hangs for everybody", hosts=3)
+    s.at(1000, "power-off", host="host1")
+    hangs = 1000 + rng.uniform(4_000, 7_000)
+    s.at(hangs, "storage-outage", datastore="ds1")
+    s.at(hangs + 20_000, "storage-restore", datastore="ds1")
+    return s.done(hangs + 40_000)
