@@ -1,11 +1,12 @@
 # Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
-.PHONY: help setup demo check test test-lab mutants bench clean
+.PHONY: help setup demo check model-check test test-lab mutants bench clean
 V := .venv/bin
 
 help:
 	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
+	@echo "make model-check  every order of everything in a small world: two hosts, one VM (long; docs/model-check.md)"
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
 	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
 	@echo "make bench     failover times and idle costs, measured in the lab"
@@ -24,6 +25,9 @@ check: setup
 	@scripts/timed "floors" $(V)/lint-imports --no-cache
 	@scripts/timed "unit and simulated tests" $(V)/pytest tests/unit -n 2
 	@scripts/timed "scenarios in the simulated world" $(V)/outlast simulate scenarios
+
+model-check: setup
+	@scripts/timed "every state of the small world" $(V)/python -m outlast.sim.exhaustive --bound large
 
 test: check test-lab
 

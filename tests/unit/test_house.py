@@ -21,6 +21,7 @@ ENTRIES = {
     "outlast.drivers.datastore.helper",
     "outlast.lab.init",
     "outlast.lab.faultfs",
+    "outlast.sim.exhaustive",
     "outlast.sim.random_runs",
     "outlast.sim.ordeals",
 }

@@ -550,3 +550,22 @@ def test_a_vm_that_somebody_else_owns_is_found_and_killed() -> None:
     keeper.one(Freeze)
     keeper.reads(owned(OTHER, 1))
     keeper.one(Kill)
+
+
+def test_a_start_that_was_just_launched_is_not_given_up() -> None:
+    """Found by the model check: patience counted from the gate, and the process came on a released register."""
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    for _ in range(70):
+        keeper.now += 1.0
+        if keeper.now >= 159.0 and keeper.now < 160.0:
+            keeper.asks(AskLaunch(RequestId(9), VM))
+            assert keeper.reply()[0]
+        else:
+            keeper.does(Woken())
+        assert not any(isinstance(e, LinkRegister) for e in keeper.effects)
+        keeper.renews()
+    keeper.does(ProcessAppeared(process()))
+    assert keeper.machine.vms[VM].phase == "running"

@@ -270,6 +270,8 @@ class Gatekeeper:
             return _no(client, ask.request, "this start did not pass the keeper, or took too long; start it again")
         if not known.may_launch(self._keeper.term(known.home)):
             return _no(client, ask.request, f"{known.name} may not start any more: the lease lapsed meanwhile; try again")
+        # From now on the process may come at any moment: this start is not given up by time, but by libvirt's word alone.
+        self._pending.pop(ask.vm, None)
         return _yes(client, ask.request)
 
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
