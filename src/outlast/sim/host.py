@@ -196,6 +196,10 @@ class Host:
         process = self.hypervisor.processes.get(vm)
         return process is not None and process.executing and (not self.stalled or self._waking)
 
+    def when_awake(self, action: Action) -> None:
+        """Now; on a host that stands still, when it goes on: a signal wakes nobody there."""
+        self._run(self.boots, action)
+
     def _run(self, boot: int, action: Action) -> None:
         if not self.powered or self.boots != boot:
             return

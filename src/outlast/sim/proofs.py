@@ -66,7 +66,7 @@ def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: 
     if made > last_read:
         return f"epoch {proof.epoch} was made after the last read"
     lapsed = observer.truth.lapsed.get(home)
-    if lapsed is not None and lapsed > proof.first_seen and observer.clock() - lapsed > HEARS_OF_LAPSE:
+    if lapsed is not None and proof.first_seen < lapsed < proof.last_read - HEARS_OF_LAPSE:
         return f"the lease of the observer {observer.id} lapsed within the window"
     if owner.enforcement is Enforcement.KEEPER and _answers_ping(observer, owner):
         return f"{owner.id} answers the pings of {observer.id}"

@@ -210,7 +210,8 @@ class World(Ground):
 
     def agent_resume(self, host: str) -> None:
         """SIGCONT."""
-        self._host(host, "its agent goes on").agent.resume()
+        machine = self._host(host, "its agent goes on")
+        machine.when_awake(machine.agent.resume)
 
     def keeper_kill(self, host: str) -> None:
         """SIGKILL; it is started again after 2 s."""
@@ -222,7 +223,8 @@ class World(Ground):
 
     def keeper_resume(self, host: str) -> None:
         """SIGCONT."""
-        self._host(host, "its keeper goes on").keeper.resume()
+        machine = self._host(host, "its keeper goes on")
+        machine.when_awake(machine.keeper.resume)
 
     def hypervisor_kill(self, host: str) -> None:
         """The daemon dies, its VMs live on; it is started again after 5 s."""
