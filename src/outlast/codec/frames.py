@@ -60,13 +60,5 @@ def open_frame(kind: bytes, raw: bytes, key: bytes) -> bytes:
     return content
 
 
-def content_length(raw: bytes) -> int | None:
-    """How many bytes of content a header announces, None if this is no header: how much more to read."""
-    if len(raw) < HEADER_BYTES or not raw.startswith(MAGIC):
-        return None
-    length: int = _HEADER.unpack_from(raw)[4]
-    return length
-
-
 def _mac(header: bytes, content: bytes, key: bytes) -> bytes:
     return hashlib.blake2b(header + content, key=key, digest_size=_MAC_BYTES).digest()

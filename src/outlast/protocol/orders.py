@@ -67,11 +67,6 @@ class OrderDesk:
     def _oldest_done(self) -> VmId | None:
         return next((vm for vm, job in self._jobs.items() if job.stage == "done"), None)
 
-    def busy_with(self, vm: VmId) -> bool:
-        """Whether an order about this VM is being carried out."""
-        job = self._jobs.get(vm)
-        return job is not None and job.stage != "done"
-
     def keeper_answered(self, event: KeeperAnswered) -> None:
         """The keeper took the register, or could not."""
         job = next((j for j in self._jobs.values() if j.request == event.reply.request and j.stage == "taking"), None)
