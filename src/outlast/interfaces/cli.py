@@ -13,6 +13,9 @@ _GROUPS = {
     "status": "outlast.interfaces.status_cli:status",
     "events": "outlast.interfaces.events_cli:events",
     "explain": "outlast.interfaces.explain_cli:explain",
+    "settings": "outlast.interfaces.settings_cli:settings",
+    "pause": "outlast.interfaces.pause_cli:pause",
+    "resume": "outlast.interfaces.pause_cli:resume",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
 }

@@ -6,10 +6,12 @@ before what is sent to a peer. No effect waits for another; answers come back as
 
 import msgspec
 
+from outlast.model.commands import Outcome
 from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.settings import SettingsRecord, StoredSettings
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -88,6 +90,34 @@ class StoreDefinition(msgspec.Struct, frozen=True):
     xml: str
 
 
+class ReadSettings(msgspec.Struct, frozen=True):
+    """Read the settings record on a datastore."""
+
+    request: RequestId
+    datastore: DatastoreName
+
+
+class WriteSettings(msgspec.Struct, frozen=True):
+    """Write the settings record on a datastore; answered by `Stored`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    content: StoredSettings
+
+
+class KeepSettings(msgspec.Struct, frozen=True):
+    """Keep the settings record on this host, so that its agent and its keeper have it when they start."""
+
+    record: SettingsRecord
+
+
+class AnswerOperator(msgspec.Struct, frozen=True):
+    """Tell whoever gave a command on this host what came of it."""
+
+    number: int
+    outcome: Outcome
+
+
 class AskKeeper(msgspec.Struct, frozen=True):
     """Send a request to our keeper; answered by `KeeperAnswered`, or never when it is gone."""
 
@@ -131,6 +161,10 @@ Effect = (
     | WriteProtectedList
     | WritePowerOnList
     | StoreDefinition
+    | ReadSettings
+    | WriteSettings
+    | KeepSettings
+    | AnswerOperator
     | AskKeeper
     | StartVm
     | ShutDownVm

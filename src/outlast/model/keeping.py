@@ -21,6 +21,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.records import Enforcement, Proof, Reason
+from outlast.model.settings import Settings, SettingsMark
 
 
 class AskGate(msgspec.Struct, frozen=True, tag="gate"):
@@ -86,11 +87,18 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     isolated: bool = False
 
 
+class UseSettings(msgspec.Struct, frozen=True, tag="settings"):
+    """The agent: the fault domain's settings are these from now on."""
+
+    settings: Settings
+    mark: SettingsMark
+
+
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | UseSettings | Subscribe
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):
@@ -155,12 +163,13 @@ class KeptVm(msgspec.Struct, frozen=True):
 
 
 class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):
-    """How things stand with the keeper."""
+    """How things stand with the keeper. `settings`: which of the fault domain's settings it uses."""
 
     host: HostId
     boot_id: BootId
     session: KeeperSession
     enforcement: Enforcement
+    settings: SettingsMark = SettingsMark()
     leases: tuple[LeaseReport, ...]
     vms: tuple[KeptVm, ...]
 

@@ -7,6 +7,7 @@ that arrives twice is answered twice and done once (`order` is its number, uniqu
 
 import msgspec
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.ids import (
     BootId,
     DatastoreName,
@@ -18,6 +19,8 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.records import Proof
+from outlast.model.settings import SettingsMark, SettingsRecord
+from outlast.model.time import Duration
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -39,7 +42,10 @@ class VerdictNote(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+
+    `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
+    """
 
     sender: HostId
     boot_id: BootId
@@ -54,6 +60,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    settings: SettingsMark = SettingsMark()
+    least_margin: Duration = Duration(0)
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -89,4 +97,35 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice
+class SettingsWanted(msgspec.Struct, frozen=True, tag="settings?"):
+    """The sender has older settings than we."""
+
+
+class SettingsNotice(msgspec.Struct, frozen=True, tag="settings"):
+    """The settings that the sender uses."""
+
+    record: SettingsRecord
+
+
+class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
+    """An operator's command, to the primary: repeated until it is answered, carried out once.
+
+    `number`: unique among those of the sender. `at_ms`: when it was given, by the sender's wall clock.
+    """
+
+    number: int
+    by: str
+    at_ms: int
+    command: Command
+
+
+class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
+    """The primary to the host on which the command was given."""
+
+    number: int
+    outcome: Outcome
+
+
+Message = (
+    Heartbeat | RestartOrder | OrderReport | EventNotice | SettingsWanted | SettingsNotice | CommandRequest | CommandAnswer
+)

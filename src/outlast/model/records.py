@@ -38,8 +38,8 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `sequence` rises with each write of one session; `agent_progress` rises while the agent works; `ended` is the
     keeper's last word in this incarnation: gate closed, no QEMU left (proof `clean_shutdown`). `wall_clock_s` is for
-    people and for spotting clocks that are far off; no decision rests on it. `window` is the writer's own lease and margin:
-    nobody may call its lease over sooner, whatever the observer's settings say.
+    people and for spotting clocks that are far off; no decision rests on it. `lease` is what this write grants from its
+    start; `window` is that and the writer's margin: nobody may call its lease over sooner, whatever his settings say.
     """
 
     host: HostId
@@ -51,6 +51,7 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
     enforcement: Enforcement
     agent_progress: int
     wall_clock_s: int
+    lease: Duration
     window: Duration
     ended: bool = False
 
@@ -119,7 +120,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register."""
+    """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register.
+
+    `window`: nobody may take the VM from this epoch on `lease_expired` sooner (`protocol/lease_length.py` says why).
+    """
 
     subject: str
     epoch: Epoch
@@ -130,6 +134,7 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: RegisterState
     reason: Reason
     proof: ProofKind | None = None
+    window: Duration = Duration(0)
 
 
 class PoweredVm(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     isolation          is it me?
     election           who is primary
     responsibility     which datastores the primary is responsible for; their protected lists
+    command_desk       what an operator asks of the fault domain
+    shared_settings    the fault domain's settings, and whether it is paused
     recovery           (primary) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
@@ -17,6 +19,7 @@ asked for before what is sent. Nothing waits: answers are events, and every wait
 
 from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
+    CommandGiven,
     DatastoreSurveyed,
     Event,
     HypervisorState,
@@ -32,6 +35,7 @@ from outlast.model.events import (
     ProtectedListRead,
     Received,
     RegistersRead,
+    SettingsRead,
     SightingsRead,
     Stored,
     VmStartEnded,
@@ -39,8 +43,20 @@ from outlast.model.events import (
     Woken,
 )
 from outlast.model.keeping import Progress
-from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, VerdictNote
+from outlast.model.messages import (
+    CommandAnswer,
+    CommandRequest,
+    EventNotice,
+    Heartbeat,
+    OrderReport,
+    Rank,
+    RestartOrder,
+    SettingsNotice,
+    SettingsWanted,
+    VerdictNote,
+)
 from outlast.model.time import MILLISECOND, Instant, after, since
+from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
 from outlast.protocol.isolation import Isolation
@@ -50,6 +66,7 @@ from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import sentence
 
 
@@ -61,11 +78,21 @@ class AgentMachine:
         self._out = Outbox()
         self.peers = Peers(self.known, self._out)
         self.watch = DatastoreWatch(self.known, self._out)
-        self.isolation = Isolation(config.settings, len(self.known.peers), len(config.isolation_addresses), now)
-        self.election = Election(config.settings, config.host, now)
+        settings = self.known.settings
+        self.isolation = Isolation(settings, len(self.known.peers), len(config.isolation_addresses), now)
+        self.election = Election(settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
+        self.settings = SharedSettings(self.known, self._out, self.responsibility)
+        self.commands = CommandDesk(self.known, self._out, self.settings)
         self.desk = OrderDesk(self.known, self._out)
-        self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
+        self.recovery = Recovery(
+            self.known,
+            self._out,
+            peers=self.peers,
+            responsibility=self.responsibility,
+            shared=self.settings,
+            desk=self.desk,
+        )
         self.own = OwnHost(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
@@ -89,6 +116,8 @@ class AgentMachine:
             self.watch.next_deadline(),
             self.responsibility.next_deadline(),
             self.election.next_deadline(self.known.now),
+            self.settings.next_deadline(),
+            self.commands.next_deadline(),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
@@ -130,8 +159,13 @@ class AgentMachine:
                 self.responsibility.linked(event)
             case ProtectedListRead():
                 self.responsibility.list_read(event)
+            case SettingsRead():
+                self.settings.settings_read(event)
+            case CommandGiven():
+                self.commands.given(event)
             case Stored():
                 self.responsibility.stored(event)
+                self.settings.stored(event)
                 self.own.stored(event)
             case DatastoreSurveyed():
                 self._surveyed(event)
@@ -147,12 +181,21 @@ class AgentMachine:
                 self.peers.heard(event.message)
                 self.election.heard(event.message, self._rank(), self.known.now)
                 self.watch.list_announced(event.sender, event.message.power_on_sequence)
+                self.settings.heard(event.sender, event.message.settings)
             case RestartOrder():
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
             case EventNotice():
                 pass  # The runtime writes it to the event log; it decides nothing.
+            case SettingsWanted():
+                self.settings.wanted_by(event.sender)
+            case SettingsNotice():
+                self.settings.take(event.message.record)
+            case CommandRequest():
+                self.commands.requested(event.sender, event.message)
+            case CommandAnswer():
+                self.commands.answered(event.message)
 
     def _ping_answered(self, event: PingAnswered) -> None:
         if event.host is not None:
@@ -176,6 +219,7 @@ class AgentMachine:
         match event:
             case KeeperReported():
                 self.known.keeper = event.report
+                self.settings.keeper_reports(event.report)
             case KeeperDid():
                 happened = event.happened
                 self.watch.keeper_did(happened)
@@ -215,12 +259,15 @@ class AgentMachine:
 
     def _tick(self) -> None:
         now = self.known.now
+        self._use_settings()
         self._show_progress()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
         self._elect()
         self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
+        self.commands.tick(self.election.primary, self.election.term)
+        self.settings.tick()
         self._protect()
         self.desk.tick()
         self.recovery.tick()
@@ -230,6 +277,14 @@ class AgentMachine:
         if self.peers.beat_is_due() and not self._leaving:
             self.peers.send_beat(self._beat())
         self.known.now = now
+
+    def _use_settings(self) -> None:
+        """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""
+        if self.settings.taken:
+            self.settings.taken = False
+            self.isolation.use(self.known.settings)
+            self.election.use(self.known.settings)
+            self.peers.beat_soon()
 
     def _show_progress(self) -> None:
         if self.known.now >= self._progress_due:
@@ -271,7 +326,7 @@ class AgentMachine:
 
     def _rank(self) -> Rank:
         held = len(self.known.datastores) - len(self.known.lapsed())
-        return Rank(not self.isolation.isolated, held, self.known.settings.version, self.known.me)
+        return Rank(not self.isolation.isolated, held, self.known.mark.version, self.known.me)
 
     def _beat(self) -> Heartbeat:
         known = self.known
@@ -295,4 +350,6 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            settings=known.mark,
+            least_margin=known.config.least_margin,
         )

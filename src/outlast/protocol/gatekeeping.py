@@ -36,6 +36,7 @@ from outlast.model.keeping import (
     KeeperRequest,
     Progress,
     Subscribe,
+    UseSettings,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
@@ -89,6 +90,7 @@ class KeeperBooks(Protocol):
     def remember(self, ownership: Ownership) -> Remember: ...
     def is_published_as_unfreezable(self, home: DatastoreName) -> bool: ...
     def agent_tells(self, progress: Progress) -> None: ...
+    def use_settings(self, request: UseSettings) -> list[KeeperEffect]: ...
 
 
 class Gatekeeper:
@@ -121,6 +123,8 @@ class Gatekeeper:
             case Progress():
                 self._keeper.agent_tells(request)
                 return []
+            case UseSettings():
+                return self._keeper.use_settings(request)
             case Subscribe():
                 return [Changed()]
 
@@ -163,7 +167,7 @@ class Gatekeeper:
                 f"{name} may not start: {keeper.config.name} holds no lease on its home datastore {home} "
                 f"({keeper.places[home].problem or 'no heartbeat has been confirmed yet'}); see 'outlast status'"
             )
-        if lease.left(keeper.now) < keeper.settings.lease_duration // 3:
+        if lease.left(keeper.now) < lease.length // 3:
             return f"{name} may not start now: the lease on {home} is about to end; try again in a few seconds"
         known = keeper.vms.get(vm)
         if known is not None and (known.pid is not None or known.phase in (Phase.STARTING, Phase.VOID)):

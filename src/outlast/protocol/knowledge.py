@@ -13,7 +13,7 @@ from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, H
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList
-from outlast.model.settings import Settings
+from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, Duration, Instant
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
@@ -31,6 +31,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `settings` are those of this host's file; `record` the newest of the fault domain's that this host has kept.
+    `least_margin`: what this host's watchdog needs, zero without one.
     """
 
     domain: str
@@ -42,6 +44,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    record: SettingsRecord | None = None
+    least_margin: Duration = Duration(0)
 
 
 class BeatSeen(msgspec.Struct, frozen=True):
@@ -92,7 +96,8 @@ class Knowledge:
 
     def __init__(self, config: AgentConfig, now: Instant) -> None:
         self.config = config
-        self.settings: Settings = config.settings
+        self.record = config.record
+        self.settings: Settings = config.record.settings if config.record is not None else config.settings
         self.me = config.host
         self.members = {member.id: member for member in config.hosts}
         self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
@@ -100,7 +105,7 @@ class Knowledge:
         self.now = now
         self.started = now
         self.beats: dict[HostId, BeatSeen] = {}
-        max_gap = Duration(4 * self.settings.datastore_poll_interval)
+        max_gap = _most_apart(self.settings)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
         self._vm_names: dict[VmId, VmName] = {}
@@ -117,6 +122,24 @@ class Knowledge:
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
+
+    @property
+    def mark(self) -> SettingsMark:
+        """Which of the fault domain's settings this host uses."""
+        return self.record.mark if self.record is not None else SettingsMark()
+
+    @property
+    def pause(self) -> Pause | None:
+        """Whether an operator holds all automatic recovery, and who."""
+        return self.record.pause if self.record is not None else None
+
+    def take_record(self, record: SettingsRecord) -> None:
+        """The fault domain's settings are others now."""
+        self.record, self.settings = record, record.settings
+        for watch in self.watches.values():
+            watch.max_gap = _most_apart(record.settings)
+        self._scores.clear()
+        self._associated.clear()
 
     def name(self, host: HostId | None) -> HostName:
         """What people call a host."""
@@ -273,5 +296,11 @@ class Knowledge:
         if record.enforcement is Enforcement.KEEPER and answers_ping:
             return False
         member = self.datastores[datastore]
-        bounded = member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+        margin = min(self.settings.lease_margin, Duration(record.window - record.lease))
+        bounded = member.in_flight_bound is not None and member.in_flight_bound <= margin
         return bounded or member.accept_in_flight_risk
+
+
+def _most_apart(settings: Settings) -> Duration:
+    """Reads of a record that are further apart than this belong to different windows."""
+    return Duration(4 * settings.datastore_poll_interval)

@@ -38,7 +38,7 @@ class RecordWatch:
 
     def __init__(self, max_gap: Duration) -> None:
         """`max_gap`: two successful reads further apart than this do not belong to one window."""
-        self._max_gap = max_gap
+        self.max_gap = max_gap
         self._raw: bytes | None = None
         self.record: HeartbeatRecord | None = None
         self.incarnation: Incarnation | None = None
@@ -57,7 +57,7 @@ class RecordWatch:
         if sighting.raw is None:
             self.void()
             return False
-        gap = self.last_read is not None and now - self.last_read > self._max_gap
+        gap = self.last_read is not None and now - self.last_read > self.max_gap
         changed = self._raw is not None and sighting.raw != self._raw
         if changed:
             self.changed_at = now
@@ -86,7 +86,7 @@ class RecordWatch:
 
     def freshness(self, now: Instant, stale_after: Duration) -> Freshness:
         """Fresh until the bytes have not changed for `stale_after`; unknown while nothing can be said."""
-        if self.last_read is None or now - self.last_read > self._max_gap:
+        if self.last_read is None or now - self.last_read > self.max_gap:
             return Freshness.UNKNOWN
         if self.changed_at is not None and now - self.changed_at < stale_after:
             return Freshness.FRESH

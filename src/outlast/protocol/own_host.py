@@ -7,7 +7,8 @@ a VM ended, and libvirt says why                          release: switched off,
 a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed because its start was void           release: start failed
-this host became isolated                                 the list says so; then each VM's isolation response
+this host became isolated                                 the list says so; then each VM's isolation response, unless
+                                                          recovery is paused (then as soon as it is resumed)
 """
 
 import msgspec
@@ -17,6 +18,7 @@ from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
+from outlast.model.settings import Pause
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -79,7 +81,7 @@ class OwnHost:
         self._asked: dict[VmId, Instant] = {}
         self._responding: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
-        self._responded = False
+        self._responded = self._held = False
 
     @property
     def sequence(self) -> int:
@@ -245,13 +247,15 @@ class OwnHost:
 
     def _respond_to_isolation(self, isolated: bool) -> None:
         if not isolated:
-            self._responded = False
+            self._responded = self._held = False
             # A guest that was told to shut down does so also after the isolation ended, and it was no operator's wish:
             # what is remembered here tells that, until it ends or its time is over.
             for vm in [vm for vm, deadline in self._responding.items() if self._known.now >= deadline]:
                 del self._responding[vm]
             return
-        if not self._responded and self._list_says_isolated():
+        if not self._responded and self._known.pause is not None:
+            self._hold_response(self._known.pause)
+        elif not self._responded and self._list_says_isolated():
             self._responded = True
             for line in self._list.vms:
                 if line.protected and line.state in ("running", "frozen"):
@@ -259,6 +263,12 @@ class OwnHost:
         for vm, deadline in list(self._responding.items()):
             if self._known.now >= deadline:
                 self._kill(vm)
+
+    def _hold_response(self, pause: Pause) -> None:
+        """Recovery is paused: nobody would start elsewhere what ended here. What had begun before is finished."""
+        if not self._held:
+            self._held = True
+            self._out.note("response-held", host=self._known.me, why=pause.sentence)
 
     def _list_says_isolated(self) -> bool:
         """Others must be able to see why, before anything is done: any datastore that has our list will do."""

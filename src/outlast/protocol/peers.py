@@ -37,8 +37,11 @@ class Peers:
         self._beat_due = knowledge.now
         self._oldest_beat: Instant | None = None
         self._in_question = list(knowledge.peers)
-        self._first_miss = 3 * knowledge.settings.heartbeat_interval // 2
         self._sequence = 0
+
+    @property
+    def _first_miss(self) -> int:
+        return 3 * self._known.settings.heartbeat_interval // 2
 
     def beat_is_due(self) -> bool:
         """Whether it is time for our own heartbeat."""

@@ -29,6 +29,7 @@ from outlast.model.records import (
     RegisterRecord,
     RegisterState,
 )
+from outlast.model.settings import Pause
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
@@ -37,6 +38,7 @@ from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Candidate, choose_host
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
+from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import Verdict
 
 SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
@@ -50,8 +52,16 @@ class Recovery:
     """See the top of this file."""
 
     def __init__(
-        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, desk: OrderDesk
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        *,
+        peers: Peers,
+        responsibility: Responsibility,
+        shared: SharedSettings,
+        desk: OrderDesk,
     ) -> None:
+        self._shared = shared
         self._known = knowledge
         self._out = outbox
         self._peers = peers
@@ -119,6 +129,8 @@ class Recovery:
             case.settle("it is not protected any more", self._known.now)
         elif lister is not None and self._known.verdict(lister) not in SUSPECT:
             case.settle(f"it is on the list of {self._known.name(lister)}", self._known.now)
+        elif case.held and self._known.pause is not None:
+            case.hold(self._known.pause.sentence, self._known.now)
         else:
             self._read(case)
 
@@ -179,7 +191,7 @@ class Recovery:
     def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
         known = self._known
         name = known.name(owner)
-        over = watch.lease_is_over(case.epoch_read_at, known.settings.window)
+        over = watch.lease_is_over(case.epoch_read_at, case.window(known.settings.window))
         if not known.expiry_may_prove(owner, case.home, self._peers.answers(owner)):
             case.why = f"the end of {name}'s lease on {case.home} is no proof: {self._why_no_proof(owner, case.home)}"
         elif not known.holds_lease(case.home):
@@ -219,7 +231,8 @@ class Recovery:
         case.proven(kind, self._known.me, first_seen, last_read)
         owner = case.last.owner if case.last is not None else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
-        # `one-responsible-primary`: checked on storage before each act.
+        # `one-responsible-primary`: checked on storage before each act; so is whether somebody has paused recovery.
+        self._shared.look(case.home)
         case.request = self._out.request()
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER,)))
@@ -235,7 +248,16 @@ class Recovery:
             self._responsible.read_soon()
             case.settle(f"this host is not responsible for {case.home} any more", now)
             return
+        if self._known.pause is not None:
+            self._hold(case, self._known.pause)
+            return
         self._place(case)
+
+    def _hold(self, case: Restart, pause: Pause) -> None:
+        """What waits goes on when recovery is resumed: its register is read anew then, and its proof found anew."""
+        if not case.held:
+            self._out.note("restart-held", vm=case.vm, relay=True, why=pause.sentence)
+        case.hold(pause.sentence, self._known.now)
 
     def _place(self, case: Restart) -> None:
         proof, now = case.proof, self._known.now

@@ -7,7 +7,8 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.records import PoweredVm
-from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
+from outlast.model.settings import Settings, setting_text
+from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, PauseStatus, SettingsView, VmStatus
 from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import LIVES
@@ -17,6 +18,10 @@ from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
+
+
+def _written(settings: Settings) -> dict[str, str]:
+    return {name: setting_text(name, value) for name, value in msgspec.structs.asdict(settings).items()}
 
 
 class Reporter:
@@ -42,11 +47,36 @@ class Reporter:
             primary=self._known.name(self._machine.election.primary) if self._machine.election.primary else "",
             term=self._machine.election.term,
             isolated=self._machine.isolation.isolated,
+            paused=self._paused(),
+            settings_version=self._known.mark.version,
             hosts=hosts,
             datastores=tuple(self._datastore(name) for name in self._known.datastores),
             vms=self._vms(),
             problems=tuple(self._problems(hosts)),
             dropped_datagrams=dropped,
+        )
+
+    def _paused(self) -> PauseStatus | None:
+        pause = self._known.pause
+        return PauseStatus(by=pause.by, at_ms=pause.at_ms, reason=pause.reason) if pause is not None else None
+
+    def settings(self) -> SettingsView:
+        """What `outlast settings` shows."""
+        known, record = self._known, self._known.record
+        used, file = _written(known.settings), _written(known.config.settings)
+        versions = {known.name(known.me): known.mark.version if known.keeper is not None else None}
+        versions |= {
+            known.name(h): seen.beat.settings.version if known.live(h) else None for h, seen in known.beats.items()
+        }
+        return SettingsView(
+            version=known.mark.version,
+            by=record.by if record is not None else "",
+            at_ms=record.at_ms if record is not None else 0,
+            paused=self._paused(),
+            settings=used,
+            defaults=_written(Settings()),
+            hosts={known.name(host): versions.get(known.name(host)) for host in known.members},
+            file_differs={name: value for name, value in file.items() if value != used[name]} if record is not None else {},
         )
 
     def _host(self, host: HostId) -> HostStatus:
@@ -211,6 +241,8 @@ class Reporter:
     def _problems(self, hosts: tuple[HostStatus, ...]) -> list[str]:
         known = self._known
         found: list[str] = []
+        if known.pause is not None:
+            found.append(f"{known.pause.sentence}; nothing is restarted until `outlast resume`")
         if self._machine.election.primary is None:
             found.append("there is no primary: nothing would be restarted now")
         if known.keeper is None:

@@ -6,7 +6,8 @@
     confirming  our own `primary` register, read afresh      placing and ordered; settled if it is not ours any more
     ordered     the target's word that it owns the VM        starting; reading again after ORDER_PATIENCE
     starting    the target's word that it runs               settled; reading again after start_timeout
-    waiting     the back-off (1 s, doubling to 60 s)         reading
+    waiting     the back-off (1 s, doubling to 60 s), or     reading
+                HELD_FOR while recovery is paused
     settled     nothing                                      forgotten by `recovery`
 
 The order of the first three states is safety rule 5: the epoch is read first; only then the owner's record for the last
@@ -22,6 +23,8 @@ from outlast.model.time import SECOND, Duration, Instant, after
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
+HELD_FOR = Duration(2 * SECOND)
+"""How soon it is looked again whether recovery is still paused."""
 BACK_OFF_FIRST = Duration(SECOND)
 BACK_OFF_LAST = Duration(60 * SECOND)
 
@@ -58,6 +61,7 @@ class Restart:
         self.order_sent: Instant | None = None
         self.attempts = 0
         self.failed_on: set[HostId] = set()
+        self.held = False
         self.owned_idle_since: Instant | None = None
         self.why = "its host is not running it"
 
@@ -67,7 +71,7 @@ class Restart:
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read."""
-        self.request = request
+        self.request, self.held = request, False
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def back_off(self, why: str, now: Instant) -> None:
@@ -83,10 +87,19 @@ class Restart:
         self.why, self.request = why, None
         self.enter(Stage.WAITING, now, Duration(SECOND // 2))
 
+    def hold(self, why: str, now: Instant) -> None:
+        """Somebody has paused recovery: nothing failed, and nothing is done."""
+        self.why, self.request, self.proof, self.held = why, None, None, True
+        self.enter(Stage.WAITING, now, HELD_FOR)
+
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""
         self.why = why
         self.enter(Stage.SETTLED, now, Duration(0))
+
+    def window(self, ours: Duration) -> Duration:
+        """How long its owner's record must have stood still: as long as the epoch says that was read, or we do."""
+        return max(ours, self.last.window) if self.last is not None else ours
 
     def proven(self, kind: ProofKind, observer: HostId, first_seen: int = 0, last_read: int = 0) -> None:
         """Proof is at hand that the owner will not run the epoch that was read."""

@@ -24,15 +24,18 @@ from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.ping import Pinger
 from outlast.drivers.stderr import Stderr
+from outlast.model.commands import Outcome
 from outlast.model.effects import Note
 from outlast.model.event_texts import WARNINGS, sentence
-from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
+from outlast.model.events import CommandGiven, DatastoreSurveyed, Event, KeeperReported, Received, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
+from outlast.model.settings import SettingsRecord
 from outlast.model.time import in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
+from outlast.runtime import settings_file
 from outlast.runtime.config import Config
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
@@ -83,6 +86,8 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                record=settings_file.load(config.state_dir),
+                least_margin=config.least_margin,
             ),
             clock.now(),
         )
@@ -98,15 +103,20 @@ class AgentProcess:
             config.libvirt_uri, config.datastores, Path(config.state_dir), self._happen, self._note
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
+        self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
         self._executor = Executor(
             machine,
             stores=self._stores,
             hypervisor=self._hypervisor,
             network=self._network,
-            pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
+            pinger=self._pinger,
             keeper=self._keeper,
             on_note=self._note,
+            on_settings=self._keep_settings,
+            on_outcome=self._command_ended,
         )
+        self._commands: dict[int, asyncio.Future[Outcome]] = {}
+        self._last_command = number
         self._control = ControlServer(config.control_socket, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -153,6 +163,14 @@ class AgentProcess:
         if isinstance(event, Received) and isinstance(event.message, EventNotice):
             self._log_notice(event.message, self._executor.machine.known.name(event.sender))
         self._executor.happen(event)
+
+    def _keep_settings(self, record: SettingsRecord) -> None:
+        self._pinger.timeout_s = in_seconds(record.settings.ping_timeout)
+        try:
+            settings_file.save(self._config.state_dir, record)
+        except OSError as error:
+            # It counts all the same: this host hears of it again after its next start.
+            self._log.warning("the settings cannot be kept on this host", problem=error.strerror)
 
     async def _survey(self, name: DatastoreName) -> None:
         store = self._stores[name]
@@ -239,8 +257,12 @@ class AgentProcess:
             )
         )
 
-    def _answer(self, request: ControlRequest) -> ControlReply:
+    async def _answer(self, request: ControlRequest) -> ControlReply:
+        if request.do == "command":
+            return await self._command(request)
         reporter = Reporter(self._executor.machine, clock.now())
+        if request.do == "settings":
+            return ControlReply(ok=True, settings=reporter.settings())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
         lines = {
@@ -251,6 +273,24 @@ class AgentProcess:
         if lines is None:
             return ControlReply(ok=False, problem=f"there is no {request.what} {request.name}; see `outlast status`")
         return ControlReply(ok=True, lines=lines)
+
+    # -- what an operator asks for --------------------------------------------------------------------------------
+
+    async def _command(self, request: ControlRequest) -> ControlReply:
+        """Answered when the primary has answered, or when the machine has given up on it."""
+        if request.command is None:
+            return ControlReply(ok=False, problem="a command is missing")
+        self._last_command += 1
+        number, future = self._last_command, asyncio.get_running_loop().create_future()
+        self._commands[number] = future
+        by = f"{request.by or 'somebody'}@{self._config.host.name}"
+        self._happen(CommandGiven(number, by, clock.wall_ms(), request.command))
+        return ControlReply(ok=True, outcome=await future)
+
+    def _command_ended(self, number: int, outcome: Outcome) -> None:
+        future = self._commands.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(outcome)
 
 
 def configure_log() -> None:

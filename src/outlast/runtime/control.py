@@ -1,19 +1,22 @@
-"""The agent's local socket: `outlast status` and `outlast explain` ask here. One JSON line in, one JSON line out.
+"""The agent's local socket: `outlast status` and its kin ask here. One JSON line in, one JSON line out.
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
+{"do": "settings"}                                -> {"ok": true, "settings": {...}}
+{"do": "command", "command": {...}, "by": "..."}  -> {"ok": true, "outcome": {...}}, when the primary has answered
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.errors import OutlastError
-from outlast.model.status import DomainStatus
+from outlast.model.status import DomainStatus, SettingsView
 
 _LINE_LIMIT = 1 << 16
 
@@ -21,9 +24,11 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain"]
+    do: Literal["status", "explain", "settings", "command"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
+    command: Command | None = None
+    by: str = ""
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,12 +38,14 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []
+    settings: SettingsView | None = None
+    outcome: Outcome | None = None
 
 
 class ControlServer:
-    """`answer` makes the reply; it must not wait for anything."""
+    """`answer` makes the reply."""
 
-    def __init__(self, path: str, answer: Callable[[ControlRequest], ControlReply]) -> None:
+    def __init__(self, path: str, answer: Callable[[ControlRequest], Awaitable[ControlReply]]) -> None:
         self._path = path
         self._answer = answer
         self._server: asyncio.Server | None = None
@@ -60,7 +67,7 @@ class ControlServer:
         with contextlib.suppress(OSError, ValueError):
             while line := await reader.readline():
                 try:
-                    reply = self._answer(msgspec.json.decode(line, type=ControlRequest))
+                    reply = await self._answer(msgspec.json.decode(line, type=ControlRequest))
                 except msgspec.DecodeError as error:
                     reply = ControlReply(ok=False, problem=f"the agent does not understand the request: {error}")
                 writer.write(msgspec.json.encode(reply) + b"\n")

@@ -16,15 +16,19 @@ from outlast.drivers.datastore.store import StorageEffect, Store
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
+from outlast.model.commands import Outcome
 from outlast.model.effects import (
+    AnswerOperator,
     AskKeeper,
     Effect,
+    KeepSettings,
     LinkPrimary,
     Note,
     Ping,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
+    ReadSettings,
     ReadSightings,
     Send,
     ShutDownVm,
@@ -32,9 +36,11 @@ from outlast.model.effects import (
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
+    WriteSettings,
 )
 from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
+from outlast.model.settings import SettingsRecord
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
 
@@ -42,7 +48,10 @@ _log = structlog.get_logger()
 
 
 class Executor:
-    """Runs one `AgentMachine`. `on_note` receives what is to be logged; everything happens on one event loop."""
+    """Runs one `AgentMachine`. Everything happens on one event loop.
+
+    `on_note` receives what is to be logged, `on_settings` what this host is to keep, `on_outcome` what came of a command.
+    """
 
     def __init__(
         self,
@@ -54,6 +63,8 @@ class Executor:
         pinger: Pinger,
         keeper: KeeperLink,
         on_note: Callable[[Note], None],
+        on_settings: Callable[[SettingsRecord], None],
+        on_outcome: Callable[[int, Outcome], None],
     ) -> None:
         self.machine = machine
         self._stores = stores
@@ -61,7 +72,7 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
-        self._on_note = on_note
+        self._on_note, self._on_settings, self._on_outcome = on_note, on_settings, on_outcome
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -111,6 +122,8 @@ class Executor:
                 | WriteProtectedList()
                 | WritePowerOnList()
                 | StoreDefinition()
+                | ReadSettings()
+                | WriteSettings()
             ):
                 self._spawn(self._storage(effect))
             case AskKeeper():
@@ -119,6 +132,10 @@ class Executor:
                 self._spawn(self._start_vm(effect))
             case ShutDownVm():
                 self._hypervisor.shut_down(effect.vm)
+            case KeepSettings():
+                self._on_settings(effect.record)
+            case AnswerOperator():
+                self._on_outcome(effect.number, effect.outcome)
             case Note():
                 self._on_note(effect)
 

@@ -6,15 +6,19 @@ What `runtime/executor.py` and the drivers do on a real host, with the same dead
 from collections.abc import Callable
 from typing import Any
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.effects import (
+    AnswerOperator,
     AskKeeper,
     Effect,
+    KeepSettings,
     LinkPrimary,
     Note,
     Ping,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
+    ReadSettings,
     ReadSightings,
     Send,
     ShutDownVm,
@@ -22,8 +26,10 @@ from outlast.model.effects import (
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
+    WriteSettings,
 )
 from outlast.model.events import (
+    CommandGiven,
     DatastoreSurveyed,
     Event,
     HypervisorState,
@@ -33,6 +39,7 @@ from outlast.model.events import (
     PrimaryLinked,
     ProtectedListRead,
     RegistersRead,
+    SettingsRead,
     SightingsRead,
     StopReason,
     Stored,
@@ -76,6 +83,7 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._commands: dict[int, Callable[[Outcome], None]] = {}
         self.works_since = 0
 
     @property
@@ -115,6 +123,7 @@ class AgentHost:
         self._alive = False
         self._life += 1
         self._backlog.clear()
+        self._commands.clear()
         self._cancel_timer()
         for way in self._ways.values():
             way.end()
@@ -167,6 +176,11 @@ class AgentHost:
         deadline = self._machine.deadline()
         if deadline is not None:
             self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
+
+    def give_command(self, number: int, command: Command, answer: Callable[[Outcome], None]) -> None:
+        """An operator gives a command on this host. A dead agent never answers."""
+        self._commands[number] = answer
+        self.happen(CommandGiven(number, f"root@{self._host.id}", self._host.wall_clock_s() * 1000, command))
 
     def keeper_gone(self) -> None:
         """The connection to the keeper broke; it is made again every half second."""
@@ -240,6 +254,12 @@ class AgentHost:
                 self._host.shut_down_guest(effect.vm)
             case Note():
                 self._host.note(effect)
+            case KeepSettings():
+                self._host.keep_settings(effect.record)
+            case AnswerOperator():
+                answer = self._commands.pop(effect.number, None)
+                if answer is not None:
+                    answer(effect.outcome)
             case _:
                 self._store(effect)
 
@@ -315,12 +335,19 @@ class AgentHost:
                     lambda found: ProtectedListRead(request, name, True, found),
                     lambda problem: ProtectedListRead(request, name, False, None, problem),
                 )
-            case WriteProtectedList() | WritePowerOnList() | StoreDefinition():
+            case ReadSettings(request, name):
+                self._request(
+                    name,
+                    lambda store: store.newest_settings(),
+                    lambda found: SettingsRead(request, name, True, found),
+                    lambda problem: SettingsRead(request, name, False, None, problem),
+                )
+            case WriteProtectedList() | WritePowerOnList() | StoreDefinition() | WriteSettings():
                 self._write(effect)
             case _:
                 raise TypeError(f"the simulated world does not know the effect {effect!r}")
 
-    def _write(self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition) -> None:
+    def _write(self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition | WriteSettings) -> None:
         request, name = effect.request, effect.datastore
 
         def work(store: Datastore) -> None:
@@ -331,6 +358,8 @@ class AgentHost:
                     _slots(store, effect.content).write(effect.content.sequence, effect.content)
                 case StoreDefinition():
                     store.definitions[effect.vm] = effect.xml
+                case WriteSettings():
+                    store.put_settings(effect.content)
 
         def torn(store: Datastore) -> None:
             match effect:
@@ -338,6 +367,8 @@ class AgentHost:
                     store.protected.tear(effect.content.sequence)
                 case WritePowerOnList():
                     _slots(store, effect.content).tear(effect.content.sequence)
+                case WriteSettings():
+                    store.settings.tear(effect.content.sequence)
 
         self._request(
             name,

@@ -14,6 +14,7 @@ import msgspec
 from outlast.model.ids import BootId, DatastoreName, HostId, VmId
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord, Sighting
+from outlast.model.settings import StoredSettings
 from outlast.sim.physics import STALE_FOR
 
 KEEP = 16
@@ -56,6 +57,8 @@ class Datastore:
         self.registers: dict[str, dict[int, RegisterRecord]] = {}
         self.power_on: dict[HostId, Slots[PowerOnList]] = {}
         self.protected: Slots[ProtectedList] = Slots()
+        self.settings: Slots[StoredSettings] = Slots()
+        self.paused_since: int | None = None
         self.definitions: dict[VmId, str] = {}
         self.linked_at: dict[str, int] = {}
         self.made_at: dict[tuple[str, int], int] = {}
@@ -140,6 +143,22 @@ class Datastore:
     def newest_protected(self) -> ProtectedList | None:
         """The protected list of the highest `primary` epoch, and of that the newest."""
         return max(self.protected.whole(), key=lambda c: (c.primary_epoch, c.sequence), default=None)
+
+    def put_settings(self, stored: StoredSettings) -> None:
+        """A settings record is whole in its slot. `paused_since`: when the newest one began to say so."""
+        self.settings.write(stored.sequence, stored)
+        newest = self.newest_settings()
+        paused = newest is not None and newest.record.pause is not None
+        if paused is not (self.paused_since is not None):
+            self.paused_since = self.now() if paused else None
+
+    def newest_settings(self) -> StoredSettings | None:
+        """The newest settings record, with the highest number of a slot."""
+        found = self.settings.whole()
+        newest = max(found, key=lambda each: each.record.mark, default=None)
+        if newest is None:
+            return None
+        return StoredSettings(max(each.sequence for each in found), newest.record)
 
 
 def _sequence(content: PowerOnList) -> int:

@@ -23,10 +23,14 @@ class Domain:
     ) -> None:
         self.name = "simulated"
         self.settings = settings
+        """What stands in every host's file."""
         self.hosts = hosts
         self.datastores = datastores
         self.stores = stores
         self.network = network
+        self.margins = {settings.lease_margin}
+        self.responses = {settings.isolation_response}
+        """What any host ever had for `lease_margin` and `isolation_response`."""
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
@@ -44,15 +48,20 @@ class Domain:
         names = self.reach.get(host)
         return tuple(d for d in self.datastores if names is None or d.name in names)
 
-    def _bounded(self, member: DatastoreMember) -> bool:
-        return member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+    def used(self, settings: Settings) -> None:
+        """Some host has these settings now."""
+        self.margins.add(settings.lease_margin)
+        self.responses.add(settings.isolation_response)
+
+    def _bounded(self, member: DatastoreMember, margin: int) -> bool:
+        return member.in_flight_bound is not None and member.in_flight_bound <= margin
 
     def risk_accepted(self, datastore: DatastoreName) -> bool:
         """Whether `lease_expired` is proof on a datastore although the kernel may hold writes for longer."""
         member = next(d for d in self.datastores if d.name == datastore)
-        return member.accept_in_flight_risk and not self._bounded(member)
+        return member.accept_in_flight_risk and not self._bounded(member, min(self.margins))
 
     def expiry_allowed(self, datastore: DatastoreName) -> bool:
         """Whether `lease_expired` may be proof on a datastore at all."""
         member = next(d for d in self.datastores if d.name == datastore)
-        return member.accept_in_flight_risk or self._bounded(member)
+        return member.accept_in_flight_risk or self._bounded(member, max(self.margins))

@@ -73,6 +73,8 @@ class Ground:
         self.hosts: dict[str, Host] = {}
         for spec, member in zip(self.host_specs, self.domain.hosts, strict=True):
             self.hosts[spec.name] = by_id[member.id] = self._make_host(spec, member.id)
+        self.paused = False
+        """Whether the operator has been told that automatic recovery is held."""
         self.recovery = RecoveryWatch(self)
         for host in self.hosts.values():
             host.peers = by_id

@@ -6,6 +6,7 @@
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
+    pause-holds              nobody orders a restart of a VM on whose datastore stands that recovery is paused
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -261,6 +262,9 @@ class Invariants:
         if note.kind != "restart-ordered" or note.vm is None:
             return
         home = self._domain.homes[note.vm]
+        paused = self._domain.stores[home].paused_since
+        if paused is not None and self.now - paused > PRIMARY_ACTS_LATE:
+            self.violated("pause-holds", f"{host} orders a restart of {note.vm}, and {home} says that recovery is paused")
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
         if last is not None and last.owner == host and last.state is RegisterState.OWNED:
             return
@@ -289,11 +293,11 @@ class Invariants:
         if process is None or not process.executed or process.ending is not None:
             return
         definition = self._domain.definitions[vm]
-        response = definition.isolation_response or self._domain.settings.isolation_response
+        responses = {definition.isolation_response} if definition.isolation_response else self._domain.responses
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED
-        if ours and register is not None and register.incarnation == len(boots) and response == "leave-running":
+        if ours and register is not None and register.incarnation == len(boots) and responses == {"leave-running"}:
             self.violated("no-needless-kill", f"{vm} is killed on {host.id}, which owns it (epoch {register.epoch})")
 
     def wrote(self, vm: VmId, instance: int) -> None:

@@ -22,7 +22,7 @@ from outlast.protocol import peers, verdict
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
-from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lease import Adopted, Lease, Renewal
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.recovery import Recovery
@@ -45,7 +45,7 @@ class Mutant(msgspec.Struct, frozen=True):
 MUTANTS: dict[str, Mutant] = {}
 
 
-def _mutant(
+def a_mutant(
     rule: int, what: str, ordeal: str, *targets: tuple[Any, str]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function, named as the mutant, that takes the place of each target (of a class or a module)."""
@@ -82,7 +82,7 @@ def broken(name: str) -> Iterator[None]:
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
 
-@_mutant(
+@a_mutant(
     1, "an epoch can be created twice, the second writer takes it", "a-late-link-meets-a-pruned-name", (Datastore, "link")
 )
 def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutcome:
@@ -91,7 +91,7 @@ def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutc
     return LinkOutcome.WON
 
 
-@_mutant(
+@a_mutant(
     1,
     "a pruned name can be used again: neither the predecessor nor a higher epoch is looked for",
     "a-late-link-meets-a-pruned-name",
@@ -111,7 +111,7 @@ def _pruned_names_are_reusable(self: Datastore, record: RegisterRecord) -> LinkO
 _linked = KeeperMachine._linked
 
 
-@_mutant(1, "a link whose outcome is unknown counts as won", "a-link-that-ends-in-an-error", (KeeperMachine, "_linked"))
+@a_mutant(1, "a link whose outcome is unknown counts as won", "a-link-that-ends-in-an-error", (KeeperMachine, "_linked"))
 def _unknown_is_won(self: KeeperMachine, event: Linked) -> list[KeeperEffect]:
     won = msgspec.structs.replace(event, outcome=LinkOutcome.WON)
     return _linked(self, won if event.outcome is LinkOutcome.UNKNOWN else event)
@@ -123,17 +123,17 @@ def _unknown_is_won(self: KeeperMachine, event: Linked) -> list[KeeperEffect]:
 _end_write, _lapse = Lease.end_write, Lease.lapse
 
 
-@_mutant(2, "the lease counts from the completion of the heartbeat write", "slow-renewals-end", (Lease, "end_write"))
+@a_mutant(2, "the lease counts from the completion of the heartbeat write", "slow-renewals-end", (Lease, "end_write"))
 def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -> Renewal:
     renewal = _end_write(self, sequence, ok, now)
     if ok and renewal is Renewal.NOTHING and self._writing is None:
         self.term, renewal = self.term + 1, Renewal.NEW_TERM  # type: ignore[assignment]
     if renewal is not Renewal.NOTHING:
-        self.deadline = after(now, self._settings.lease_duration)
+        self.deadline = after(now, self.length)
     return renewal
 
 
-@_mutant(
+@a_mutant(
     2,
     "a renewal that is under way keeps the lease from lapsing, however late it is",
     "a-renewal-is-too-late",
@@ -146,7 +146,7 @@ def _late_renewal_extends(self: Lease, now: Instant) -> bool:
 # -- rule 3: one term, one epoch --------------------------------------------------------------------------------------
 
 
-@_mutant(
+@a_mutant(
     3,
     "an epoch that was linked in an earlier term gives the right to run",
     "a-link-in-flight-at-the-next-cut",
@@ -155,7 +155,7 @@ def _late_renewal_extends(self: Lease, now: Instant) -> bool:
 def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
     if self._linking is None:
         return False
-    record, _ = self._linking
+    record, _, self.span = self._linking
     self._linking = None
     if outcome is not LinkOutcome.WON:
         return False
@@ -167,7 +167,7 @@ def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) 
 _lapse_ownership = Ownership.lapse
 
 
-@_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
+@a_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
 def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
     return [] if self.phase in (Phase.STARTING, Phase.GRANTED) else _lapse_ownership(self)
 
@@ -175,7 +175,7 @@ def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
 _start_after_read = Gatekeeper.start_after_read
 
 
-@_mutant(
+@a_mutant(
     3, "a VM starts on an epoch that its host won before", "started-again-after-its-end", (Gatekeeper, "start_after_read")
 )
 def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
@@ -190,7 +190,7 @@ def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: Regist
 # -- rule 4: freeze first ---------------------------------------------------------------------------------------------
 
 
-@_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
+@a_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
 def _no_freeze(self: Ownership) -> list[KeeperEffect]:
     if self.phase is Phase.RUNNING:
         return []
@@ -200,7 +200,7 @@ def _no_freeze(self: Ownership) -> list[KeeperEffect]:
 _heartbeat_written = KeeperMachine._heartbeat_written
 
 
-@_mutant(
+@a_mutant(
     4, "a new term thaws without a re-assertion", "a-link-in-flight-at-the-next-cut", (KeeperMachine, "_heartbeat_written")
 )
 def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> list[KeeperEffect]:
@@ -217,7 +217,7 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
 _assert_after_read = KeeperMachine._assert_after_read
 
 
-@_mutant(
+@a_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
@@ -233,19 +233,19 @@ def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: Registe
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
 
 
-@_mutant(5, "the window is not waited for", "slow-observer", (RecordWatch, "lease_is_over"))
+@a_mutant(5, "the window is not waited for", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_window(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     return self.last_read_started is not None
 
 
-@_mutant(5, "the window is taken for elapsed without a last read", "slow-observer", (RecordWatch, "lease_is_over"))
+@a_mutant(5, "the window is taken for elapsed without a last read", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_last_read(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     # As if nobody looked again: the last read that counts is the first.
     ends = self.window_ends(window)
     return ends is not None and self.last_read is not None and self.last_read >= ends - window // 2
 
 
-@_mutant(
+@a_mutant(
     5,
     "the epoch may be read after the last read of the owner's record",
     "answers-ping-until-late",
@@ -256,15 +256,15 @@ def _epoch_read_last(self: RecordWatch, epoch_read_at: Instant, window: Duration
     return ends is not None and self.last_read_started is not None and self.last_read_started >= ends
 
 
-@_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
+@a_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
 def _window_kept_across_a_lapse(self: RecordWatch) -> None:
-    self._max_gap = Duration(1 << 62)
+    self.max_gap = Duration(1 << 62)
 
 
 _observe = RecordWatch.observe
 
 
-@_mutant(
+@a_mutant(
     5,
     "a record that changes but cannot be decoded counts as silence",
     "it-writes-a-newer-format",
@@ -276,7 +276,7 @@ def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Inst
     return _observe(self, sighting, started, now)
 
 
-@_mutant(
+@a_mutant(
     5,
     "the window counts from the start of the read that first showed the record",
     "slow-observer",
@@ -289,13 +289,13 @@ def _window_from_the_start_of_the_read(self: RecordWatch, sighting: Sighting, st
     return changed
 
 
-@_mutant(5, "the last read may have begun before the window elapsed", "slow-observer", (RecordWatch, "lease_is_over"))
+@a_mutant(5, "the last read may have begun before the window elapsed", "slow-observer", (RecordWatch, "lease_is_over"))
 def _last_read_begun_too_early(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     ends = self.window_ends(window)
     return ends is not None and self.last_read is not None and self.last_read >= ends
 
 
-@_mutant(
+@a_mutant(
     5,
     "the compare-and-swap is done from whatever epoch is the newest",
     "cut-off-and-healed-among-the-steps-of-a-takeover",
@@ -324,7 +324,7 @@ _register_read = KeeperMachine._register_read
 _also("any-epoch-is-taken-from", KeeperMachine, "_register_read", _take_from_newest)
 
 
-@_mutant(
+@a_mutant(
     5,
     "an epoch is renounced while its process still runs",
     "a-link-that-ends-in-an-error",
@@ -343,7 +343,7 @@ _release_if_asked = Gatekeeper.release_if_asked
 # -- rule 6: enforcement ----------------------------------------------------------------------------------------------
 
 
-@_mutant(
+@a_mutant(
     6,
     "lease expiry proves also for level `none`, and for `keeper` while the host answers ping",
     "nothing-freezes-there",
@@ -353,7 +353,7 @@ def _any_level_proves(self: Knowledge, *_: Any) -> bool:
     return True
 
 
-@_mutant(
+@a_mutant(
     6,
     "lease expiry proves for level `keeper` although the host answers ping",
     "it-answers-ping",
@@ -367,7 +367,7 @@ def _keeper_level_in_spite_of_ping(*_: Any) -> bool:
 _expiry_may_prove = Knowledge.expiry_may_prove
 
 
-@_mutant(
+@a_mutant(
     5,
     "lease expiry proves although nobody accepted that the storage may hold writes for longer",
     "writes-held-without-end",
@@ -379,7 +379,7 @@ def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answer
     return _expiry_may_prove(self, host, datastore, answers)
 
 
-@_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
+@a_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
 def _no_second_freezer(self: Host, grace: int) -> None:
     return None
 
@@ -387,7 +387,7 @@ def _no_second_freezer(self: Host, grace: int) -> None:
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------
 
 
-@_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
+@a_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
 def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
     waiting = self._waiting.pop(ownership.vm, None)
     if waiting is None:
@@ -399,7 +399,7 @@ def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecor
 _process_appeared = Ownership.process_appeared
 
 
-@_mutant(
+@a_mutant(
     7, "a process that appears after its start was void goes on", "a-start-meets-a-lapse", (Ownership, "process_appeared")
 )
 def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
@@ -425,7 +425,7 @@ for _name in ("gate-fails-open", "start-on-the-old-epoch", "pending-start-surviv
 _init = KeeperMachine.__init__
 
 
-@_mutant(
+@a_mutant(
     8,
     "a keeper renews before it knows what runs, and never looks",
     "a-keeper-dies-and-later-storage-hangs",
@@ -436,11 +436,12 @@ def _renews_before_it_knows(self: KeeperMachine, found: tuple[Any, ...]) -> list
     return []
 
 
-@_mutant(
+@a_mutant(
     8, "a keeper that starts takes the lease for held", "a-keeper-dies-while-storage-hangs", (KeeperMachine, "__init__")
 )
 def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any) -> None:
-    _init(self, config, now, {name: after(now, config.settings.lease_duration) for name in adopted})
+    length = config.settings.lease_duration
+    _init(self, config, now, {name: Adopted(after(now, length), length) for name in adopted})
 
 
 def _knows_none_but_its_own(self: KeeperMachine, process: FoundProcess) -> list[KeeperEffect]:
@@ -454,7 +455,7 @@ _also("renews-before-it-knows", KeeperMachine, "_appeared", _knows_none_but_its_
 # -- rule 9 and last words --------------------------------------------------------------------------------------------
 
 
-@_mutant(9, "a foreign record in its own place is no lapse", "a-clone-writes-into-its-place", (KeeperMachine, "_foreign"))
+@a_mutant(9, "a foreign record in its own place is no lapse", "a-clone-writes-into-its-place", (KeeperMachine, "_foreign"))
 def _foreign_record_is_ignored(self: KeeperMachine, name: Any, problem: str) -> list[KeeperEffect]:
     return []
 
@@ -462,7 +463,7 @@ def _foreign_record_is_ignored(self: KeeperMachine, name: Any, problem: str) -> 
 _record = KeeperMachine._record
 
 
-@_mutant(
+@a_mutant(
     5,
     "a keeper says its last word while a VM is left",
     "shut-down-with-a-guest-that-hangs",
@@ -478,7 +479,7 @@ def _last_word_with_a_vm_left(self: KeeperMachine, name: Any, sequence: int) -> 
 _confirmed = Recovery._confirmed
 
 
-@_mutant(
+@a_mutant(
     5,
     "a primary acts although the register calls another one responsible",
     "a-primary-that-was-deposed",
@@ -486,3 +487,6 @@ _confirmed = Recovery._confirmed
 )
 def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
     self._place(case)
+
+
+from outlast.sim import settings_mutants as _settings_mutants  # noqa: E402, F401 - it registers its own in MUTANTS

@@ -20,6 +20,16 @@ RECOVERY = 80 * SECOND
 
 _SIZES = (2, 3, 3, 3, 4, 4, 5, 5, 6, 8)
 _LARGE = (12, 16, 24, 32)
+_SET = (
+    ("lease_duration", ("3s", "4s", "6s", "6s", "10s", "12s")),
+    ("lease_duration", ("3s", "4s", "6s", "6s", "10s", "12s")),
+    ("datastore_stale_after", ("7500ms", "14s")),
+    ("lease_margin", ("1200ms", "1500ms", "2500ms")),
+    ("heartbeat_interval", ("500ms", "1s", "1500ms")),
+    ("datastore_heartbeat_interval", ("500ms", "1s")),
+    ("datastore_poll_interval", ("300ms", "500ms", "1s")),
+    ("isolation_response", ("leave-running", "shut-down", "power-off")),
+)
 
 
 def generate(seed: int) -> Scenario:
@@ -144,6 +154,8 @@ class _Trouble:
             ),
             "clock": lambda: self._do("clock-jump", host=self._host(), by=self._rng.choice([-1, 1]) * 3600 * SECOND),
             "damage": self._damage,
+            "settings": self._settings,
+            "pause": lambda: self._pair("pause", "resume", 20_000),
         }
         self.kinds = sorted(rng.sample(sorted(every), rng.randrange(2, 12)))
         self._faults = [every[kind] for kind in self.kinds]
@@ -262,7 +274,13 @@ class _Trouble:
         host, store = self._path()
         self._do(self._rng.choice(["record-damage", "record-damage", "record-clone"]), host=host, datastore=store)
 
+    def _settings(self) -> None:
+        """Single values, as a person sets them: some do not fit to the others, and are refused."""
+        name, values = self._rng.choice(_SET)
+        self._do("set", setting=name, value=self._rng.choice(values))
+
     def _heal_all(self) -> None:
+        self._do("resume")
         for step in list(self._steps):
             if step.do == "network-cut" and "between" in step.keys:
                 self._do("network-heal", between=step.keys["between"])

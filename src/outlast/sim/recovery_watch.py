@@ -52,6 +52,8 @@ class RecoveryWatch:
         world = self._world
         if not world.domain.network.whole or not world.domain.network.isolation_address_answers:
             return False
+        if world.paused:
+            return False
         if any(world.failing_starts.values()):
             return False
         for name in world.hosts:

@@ -98,7 +98,10 @@ class _Prover(Recovery):
     """The real recovery up to the proof; what comes after (placing, ordering) decides nothing about safety."""
 
     def __init__(self, facts: _Facts) -> None:
-        super().__init__(cast(Knowledge, facts), Outbox(), cast(Any, _Peers()), cast(Any, None), cast(Any, None))
+        none = cast(Any, None)
+        super().__init__(
+            cast(Knowledge, facts), Outbox(), peers=cast(Any, _Peers()), responsibility=none, shared=none, desk=none
+        )
         self.proof: Proof | None = None
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
@@ -277,6 +280,7 @@ def _heartbeat(seen: Seen, window: Duration) -> HeartbeatRecord:
         enforcement=Enforcement.KEEPER,
         agent_progress=0,
         wall_clock_s=0,
+        lease=window,
         window=window,
         ended=seen.ended,
     )
