@@ -153,7 +153,8 @@ class Knowledge:
         if before is None or before.beat.boot_id != beat.boot_id:
             self.who_runs_what += 1
         self.beats[beat.sender] = BeatSeen(self.now, beat)
-        self._inventory_of(beat.sender, beat.reach)
+        if before is None or before.beat.reach != beat.reach:
+            self._inventory_of(beat.sender, beat.reach)
 
     def take_reach(self, reach: DatastoreReach) -> None:
         """What this host found out about one of its datastores, now."""
