@@ -16,13 +16,10 @@ An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage
 epoch won for nobody is owned, not running, until it is released.
 """
 
-from typing import Protocol
-
 import msgspec
 
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
-from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, Reply, Tell, WatchForProcess
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     AskEnded,
@@ -38,9 +35,8 @@ from outlast.model.keeping import (
     Subscribe,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
-from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.lease import Place
+from outlast.protocol.keeper_books import KeeperBooks
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
@@ -59,36 +55,6 @@ class Waiting(msgspec.Struct):
     deadline: Instant
     proof: Proof | None
     begun: bool = False
-
-
-class KeeperBooks(Protocol):
-    """What the gate needs of the keeper that it belongs to: its leases, its VMs, and somebody who reads and links."""
-
-    config: KeeperConfig
-    settings: Settings
-    places: dict[DatastoreName, Place]
-    vms: dict[VmId, Ownership]
-    now: Instant
-    closing: bool
-
-    def term(self, home: DatastoreName) -> LeaseTerm | None: ...
-    def busy(self, vm: VmId) -> bool: ...
-    def may_begin(self, ownership: Ownership) -> bool: ...
-    def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]: ...
-    def link(
-        self,
-        ownership: Ownership,
-        purpose: Purpose,
-        state: RegisterState,
-        reason: Reason,
-        proof: ProofKind | None = None,
-    ) -> list[KeeperEffect]: ...
-    def ensure(self, process: FoundProcess) -> Ownership: ...
-    def forget(self, vm: VmId) -> None: ...
-    def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell: ...
-    def remember(self, ownership: Ownership) -> Remember: ...
-    def is_published_as_unfreezable(self, home: DatastoreName) -> bool: ...
-    def agent_tells(self, progress: Progress) -> None: ...
 
 
 class Gatekeeper:

@@ -25,6 +25,7 @@ from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
@@ -214,20 +215,20 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
     return effects
 
 
-_assert_after_read = KeeperMachine._assert_after_read
+_asserted_after_read = Reassertion.after_read
 
 
 @_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
-    (KeeperMachine, "_assert_after_read"),
+    (Reassertion, "after_read"),
 )
-def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    if last is None or last.owner == self.config.host:
-        return _assert_after_read(self, ownership, last)
+def _lost_is_not_killed(self: Reassertion, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self._keeper.config.host:
+        return _asserted_after_read(self, ownership, last)
     ownership.epoch = last.epoch
-    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+    return self._keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
 
 
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
