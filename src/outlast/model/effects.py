@@ -10,6 +10,7 @@ from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.time import Instant
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -103,6 +104,15 @@ class StartVm(msgspec.Struct, frozen=True):
     home: DatastoreName
 
 
+class RememberTold(msgspec.Struct, frozen=True):
+    """Write down, for every later agent of this boot, which VMs isolation has told to end, and until when each may take.
+
+    Done before what follows in the batch; as long as it cannot be done, no guest is asked to shut down.
+    """
+
+    told: dict[VmId, Instant]
+
+
 class ShutDownVm(msgspec.Struct, frozen=True):
     """Ask the guest to shut down."""
 
@@ -133,6 +143,7 @@ Effect = (
     | StoreDefinition
     | AskKeeper
     | StartVm
+    | RememberTold
     | ShutDownVm
     | Note
 )

@@ -31,6 +31,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
     domain: str
@@ -42,6 +43,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    told: dict[VmId, Instant] = {}
 
 
 class BeatSeen(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from outlast.model.effects import (
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -44,7 +45,7 @@ from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
-from outlast.model.time import MILLISECOND, SECOND
+from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
@@ -76,6 +77,7 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._told: dict[VmId, Instant] = {}
         self.works_since = 0
 
     @property
@@ -98,7 +100,7 @@ class AgentHost:
         self._overdue.clear()
         self._running.clear()
         self.works_since = self._host.now
-        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
+        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}", self._told)
         self._machine = AgentMachine(config, self._host.clock())
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         self.happen(Woken())
@@ -236,6 +238,8 @@ class AgentHost:
                 self._host.ask_keeper(effect.request)
             case StartVm():
                 self._start_vm(effect)
+            case RememberTold():
+                self._told = effect.told
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
             case Note():

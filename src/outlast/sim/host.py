@@ -339,7 +339,7 @@ class Host:
             enforcement=self.enforcement,
         )
 
-    def agent_config(self, session: str) -> AgentConfig:
+    def agent_config(self, session: str, told: dict[VmId, Instant]) -> AgentConfig:
         domain = self.domain
         return AgentConfig(
             domain=domain.name,
@@ -351,6 +351,7 @@ class Host:
             boot_id=self.boot_id,
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
+            told=told,
         )
 
     def ask_keeper(self, request: KeeperRequest) -> None:
