@@ -6,8 +6,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     datastore_watch    everybody's records and power-on lists on storage
     isolation          is it me?
     election           who is primary
-    responsibility     which datastores the primary is responsible for; their protected lists
-    recovery           (primary) VMs that should run and do not
+    responsibility     which datastores this agent is responsible for; their protected lists
+    recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
 
@@ -49,7 +49,7 @@ from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.recovery import Recovery
-from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.verdict import sentence
 
 
@@ -103,7 +103,7 @@ class AgentMachine:
         """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
         self.known.now = now
         self._leaving = True
-        self.responsibility.tick(elected=False, term=self.election.term)
+        self.responsibility.tick(self._standing())
         self.peers.send_beat(self._beat())
         return self._out.take()
 
@@ -220,7 +220,7 @@ class AgentMachine:
         self.watch.tick()
         self._judge_isolation()
         self._elect()
-        self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
+        self.responsibility.tick(self._standing())
         self._protect()
         self.desk.tick()
         self.recovery.tick()
@@ -266,6 +266,10 @@ class AgentMachine:
                 if self.known.lives(host) or host == self.known.me:
                     for entry in protection.learn(name, host, content):
                         self._out.note("vm-protected", vm=entry.vm, host=host, datastore=name, relay=True, name=entry.name)
+
+    def _standing(self) -> Standing:
+        may_hold = not self.isolation.isolated and not self._leaving
+        return Standing(may_hold, self.election.primary, self._rank(), self.election.term)
 
     # -- what it says ---------------------------------------------------------------------------------------------
 

@@ -201,6 +201,15 @@ class Knowledge:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
 
+    def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
+        """Whether a host says that its lease on a datastore is good."""
+        if host == self.me:
+            return self.holds_lease(datastore)
+        seen = self.beats.get(host)
+        if seen is None or datastore in seen.beat.lapsed:
+            return False
+        return any(reach.datastore == datastore and reach.reachable for reach in seen.beat.reach)
+
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
         if host == self.me:
