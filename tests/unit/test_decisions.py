@@ -206,7 +206,7 @@ def line(vm: str, *, protected: bool = True, home: str = "ds1") -> PoweredVm:
 
 def test_whatever_runs_is_protected_unless_it_says_no() -> None:
     protection = Protection()
-    new = protection.learn(DS1, HostId("a"), listed("a", line("v1"), line("v2", protected=False), line("v3", home="ds2")))
+    new = protection.learn(DS1, HostId("a"), [line("v1"), line("v2", protected=False), line("v3", home="ds2")])
     assert [entry.vm for entry in new] == ["v1"]
     assert protection.changed
     assert [entry.vm for entry in protection.take_changed()] == ["v1"]
@@ -215,24 +215,24 @@ def test_whatever_runs_is_protected_unless_it_says_no() -> None:
 
 def test_a_vm_that_vanished_from_a_list_is_still_wanted() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("a"), listed("a", line("v1")))
-    protection.learn(DS1, HostId("a"), listed("a"))
+    protection.learn(DS1, HostId("a"), [line("v1")])
+    protection.learn(DS1, HostId("a"), [])
     assert set(protection.vms) == {"v1"}
 
 
 def test_a_vm_that_becomes_unprotected_is_dropped() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("a"), listed("a", line("v1")))
-    protection.learn(DS1, HostId("a"), listed("a", line("v1", protected=False)))
+    protection.learn(DS1, HostId("a"), [line("v1")])
+    protection.learn(DS1, HostId("a"), [line("v1", protected=False)])
     assert protection.vms == {}
     assert not protection.drop(VmId("v1"))
 
 
 def test_a_predecessors_list_does_not_undo_what_was_learnt() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("b"), listed("b", line("v1")))
+    protection.learn(DS1, HostId("b"), [line("v1")])
     old = Protection()
-    old.learn(DS1, HostId("a"), listed("a", line("v1"), line("v2")))
+    old.learn(DS1, HostId("a"), [line("v1"), line("v2")])
     content = ProtectedList(
         datastore=DS1,
         sequence=1,

@@ -44,6 +44,8 @@ SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)
+SETTLED_FOR = Duration(SECOND)
+"""How long a settled case is left alone: the list that shows the VM's new place is on its way."""
 
 
 class Recovery:
@@ -61,14 +63,18 @@ class Recovery:
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
         self.restarts: dict[VmId, int] = {}
+        self._settled: dict[VmId, Instant] = {}
+        """Until when each settled case is left alone."""
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Open new cases, and move the open ones along."""
+        for vm in [vm for vm, until in self._settled.items() if self._known.now >= until]:
+            del self._settled[vm]
         for datastore in self._responsible.held_datastores():
             for entry in list(self._responsible.protection(datastore).vms.values()):
-                if entry.vm not in self.cases and self._is_a_case(entry):
+                if entry.vm not in self.cases and entry.vm not in self._settled and self._is_a_case(entry):
                     self._open(entry, datastore)
         for case in list(self.cases.values()):
             if self._responsible.holds(case.home) is None:
@@ -76,6 +82,7 @@ class Recovery:
                 continue
             self._move(case)
             if case.stage is Stage.SETTLED:
+                self._settled[case.vm] = after(self._known.now, SETTLED_FOR)
                 del self.cases[case.vm]
 
     def _is_a_case(self, entry: ProtectedVm) -> bool:
@@ -321,7 +328,7 @@ class Recovery:
 
     def next_deadline(self) -> Instant | None:
         """When the next case has to be moved by time alone."""
-        due: list[Instant] = []
+        due = list(self._settled.values())
         for case in self.cases.values():
             due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
             if case.stage is Stage.ORDERED and case.order_sent is not None:

@@ -18,6 +18,8 @@ however well its keeper is.
     another host's                   waits for proof that it is over (as in rule 5, or its agent stands still), then links
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters, WriteProtectedList
@@ -41,6 +43,8 @@ PATIENCE = Duration(3 * SECOND)
 REREAD = Duration(SECOND)
 FAST_REREAD = Duration(REREAD // 2)
 """While the register is to be taken."""
+RETRY_LIST = Duration(SECOND)
+"""How long after a refusal a protected list is read or written again: lost storage refuses at once, and for hours."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -66,8 +70,10 @@ class _Seat(msgspec.Struct):
     next_read: Instant = LONG_AGO
     list_request: RequestId | None = None
     list_request_at: Instant = LONG_AGO
+    list_retry_at: Instant = LONG_AGO
     list_sequence: int = 0
     loaded: bool = False
+    takes: bool = False
     another_since: Instant | None = None
 
 
@@ -91,6 +97,10 @@ class Responsibility:
         """The datastores this agent is responsible for."""
         return tuple(name for name in self._seats if self.holds(name) is not None)
 
+    def has_what_it_takes(self) -> bool:
+        """Whether there is no datastore whose register this agent is still to take."""
+        return not any(seat.takes and not (seat.held is not None and seat.loaded) for seat in self._seats.values())
+
     def protection(self, datastore: DatastoreName) -> Protection:
         """What is protected there."""
         return self._seats[datastore].protection
@@ -106,7 +116,7 @@ class Responsibility:
         may_hold = standing.may_hold and not self._outnumbered()
         for name, seat in self._seats.items():
             called = self._called(name, seat, standing)
-            takes = may_hold and called == self._known.me
+            takes = seat.takes = may_hold and called == self._known.me
             self._give_up_waiting(seat)
             if takes and seat.held is None:
                 seat.next_read = min(seat.next_read, after(seat.read_started, FAST_REREAD))
@@ -115,7 +125,7 @@ class Responsibility:
             keeps = may_hold and not self._another_is_called_for_long(seat, called)
             if seat.request is None and seat.read_at is not None:
                 self._take_or_yield(name, seat, takes, keeps)
-            if seat.held is not None and seat.loaded and seat.list_request is None and seat.protection.changed:
+            if seat.held is not None and seat.loaded and self._list_is_free(seat) and seat.protection.changed:
                 self._write_list(name, seat, standing.term)
 
     def _another_is_called_for_long(self, seat: _Seat, called: HostId | None) -> bool:
@@ -141,6 +151,9 @@ class Responsibility:
                 able[host] = beat.rank
         holder = seat.last.owner if seat.last is not None and seat.last.state is RegisterState.OWNED else None
         return holder if holder in able else max(able, key=lambda host: able[host], default=None)
+
+    def _list_is_free(self, seat: _Seat) -> bool:
+        return seat.list_request is None and self._known.now >= seat.list_retry_at
 
     def _outnumbered(self) -> bool:
         """The smaller side of a partition yields: more hosts live that we do not hear than hosts that we hear."""
@@ -196,7 +209,7 @@ class Responsibility:
         if seat.held is not None:
             if not keeps:
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
-            elif not seat.loaded and seat.list_request is None:
+            elif not seat.loaded and self._list_is_free(seat):
                 seat.list_request, seat.list_request_at = self._out.request(), self._known.now
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
@@ -274,7 +287,9 @@ class Responsibility:
         if seat.list_request != event.request:
             return
         seat.list_request = None
-        if event.ok and seat.held is not None:
+        if not event.ok:
+            seat.list_retry_at = after(self._known.now, RETRY_LIST)
+        elif seat.held is not None:
             seat.protection.load(event.content)
             for entry in event.content.vms if event.content is not None else ():
                 self._known.learn_vm_name(entry.vm, entry.name)
@@ -302,6 +317,7 @@ class Responsibility:
         seat.list_request = None
         if not event.ok:
             seat.protection.changed = True
+            seat.list_retry_at = after(self._known.now, RETRY_LIST)
             self._out.note("list-unwritten", datastore=event.datastore, problem=event.problem)
 
     def protected_vm(self, vm: VmId) -> tuple[DatastoreName, ProtectedVm] | None:
@@ -314,7 +330,21 @@ class Responsibility:
 
     def next_deadline(self) -> Instant:
         """The next read, or the end of a wait."""
-        return min(
-            after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
-            for seat in self._seats.values()
-        )
+        return min(min(self._waits(name, seat)) for name, seat in self._seats.items())
+
+    def _waits(self, name: DatastoreName, seat: _Seat) -> Iterator[Instant]:
+        yield after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
+        yield from (when for when in self._turns(name, seat) if when > self._known.now)
+        if seat.list_request is not None:
+            yield after(seat.list_request_at, PATIENCE)
+        elif seat.held is not None and (seat.protection.changed or not seat.loaded):
+            yield seat.list_retry_at
+
+    def _turns(self, name: DatastoreName, seat: _Seat) -> Iterator[Instant]:
+        """When time alone makes a holder yield, or proves that another one's agent stands still."""
+        settings = self._known.settings
+        if seat.held is not None and seat.another_since is not None:
+            yield after(seat.another_since, settings.election_timeout)
+        watch = self._known.watches.get((seat.last.owner, name)) if seat.last is not None else None
+        if seat.takes and watch is not None and watch.progress_at is not None:
+            yield after(watch.progress_at, settings.window)

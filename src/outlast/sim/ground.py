@@ -28,6 +28,8 @@ from outlast.sim.recovery_watch import RecoveryWatch
 from outlast.sim.scheduler import Scheduler
 
 WANTED_AFTER = 8 * SECOND
+REST = 20 * SECOND
+"""Longer than any window: when all has been well for so long, no takeover is on its way."""
 """How long a VM must have been there until everybody has had the time to learn that it is wanted."""
 
 
@@ -168,6 +170,11 @@ class Ground:
                 return None
             self.run(step_s)
         return (self.scheduler.now - began) / SECOND
+
+    def run_to_end(self, end: int, *, until_rest: bool) -> None:
+        """Let time pass until `end`, or, with `until_rest`, until all has been well for `REST`."""
+        while self.now < end and not (until_rest and self.recovery.rested_for(REST)):
+            self.scheduler.run_until(min(self.now + REST // 4, end) if until_rest else end)
 
     def settle(self) -> None:
         """Start every VM where it should run, and let the domain come to rest."""

@@ -27,6 +27,7 @@ class RecoveryWatch:
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
         self._calm_since: int | None = None
+        self._at_rest_since: int | None = None
         self._blamed: set[VmId] = set()
 
     def begin(self) -> None:
@@ -35,11 +36,21 @@ class RecoveryWatch:
 
     def disturbed(self) -> None:
         """Something was done to the world: whatever has to recover gets its time anew."""
-        self._calm_since = None
+        self._calm_since = self._at_rest_since = None
+
+    def rested_for(self, time: int) -> bool:
+        """Whether for that long nothing has been wrong and every wanted VM has run: no more is to be seen here."""
+        since = self._at_rest_since
+        return since is not None and self._world.scheduler.now - since >= time
 
     def _look(self) -> None:
         now = self._world.scheduler.now
-        if not self.calm():
+        calm = self.calm()
+        if not calm or not all(len(self._world.invariants.executing(vm)) == 1 for vm in self.wanted):
+            self._at_rest_since = None
+        elif self._at_rest_since is None:
+            self._at_rest_since = now
+        if not calm:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
