@@ -24,6 +24,7 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     PetWatchdog,
     ReadRegister,
     Remember,
@@ -43,10 +44,11 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskGate, AskLaunch, AskTakeover, KeeperRequest, Progress
+from outlast.model.keeping import AskForgotten, AskGate, AskLaunch, AskTakeover, KeeperRequest, Progress
 from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
@@ -568,4 +570,41 @@ def test_a_start_that_was_just_launched_is_not_given_up() -> None:
         assert not any(isinstance(e, LinkRegister) for e in keeper.effects)
         keeper.renews()
     keeper.does(ProcessAppeared(process()))
+    assert keeper.machine.vms[VM].phase == "running"
+
+
+def launched() -> Keeper:
+    """With a start on epoch 0 that has the gate's last word."""
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskLaunch(RequestId(2), VM))
+    return keeper
+
+
+def test_a_start_that_libvirt_has_forgotten_is_given_up_when_no_process_is_there() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(0)))
+    assert keeper.one(LookForProcess) == LookForProcess(VM, VmName("web"), Epoch(0))
+    assert not keeper.has(LinkRegister), "a process may be about to show itself"
+    keeper.does(ProcessMissing(VM, Epoch(0)))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+
+
+def test_what_libvirt_said_of_an_earlier_start_says_nothing_of_this_one() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(4)))
+    assert not keeper.has(LookForProcess)
+    keeper.does(ProcessMissing(VM, Epoch(4)))
+    assert keeper.machine.vms[VM].phase == "starting"
+
+
+def test_a_process_that_shows_itself_before_it_was_looked_for_runs() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(0)))
+    keeper.does(ProcessAppeared(process()))
+    keeper.does(ProcessMissing(VM, Epoch(0)))
     assert keeper.machine.vms[VM].phase == "running"

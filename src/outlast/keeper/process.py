@@ -38,6 +38,7 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     PetWatchdog,
     PublishLease,
     ReadRegister,
@@ -56,6 +57,7 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     Woken,
 )
 from outlast.model.keeping import Happened
@@ -109,6 +111,7 @@ class KeeperProcess:
             Thaw: self._thaw,
             Kill: self._kill,
             WatchForProcess: self._watch_for,
+            LookForProcess: self._look_for,
             StopWatching: lambda e: self._looked_for.pop(e.vm, None),
             Reply: lambda e: self._clients.send(e.client, e.reply),
             Tell: lambda e: self._tell(e.happened),
@@ -250,6 +253,11 @@ class KeeperProcess:
     def _watch_for(self, effect: WatchForProcess) -> None:
         self._looked_for[effect.vm] = effect
         self._look_at = clock.now()
+
+    def _look_for(self, effect: LookForProcess) -> None:
+        """Libvirt writes the pid file before the process becomes QEMU, and lets it go on only after that."""
+        if not processes.pid_file_names_a_process(effect.name):
+            self._events.append(ProcessMissing(effect.vm, effect.epoch))
 
     def _look_for_processes(self, now: Instant) -> None:
         if self._looked_for and now >= self._look_at:

@@ -119,6 +119,13 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class LookAtVm(msgspec.Struct, frozen=True):
+    """Ask libvirt whether the domain is off; answered by `VmLookedAt`, or never while libvirt gives no answer."""
+
+    request: RequestId
+    vm: VmId
+
+
 class Note(msgspec.Struct, frozen=True):
     """One line for the event log: a reason code, what it is about, and the facts to fill its sentence."""
 
@@ -145,5 +152,6 @@ Effect = (
     | StartVm
     | RememberTold
     | ShutDownVm
+    | LookAtVm
     | Note
 )

@@ -51,6 +51,14 @@ class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
     vm: VmId
 
 
+class AskForgotten(msgspec.Struct, frozen=True, tag="forgotten"):
+    """The agent: libvirt, asked after that start had passed the gate, calls the domain off: nobody carries it out."""
+
+    request: RequestId
+    vm: VmId
+    epoch: Epoch
+
+
 class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):
     """The agent: take this VM from exactly `proof.epoch`, so that it can be started here."""
 
@@ -90,7 +98,7 @@ class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = AskGate | AskLaunch | AskEnded | AskForgotten | AskTakeover | AskRelease | AskKill | Progress | Subscribe
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):

@@ -10,6 +10,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
+    forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
 parts look at it in the order above; what is written to storage is asked for before what is sent. Heartbeats and reads go
@@ -36,6 +37,7 @@ from outlast.model.events import (
     RegistersRead,
     SightingsRead,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -46,6 +48,7 @@ from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, Re
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
@@ -71,6 +74,7 @@ class AgentMachine:
         self.desk = OrderDesk(self.known, self._out)
         self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
         self.own = OwnHost(self.known, self._out)
+        self.forgotten = ForgottenStarts(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -111,6 +115,7 @@ class AgentMachine:
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
+            self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
         if self.isolation.silent(now):
@@ -170,7 +175,7 @@ class AgentMachine:
                 self.own.stored(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
-            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
+            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
 
     def _received(self, event: Received) -> bool:
@@ -237,7 +242,7 @@ class AgentMachine:
                     self.watch.void(name)
                 self._out.note("keeper-gone", host=self.known.me, relay=True)
 
-    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded) -> None:
+    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded | VmLookedAt) -> None:
         match event:
             case InventoryChanged():
                 self.known.take_inventory(event)
@@ -251,6 +256,8 @@ class AgentMachine:
                 self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
             case VmStartEnded():
                 self.desk.start_ended(event)
+            case VmLookedAt():
+                self.forgotten.looked_at(event)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
@@ -268,6 +275,7 @@ class AgentMachine:
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
         self.own.tick(self.isolation.isolated)
+        self.forgotten.tick()
         self.known.now = now
 
     def _show_progress(self) -> None:

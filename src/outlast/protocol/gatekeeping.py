@@ -18,11 +18,12 @@ epoch won for nobody is owned, not running, until it is released.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.keeper_effects import Changed, KeeperEffect, Reply, WatchForProcess
+from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
+from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, Reply, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     AskEnded,
+    AskForgotten,
     AskGate,
     AskKill,
     AskLaunch,
@@ -84,6 +85,8 @@ class Gatekeeper:
                 known = self._keeper.vms.get(request.vm)
                 effects = known.start_ended() if known is not None else []
                 return [*effects, Changed(), _yes(client, request.request)]
+            case AskForgotten():
+                return [*self._look_for(request), _yes(client, request.request)]
             case Progress():
                 self._keeper.agent_tells(request)
                 return []
@@ -239,6 +242,18 @@ class Gatekeeper:
         # From now on the process may come at any moment: this start is not given up by time, but by libvirt's word alone.
         self._pending.pop(ask.vm, None)
         return _yes(client, ask.request)
+
+    def _look_for(self, ask: AskForgotten) -> list[KeeperEffect]:
+        """Nobody carries this start out any more; a process that was begun for it may still be about to show itself."""
+        known = self._keeper.vms.get(ask.vm)
+        if known is None or known.epoch != ask.epoch or known.phase not in (Phase.STARTING, Phase.VOID):
+            return []
+        return [LookForProcess(ask.vm, known.name, ask.epoch)]
+
+    def missing(self, vm: VmId, epoch: Epoch) -> list[KeeperEffect]:
+        """No process of that start exists, and none can come: it is given back."""
+        known = self._keeper.vms.get(vm)
+        return self._unused(vm) if known is not None and known.epoch == epoch else []
 
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
         """Tell whoever waits for this VM that it may not start."""

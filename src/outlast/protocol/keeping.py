@@ -41,6 +41,7 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     RegisterRead,
     Woken,
 )
@@ -120,6 +121,8 @@ class KeeperMachine:
                 effects += self._adopt(event.found)
             case ProcessAppeared():
                 effects += self._appeared(event.process)
+            case ProcessMissing():
+                effects += self.gate.missing(event.vm, event.epoch)
             case ProcessExited():
                 effects += self._exited(event.vm)
             case Asked():

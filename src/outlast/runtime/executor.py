@@ -20,6 +20,7 @@ from outlast.model.effects import (
     AskKeeper,
     Effect,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
@@ -130,6 +131,8 @@ class Executor:
                 # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
                 if self._told_is_written:
                     self._hypervisor.shut_down(effect.vm)
+            case LookAtVm():
+                self._hypervisor.look_at(effect.request, effect.vm)
             case Note():
                 self._on_note(effect)
 

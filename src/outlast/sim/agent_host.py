@@ -10,6 +10,7 @@ from outlast.model.effects import (
     AskKeeper,
     Effect,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
@@ -37,6 +38,7 @@ from outlast.model.events import (
     SightingsRead,
     StopReason,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -249,10 +251,22 @@ class AgentHost:
                 self._told = effect.told
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
+            case LookAtVm():
+                self._look_at(effect)
             case Note():
                 self._host.note(effect)
             case _:
                 self._store(effect)
+
+    def _look_at(self, effect: LookAtVm) -> None:
+        life, hypervisor = self._life, self._host.hypervisor
+
+        def answer() -> None:
+            if hypervisor.answers:
+                off = effect.vm not in hypervisor.processes and effect.vm not in hypervisor.starting
+                self._tell(life, VmLookedAt(effect.request, effect.vm, off))
+
+        self._host.later(MILLISECOND, answer)
 
     def _request(
         self,
