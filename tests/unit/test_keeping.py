@@ -35,6 +35,7 @@ from outlast.model.keeper_effects import (
 from outlast.model.keeper_events import (
     Asked,
     CloseAsked,
+    DeviceSeen,
     FoundProcess,
     HeartbeatWritten,
     IncarnationWon,
@@ -608,3 +609,41 @@ def test_a_process_that_shows_itself_before_it_was_looked_for_runs() -> None:
     keeper.does(ProcessAppeared(process()))
     keeper.does(ProcessMissing(VM, Epoch(0)))
     assert keeper.machine.vms[VM].phase == "running"
+
+
+def test_a_device_that_is_plugged_in_makes_the_lease_no_proof_at_once() -> None:
+    keeper = Keeper().running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    write = keeper.one(WriteHeartbeat)
+    assert isinstance(write, WriteHeartbeat)
+    assert write.record.enforcement is Enforcement.NONE
+    keeper.renews()
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.one(Freeze)
+    assert not keeper.has(Kill), "everybody can read that the lease's end proves nothing"
+
+
+def test_what_a_freeze_does_not_stop_and_nobody_knows_of_is_killed_at_the_lapse() -> None:
+    """Its record says that the end of its lease is proof, and storage hangs: others will take the VM."""
+    keeper = Keeper().running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    keeper.now += 6.1
+    keeper.does(Woken())
+    kinds = [type(effect) for effect in keeper.effects]
+    assert kinds.index(Freeze) < kinds.index(Kill)
+
+
+def test_a_watchdog_stops_also_what_was_plugged_in_a_moment_ago() -> None:
+    keeper = Keeper(config=WATCHED).running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    keeper.now += 6.1
+    keeper.does(Woken())
+    assert not keeper.has(Kill)
+    assert not keeper.has(PetWatchdog)
+
+
+def test_a_device_of_a_vm_that_is_gone_is_nothing() -> None:
+    keeper = Keeper().guarded()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    assert published(keeper) is Enforcement.KEEPER

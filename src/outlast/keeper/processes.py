@@ -271,9 +271,9 @@ class WatchedProcess:
 
     def is_stopped(self) -> bool:
         """Whether it is stopped now, whoever did it."""
-        now = inspect(self.qemu.pid)
-        if now is not None and now.stopped:
-            return True
+        with contextlib.suppress(OSError, IndexError):
+            if _stat(self.qemu.pid)[0] in "Tt":
+                return True
         with contextlib.suppress(OSError):
             return self._freezer is not None and self._freezer.read_text().strip() == "1"
         return False

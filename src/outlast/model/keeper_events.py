@@ -86,6 +86,13 @@ class ProcessAppeared(msgspec.Struct, frozen=True):
     process: FoundProcess
 
 
+class DeviceSeen(msgspec.Struct, frozen=True):
+    """A running VM has a device, plugged in since it began, that works on while its process is stopped (safety rule 6)."""
+
+    vm: VmId
+    device: str
+
+
 class ProcessMissing(msgspec.Struct, frozen=True):
     """No process of the start on that epoch exists, nor one that may yet become it; nobody is left to make one."""
 
@@ -121,6 +128,7 @@ KeeperEvent = (
     | Linked
     | ProcessesFound
     | ProcessAppeared
+    | DeviceSeen
     | ProcessMissing
     | ProcessExited
     | ClientGone

@@ -125,6 +125,7 @@ class Happening(enum.StrEnum):
     LOST = "lost"
     ADOPTED = "adopted"
     REFUSED = "refused"
+    DEVICE_SEEN = "device-seen"
     CLONED_HOST = "cloned-host"
     START_VOIDED = "start-voided"
 

@@ -32,6 +32,7 @@ from outlast.model.keeper_events import (
     Asked,
     ClientGone,
     CloseAsked,
+    DeviceSeen,
     FoundProcess,
     HeartbeatWritten,
     IncarnationWon,
@@ -55,7 +56,7 @@ from outlast.model.records import (
 )
 from outlast.model.time import LONG_AGO, Instant, after
 from outlast.protocol.audit import Audit
-from outlast.protocol.enforcement import enforcement_level, may_pet
+from outlast.protocol.enforcement import enforcement_level, may_pet, works_on_unnoticed
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeper_report import keeper_report
 from outlast.protocol.lease import Lease, Place, Renewal
@@ -121,6 +122,8 @@ class KeeperMachine:
                 effects += self._adopt(event.found)
             case ProcessAppeared():
                 effects += self._appeared(event.process)
+            case DeviceSeen():
+                effects += self._device_seen(event)
             case ProcessMissing():
                 effects += self.gate.missing(event.vm, event.epoch)
             case ProcessExited():
@@ -171,6 +174,9 @@ class KeeperMachine:
             effects += frozen
             if any(isinstance(effect, Freeze) for effect in frozen):
                 told.append(self.tell(Happening.FROZEN, ownership, "its lease lapsed"))
+                if works_on_unnoticed(ownership, self.config, self.places[name]):
+                    effects += ownership.kill()
+                    told.append(self.tell(Happening.KILLED, ownership, "a freeze does not stop its device"))
             elif ownership.phase is Phase.VOID:
                 told.append(self.tell(Happening.START_VOIDED, ownership, "its lease lapsed while it was starting"))
         lapsed = Happened(kind=Happening.LEASE_LAPSED, at=self.now, datastore=name, detail=why)
@@ -242,6 +248,15 @@ class KeeperMachine:
         if ownership.phase is Phase.IDLE:
             self.forget(vm)
         return effects
+
+    def _device_seen(self, event: DeviceSeen) -> list[KeeperEffect]:
+        """Rule 6: from now on, and until that VM has ended, the end of our lease on its home is proof to nobody."""
+        ownership = self.vms.get(event.vm)
+        if ownership is None or ownership.unfreezable:
+            return []
+        ownership.unfreezable = True
+        self.places[ownership.home].lease.hurry(self.now)
+        return [self.tell(Happening.DEVICE_SEEN, ownership, event.device)]
 
     # -- reads and links ------------------------------------------------------------------------------------------
 
