@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from outlast.model.ids import (
     BootId,
@@ -49,7 +50,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskForgotten, AskGate, AskLaunch, AskTakeover, KeeperRequest, Progress
+from outlast.model.keeping import AskForgotten, AskGate, AskLaunch, AskLost, AskTakeover, KeeperRequest, Progress
 from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
@@ -647,3 +648,58 @@ def test_a_device_of_a_vm_that_is_gone_is_nothing() -> None:
     keeper = Keeper().guarded()
     keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
     assert published(keeper) is Enforcement.KEEPER
+
+
+def frozen() -> Keeper:
+    """With the VM frozen on epoch 0, and its storage gone."""
+    keeper = Keeper().running()
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.one(Freeze)
+    return keeper
+
+
+def lost_to(owner: HostId, epoch: int, home: DatastoreName = DS) -> AskLost:
+    return AskLost(request=RequestId(9), vm=VM, home=home, owner=owner, epoch=Epoch(epoch))
+
+
+def test_the_word_of_a_later_owner_kills_what_stands_frozen() -> None:
+    keeper = frozen()
+    keeper.asks(lost_to(OTHER, 1))
+    keeper.one(Kill)
+    keeper.does(ProcessExited(VM))
+    assert VM not in keeper.machine.vms, "nothing of it is left to be released"
+
+
+@pytest.mark.parametrize("told", [lost_to(OTHER, 0), lost_to(ME, 1), lost_to(OTHER, 1, DatastoreName("ds2"))])
+def test_any_other_word_changes_nothing(told: AskLost) -> None:
+    keeper = frozen()
+    keeper.asks(told)
+    assert not keeper.has(Kill)
+    assert keeper.machine.vms[VM].phase == "frozen"
+
+
+def test_what_runs_by_right_is_killed_on_nobodys_word() -> None:
+    keeper = Keeper().running()
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)
+
+
+def test_an_old_word_says_nothing_of_what_was_won_back() -> None:
+    keeper = frozen()
+    keeper.renews(ok=False)
+    keeper.now += 1
+    keeper.does(Woken())
+    keeper.renews()
+    keeper.links()
+    assert keeper.machine.vms[VM].epoch == 1
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)
+
+
+def test_a_keeper_that_does_not_know_its_own_epoch_kills_on_nobodys_word() -> None:
+    keeper = Keeper(process())
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)

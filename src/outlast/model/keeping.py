@@ -87,6 +87,16 @@ class AskKill(msgspec.Struct, frozen=True, tag="kill"):
     reason: Reason
 
 
+class AskLost(msgspec.Struct, frozen=True, tag="lost"):
+    """The agent: `owner` has said itself that it owns this epoch of the VM. Kills what is frozen on an earlier one."""
+
+    request: RequestId
+    vm: VmId
+    home: DatastoreName
+    owner: HostId
+    epoch: Epoch
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """The agent works; the keeper publishes the counter in its heartbeats. `isolated`: it hears nobody on the network."""
 
@@ -98,7 +108,9 @@ class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskLaunch | AskEnded | AskForgotten | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = (
+    AskGate | AskLaunch | AskEnded | AskForgotten | AskTakeover | AskRelease | AskKill | AskLost | Progress | Subscribe
+)
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):

@@ -10,6 +10,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
+    lost_copies        frozen VMs that another host owns by now
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -44,13 +45,14 @@ from outlast.model.events import (
 )
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
-from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, VerdictNote
+from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, TakenOver, VerdictNote
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
 from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
@@ -75,6 +77,7 @@ class AgentMachine:
         self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
         self.own = OwnHost(self.known, self._out)
         self.forgotten = ForgottenStarts(self.known, self._out)
+        self.lost = LostCopies(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -188,6 +191,8 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+            case TakenOver():
+                self.lost.told(event.sender, event.message)
             case EventNotice():
                 return news  # The runtime writes it to the event log; it decides nothing.
         return True
@@ -199,6 +204,7 @@ class AgentMachine:
         self.peers.heard(beat)
         election.heard(beat, self._rank(), known.now)
         self.watch.list_announced(sender, beat.power_on_sequence)
+        self.lost.heard(sender, beat.frozen)
         return news or (election.primary, election.term) != before
 
     def _ping_answered(self, event: PingAnswered) -> None:
@@ -352,4 +358,5 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            frozen=self.lost.named(),
         )

@@ -27,6 +27,7 @@ from outlast.model.keeping import (
     AskGate,
     AskKill,
     AskLaunch,
+    AskLost,
     AskRelease,
     AskTakeover,
     Happening,
@@ -79,6 +80,8 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
+            case AskLost():
+                return []  # No question of the gate: `reassertion` has it.
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():

@@ -46,7 +46,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import Happened, Happening, KeeperReport, Progress
+from outlast.model.keeping import AskLost, Happened, Happening, KeeperReport, Progress
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
@@ -128,6 +128,8 @@ class KeeperMachine:
                 effects += self.gate.missing(event.vm, event.epoch)
             case ProcessExited():
                 effects += self._exited(event.vm)
+            case Asked(_, AskLost() as told):
+                effects += self.reassertion.told_lost(told)
             case Asked():
                 effects += self.gate.asked(event.client, event.request)
             case ClientGone():

@@ -5,11 +5,12 @@ frozen, in a new term               its next epoch is linked; while its last one
 that link is won within the term    thawed
 the link is lost, or nobody knows   the register is read: a read may only refuse, or tell which epoch to link from
 the register names another host     killed: the process is stale
+the owner of a later epoch says so  the same, while it stands frozen (`lost_copies.py`)
 it runs on what an audit misses     frozen, and asserted anew (`audit.py`)
 """
 
 from outlast.model.keeper_effects import Changed, KeeperEffect
-from outlast.model.keeping import Happening
+from outlast.model.keeping import AskLost, Happening
 from outlast.model.records import Reason, RegisterRecord, RegisterState
 from outlast.protocol.audit import mismatch
 from outlast.protocol.keeper_books import KeeperBooks
@@ -46,8 +47,7 @@ class Reassertion:
             return []
         if last is not None and not ownership.is_ours(last, incarnation):
             owner = keeper.config.host_name(last.owner)
-            lost = keeper.tell(Happening.LOST, ownership, f"{owner} owns it since epoch {last.epoch}")
-            return [*ownership.lost(), lost, Changed()]
+            return self._lost(ownership, f"{owner} owns it since epoch {last.epoch}")
         term = keeper.term(ownership.home)
         if term is None or not ownership.needs_assertion(term):
             return []
@@ -58,6 +58,19 @@ class Reassertion:
             keeper.not_before_long(ownership)
             return []
         return keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+    def told_lost(self, ask: AskLost) -> list[KeeperEffect]:
+        """The owner of a later epoch says so over the network (`lost_copies.py`): that is final, storage or not."""
+        keeper, known = self._keeper, self._keeper.vms.get(ask.vm)
+        if known is None or known.phase is not Phase.FROZEN or ask.owner == keeper.config.host:
+            return []
+        if known.home != ask.home or known.epoch is None or ask.epoch <= known.epoch:
+            return []
+        return self._lost(known, f"{keeper.config.host_name(ask.owner)} owns it since epoch {ask.epoch}, as it says itself")
+
+    def _lost(self, ownership: Ownership, why: str) -> list[KeeperEffect]:
+        lost = self._keeper.tell(Happening.LOST, ownership, why)
+        return [*ownership.lost(), lost, Changed()]
 
     def won(self, ownership: Ownership, record: RegisterRecord) -> list[KeeperEffect]:
         """The epoch is ours in the present term: it goes on."""

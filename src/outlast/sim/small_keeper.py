@@ -60,7 +60,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskRelease, AskTakeover
+from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskLost, AskRelease, AskTakeover
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
@@ -297,6 +297,8 @@ class Keepers:
                 return Asked(AGENT, AskRelease(ONE, VM, NAME, HOME, Reason.CRASHED))
             case ("kill",):
                 return Asked(AGENT, AskKill(ONE, VM, Reason.ISOLATED))
+            case ("lost",):
+                return Asked(AGENT, AskLost(ONE, VM, HOME, HOSTS[1], Epoch(NEWEST)))
             case ("takeover", Evidence() as evidence):
                 return Asked(AGENT, AskTakeover(ONE, VM, NAME, HOME, _proof(evidence)))
             case _:
