@@ -202,7 +202,7 @@ class AgentMachine:
         news = in_heartbeat(beat, known.beats.get(sender)) or sender in self.peers.in_question or election.primary is None
         before = (election.primary, election.term)
         self.peers.heard(beat)
-        election.heard(beat, self._rank(), known.now)
+        election.heard(beat, self._rank, known.now)
         self.watch.list_announced(sender, beat.power_on_sequence)
         self.lost.heard(sender, beat.frozen)
         return news or (election.primary, election.term) != before

@@ -12,7 +12,7 @@ from outlast.model.effects import ReadPowerOnLists, ReadSightings
 from outlast.model.events import PowerOnListsRead, SightingsRead
 from outlast.model.ids import DatastoreName, HostId, RequestId
 from outlast.model.keeping import Happened, Happening
-from outlast.model.records import PowerOnList
+from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -100,16 +100,20 @@ class DatastoreWatch:
         self.due = min(self.due, channel.due)
         if not event.ok:
             return not failed_before
+        watches = self._known.watches
         for host, sighting in event.sightings.items():
-            if (host, event.datastore) not in self._known.watches:
+            watch = watches.get((host, event.datastore))
+            if watch is None:
                 continue
-            self._known.watches[host, event.datastore].observe(sighting, channel.started, self._known.now)
-            self._report_problem(host, event.datastore, sighting.problem, sighting.raw is not None)
+            watch.observe(sighting, channel.started, self._known.now)
+            if sighting.problem or (host, event.datastore) in self._problems:
+                self._report_problem(host, event.datastore, sighting)
         return failed_before
 
-    def _report_problem(self, host: HostId, datastore: DatastoreName, problem: str, was_read: bool) -> None:
+    def _report_problem(self, host: HostId, datastore: DatastoreName, sighting: Sighting) -> None:
         """A torn or foreign record is reported once, and never believed."""
-        if was_read and problem and self._problems.get((host, datastore)) != problem:
+        problem = sighting.problem
+        if sighting.raw is not None and problem and self._problems.get((host, datastore)) != problem:
             self._out.note("record-undecodable", host=host, datastore=datastore, problem=problem)
         self._problems[host, datastore] = problem
 

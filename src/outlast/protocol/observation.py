@@ -59,6 +59,9 @@ class RecordWatch:
             self.void()
             return False
         gap = self.last_read is not None and now - self.last_read > self._max_gap
+        if sighting.raw == self._raw and self.first_seen is not None and not gap:
+            self.last_read, self.last_read_started = now, started
+            return False  # As before, and whole: the usual case.
         changed = self._raw is not None and sighting.raw != self._raw
         if changed:
             self.changed_at = now

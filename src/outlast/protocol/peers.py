@@ -38,6 +38,9 @@ class _Silence(msgspec.Struct):
     problem: str = ""
 
 
+_HEARD = _Silence()
+
+
 class Peers:
     """See the top of this file."""
 
@@ -51,6 +54,7 @@ class Peers:
         self._oldest_beat: Instant | None = None
         self.in_question = list(knowledge.peers)
         """The hosts whose verdict rests on more than that they are heard."""
+        self._look_at_all = True
         self._first_miss = 3 * knowledge.settings.heartbeat_interval // 2
         self._sequence = 0
 
@@ -72,11 +76,14 @@ class Peers:
 
     def heard(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host. An older boot's is worth nothing."""
+        before = self._known.beats.get(beat.sender)
+        self._look_at_all = self._look_at_all or before is None or before.beat.lapsed != beat.lapsed
         self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
         self._boots[beat.sender] = beat.boot_id
-        self._silences[beat.sender] = _Silence()
+        if self._silences[beat.sender] != _HEARD:
+            self._silences[beat.sender] = _Silence()
 
     def ping_answered(self, host: HostId) -> None:
         """A host answered a ping."""
@@ -99,21 +106,25 @@ class Peers:
     def tick(self) -> None:
         """Ping the silent, and judge everybody whose verdict may have changed.
 
-        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact.
+        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact:
+        until its next heartbeat is missed or says something new, it is not even looked at.
         """
         beats, judgements = self._known.beats, self._known.judgements
-        missed, self._oldest_beat, self.in_question = self._known.now - self._first_miss, None, []
-        for host in self._known.peers:
+        missed, oldest = self._known.now - self._first_miss, self._oldest_beat
+        everybody = self._look_at_all or oldest is None or oldest <= missed
+        hosts, self._look_at_all = (self._known.peers if everybody else self.in_question), False
+        oldest, self.in_question = (None if everybody else oldest), []
+        for host in hosts:
             seen = beats.get(host)
             if seen is not None and seen.at > missed:
                 heard = Verdict.STORAGE_LOST if seen.beat.lapsed else Verdict.CONNECTED
                 if judgements[host].verdict is heard:
-                    if self._oldest_beat is None or seen.at < self._oldest_beat:
-                        self._oldest_beat = seen.at
+                    oldest = seen.at if oldest is None else min(oldest, seen.at)
                     continue
             self.in_question.append(host)
             self._ping_if_silent(host)
             self._judge(host)
+        self._oldest_beat = oldest
 
     def _silent_since(self, host: HostId) -> Instant:
         seen = self._known.beats.get(host)
