@@ -10,6 +10,8 @@ progress for a lease and its margin loses it too, however well its keeper is.
     another host's                   waits for proof that it is over (as in rule 5, or its agent stands still), then links
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters, WriteProtectedList
@@ -30,6 +32,8 @@ from outlast.protocol.protection import Protection
 
 PATIENCE = Duration(3 * SECOND)
 REREAD = Duration(SECOND)
+RETRY_LIST = Duration(SECOND)
+"""How long after a refusal a protected list is read or written again: lost storage refuses at once, and for hours."""
 
 
 class _Seat(msgspec.Struct):
@@ -46,6 +50,7 @@ class _Seat(msgspec.Struct):
     next_read: Instant = LONG_AGO
     list_request: RequestId | None = None
     list_request_at: Instant = LONG_AGO
+    list_retry_at: Instant = LONG_AGO
     list_sequence: int = 0
     loaded: bool = False
 
@@ -70,6 +75,10 @@ class Responsibility:
         """The datastores this agent is responsible for."""
         return tuple(name for name in self._seats if self.holds(name) is not None)
 
+    def holds_all(self) -> bool:
+        """Whether there is no datastore whose register is still to be taken."""
+        return all(seat.held is not None and seat.loaded for seat in self._seats.values())
+
     def protection(self, datastore: DatastoreName) -> Protection:
         """What is protected there."""
         return self._seats[datastore].protection
@@ -89,8 +98,11 @@ class Responsibility:
                 self._read(name, seat, fast=may_lead and seat.held is None)
             if seat.request is None and seat.read_at is not None:
                 self._take_or_yield(name, seat, may_lead)
-            if seat.held is not None and seat.loaded and seat.list_request is None and seat.protection.changed:
+            if seat.held is not None and seat.loaded and self._list_is_free(seat) and seat.protection.changed:
                 self._write_list(name, seat, term)
+
+    def _list_is_free(self, seat: _Seat) -> bool:
+        return seat.list_request is None and self._known.now >= seat.list_retry_at
 
     def _outnumbered(self) -> bool:
         """The smaller side of a partition yields: more hosts live that we do not hear than hosts that we hear."""
@@ -147,7 +159,7 @@ class Responsibility:
         if seat.held is not None:
             if not may_lead:
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
-            elif not seat.loaded and seat.list_request is None:
+            elif not seat.loaded and self._list_is_free(seat):
                 seat.list_request, seat.list_request_at = self._out.request(), self._known.now
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
@@ -225,7 +237,9 @@ class Responsibility:
         if seat.list_request != event.request:
             return
         seat.list_request = None
-        if event.ok and seat.held is not None:
+        if not event.ok:
+            seat.list_retry_at = after(self._known.now, RETRY_LIST)
+        elif seat.held is not None:
             seat.protection.load(event.content)
             for entry in event.content.vms if event.content is not None else ():
                 self._known.learn_vm_name(entry.vm, entry.name)
@@ -253,6 +267,7 @@ class Responsibility:
         seat.list_request = None
         if not event.ok:
             seat.protection.changed = True
+            seat.list_retry_at = after(self._known.now, RETRY_LIST)
             self._out.note("list-unwritten", datastore=event.datastore, problem=event.problem)
 
     def protected_vm(self, vm: VmId) -> tuple[DatastoreName, ProtectedVm] | None:
@@ -265,7 +280,11 @@ class Responsibility:
 
     def next_deadline(self) -> Instant:
         """The next read, or the end of a wait."""
-        return min(
-            after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
-            for seat in self._seats.values()
-        )
+        return min(min(self._waits(seat)) for seat in self._seats.values())
+
+    def _waits(self, seat: _Seat) -> Iterator[Instant]:
+        yield after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
+        if seat.list_request is not None:
+            yield after(seat.list_request_at, PATIENCE)
+        elif seat.held is not None and (seat.protection.changed or not seat.loaded):
+            yield seat.list_retry_at

@@ -23,7 +23,7 @@ import msgspec
 
 from outlast.model.ids import DatastoreName
 from outlast.model.settings import Settings
-from outlast.model.time import Duration, Instant, in_seconds
+from outlast.model.time import Duration, Instant, after, in_seconds
 from outlast.protocol.observation import Freshness
 
 
@@ -149,7 +149,12 @@ def answers_ping(facts: Facts, settings: Settings, now: Instant) -> bool:
     """Whether a ping was answered lately: within `ping_timeout` and one interval, in this silence."""
     if facts.ping_answer_at is None:
         return False
-    return now - facts.ping_answer_at < settings.ping_timeout + settings.heartbeat_interval
+    return now < answer_ages(facts.ping_answer_at, settings)
+
+
+def answer_ages(answered: Instant, settings: Settings) -> Instant:
+    """When an answer to a ping ceases to tell anything."""
+    return after(answered, Duration(settings.ping_timeout + settings.heartbeat_interval))
 
 
 _TEXT = {

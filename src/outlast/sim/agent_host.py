@@ -44,7 +44,7 @@ from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
-from outlast.model.time import MILLISECOND, SECOND
+from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
@@ -72,6 +72,7 @@ class AgentHost:
         self._ways: dict[DatastoreName, Way] = {}
         self._overdue: set[DatastoreName] = set()
         self._timer: Timer | None = None
+        self._timer_at = Instant(0)
         self._backlog: list[Event] = []
         self._life = 0
         self._sessions = 0
@@ -163,10 +164,16 @@ class AgentHost:
             return
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._cancel_timer()
-        deadline = self._machine.deadline()
-        if deadline is not None:
-            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
+        self._set_timer(self._machine.deadline())
+
+    def _set_timer(self, deadline: Instant) -> None:
+        if self._timer is None or deadline != self._timer_at:
+            self._cancel_timer()
+            self._timer, self._timer_at = self._host.at_clock(deadline, self._timer_rings), deadline
+
+    def _timer_rings(self) -> None:
+        self._timer = None
+        self.happen(Woken())
 
     def keeper_gone(self) -> None:
         """The connection to the keeper broke; it is made again every half second."""

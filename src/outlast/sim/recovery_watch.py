@@ -3,7 +3,8 @@
 A VM is wanted from the moment it has run for a while, until somebody switches it off on purpose. Faults have ceased when
 every host that has power is well in all its parts, and the network, the isolation addresses and all paths to storage are
 whole. A host without power is no fault that lasts: it is dead, and its VMs have to run elsewhere, unless only a person can
-say so (`awaiting_proof`).
+say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
+reach, and the rules that are required.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from outlast.model.ids import VmId
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
+from outlast.protocol.planning.board import Board
+from outlast.protocol.planning.problem import Problem
+from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
     from outlast.sim.ground import Ground
@@ -39,6 +43,7 @@ class RecoveryWatch:
         self.awaiting_proof: set[VmId] = set()
         self._bound = recovery_bound(world.domain.settings)
         self._calm_since: int | None = None
+        self._at_rest_since: int | None = None
         self._blamed: set[VmId] = set()
 
     def begin(self) -> None:
@@ -47,11 +52,21 @@ class RecoveryWatch:
 
     def disturbed(self) -> None:
         """Something was done to the world: whatever has to recover gets its time anew."""
-        self._calm_since = None
+        self._calm_since = self._at_rest_since = None
+
+    def rested_for(self, time: int) -> bool:
+        """Whether for that long nothing has been wrong and every wanted VM has run: no more is to be seen here."""
+        since = self._at_rest_since
+        return since is not None and self._world.scheduler.now - since >= time
 
     def _look(self) -> None:
         now = self._world.scheduler.now
-        if not self.calm():
+        calm = self.calm()
+        if not calm or not all(len(self._world.invariants.executing(vm)) == 1 for vm in self.wanted):
+            self._at_rest_since = None
+        elif self._at_rest_since is None:
+            self._at_rest_since = now
+        if not calm:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
@@ -104,11 +119,7 @@ class RecoveryWatch:
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
     def _has_room(self, vm: VmId) -> bool:
-        domain = self._world.domain
-        need, home = domain.definitions[vm].memory_mib, domain.homes[vm]
-        return any(
-            host.powered
-            and any(d.name == home for d in domain.datastores_of(host.id))
-            and host.capacity().free_memory_mib >= need
-            for host in self._world.hosts.values()
-        )
+        """Whether any host could take it as everything stands now: room, reach and required rules."""
+        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted)))
+        board, waiting = Board(problem), problem.vms[vm]
+        return any(not board.refusal(waiting, i) for i in range(len(problem.hosts)))

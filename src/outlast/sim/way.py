@@ -79,8 +79,10 @@ class Way:
         return self._ended and not self._orphans
 
     def _latency(self) -> int:
-        usual = 200 + self._rng.randrange(600)
-        if self._rng.randrange(100) == 0:
+        # One draw serves both questions: a second one would cost more than all the rest of this.
+        rare, usual = divmod(self._rng.getrandbits(32), 600)
+        usual += 200
+        if rare % 100 == 0:
             usual += self._rng.randrange(20_000)
         if self._physics.slow and self._rng.randrange(1000) < self._physics.slow:
             usual += self._rng.randrange(1_000_000)
