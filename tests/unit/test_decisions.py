@@ -1,11 +1,10 @@
-"""Small pure decisions: election, isolation of oneself, placement, what is protected."""
+"""Small pure decisions: election, isolation of oneself, what is protected."""
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from outlast.model.ids import BootId, DatastoreName, ElectionTerm, HostId, HostName, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, ElectionTerm, HostId, VmId, VmName
 from outlast.model.inventory import Capacity
 from outlast.model.messages import Heartbeat, Rank
 from outlast.model.records import PoweredVm, PowerOnList, ProtectedList
@@ -13,7 +12,6 @@ from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.election import Election
 from outlast.protocol.isolation import Isolation
-from outlast.protocol.placement import Candidate, choose_host
 from outlast.protocol.protection import Protection
 
 S = Settings()
@@ -63,7 +61,7 @@ def test_rank(better: Rank, worse: Rank) -> None:
 def test_the_best_rank_leads_after_the_timeout() -> None:
     election = Election(S, HostId("b"), at(0))
     for second in (0.5, 1.5, 2.5):
-        election.heard(beat("a"), rank("b"), at(second))
+        election.heard(beat("a"), lambda: rank("b"), at(second))
         assert not election.judge(rank("b"), True, at(second))
     assert election.judge(rank("b"), True, at(3.1))
     assert (election.primary, election.term, election.am_primary) == ("b", 1, True)
@@ -71,14 +69,14 @@ def test_the_best_rank_leads_after_the_timeout() -> None:
 
 def test_a_better_rank_within_hearing_is_waited_for() -> None:
     election = Election(S, HostId("a"), at(0))
-    election.heard(beat("b"), rank("a"), at(2.5))
+    election.heard(beat("b"), lambda: rank("a"), at(2.5))
     assert not election.judge(rank("a"), True, at(3.1))
     assert election.primary is None
 
 
 def test_a_primary_is_followed_until_it_is_silent() -> None:
     election = Election(S, HostId("b"), at(0))
-    election.heard(beat("a", term=4, primary="a"), rank("b"), at(1))
+    election.heard(beat("a", term=4, primary="a"), lambda: rank("b"), at(1))
     assert (election.primary, election.term) == ("a", 4)
     election.judge(rank("b"), True, at(3.9))
     assert election.primary == "a"
@@ -88,8 +86,8 @@ def test_a_primary_is_followed_until_it_is_silent() -> None:
 
 def test_one_that_leaves_is_succeeded_at_once() -> None:
     election = Election(S, HostId("b"), at(0))
-    election.heard(beat("a", term=1, primary="a"), rank("b"), at(1))
-    election.heard(beat("a", leaving=True), rank("b"), at(1.5))
+    election.heard(beat("a", term=1, primary="a"), lambda: rank("b"), at(1))
+    election.heard(beat("a", leaving=True), lambda: rank("b"), at(1.5))
     assert election.judge(rank("b"), True, at(1.5))
     assert election.primary == "b"
 
@@ -97,15 +95,15 @@ def test_one_that_leaves_is_succeeded_at_once() -> None:
 def test_of_two_primaries_the_higher_term_stays() -> None:
     election = Election(S, HostId("b"), at(0))
     election.judge(rank("b"), True, at(3.1))
-    election.heard(beat("a", term=1, primary="a"), rank("b"), at(3.2))
+    election.heard(beat("a", term=1, primary="a"), lambda: rank("b"), at(3.2))
     assert election.primary == "b", "the same term, a worse rank"
-    election.heard(beat("a", term=2, primary="a"), rank("b"), at(3.3))
+    election.heard(beat("a", term=2, primary="a"), lambda: rank("b"), at(3.3))
     assert election.primary == "a"
 
 
 def test_somebody_who_still_follows_a_primary_is_believed() -> None:
     election = Election(S, HostId("z"), at(0))
-    election.heard(beat("a", term=3, primary="m"), rank("z"), at(2.5))
+    election.heard(beat("a", term=3, primary="m"), lambda: rank("z"), at(2.5))
     election.judge(rank("z"), True, at(3.1))
     assert not election.am_primary
 
@@ -148,51 +146,6 @@ def test_a_host_without_peers_is_never_isolated() -> None:
     assert not Isolation(S, 0, 0, at(0)).judge(at(100))
 
 
-# -- placement --------------------------------------------------------------------------------------------------------
-
-
-def candidate(name: str, free_mib: int = 4096) -> Candidate:
-    return Candidate(
-        host=HostId(name),
-        name=HostName(name),
-        live=True,
-        isolated=False,
-        hypervisor_up=True,
-        leases=frozenset({DS1}),
-        free_memory_mib=free_mib,
-    )
-
-
-def test_most_free_memory_wins_and_promises_count() -> None:
-    a, b = candidate("a", 8000), candidate("b", 6000)
-    assert choose_host(DS1, 1000, (a, b)).host == "a"
-    promised = msgspec.structs.replace(a, promised_memory_mib=4000)
-    assert choose_host(DS1, 1000, (promised, b)).host == "b"
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"live": False}, "it is not connected"),
-        ({"isolated": True}, "it is isolated"),
-        ({"hypervisor_up": False}, "its libvirt does not answer"),
-        ({"leases": frozenset()}, "it does not reach ds1, or holds no lease there"),
-        ({"free_memory_mib": 500}, "it has 500 MiB of memory free, and the VM needs 1000 MiB"),
-    ],
-)
-def test_every_refusal_is_named(changed: dict[str, object], words: str) -> None:
-    choice = choose_host(DS1, 1000, (msgspec.structs.replace(candidate("a"), **changed),))
-    assert choice.host is None
-    assert choice.refused == (("a", words),)
-
-
-def test_a_host_that_failed_is_the_last_resort() -> None:
-    a, b = candidate("a", 8000), candidate("b", 2000)
-    assert choose_host(DS1, 1000, (a, b), avoid=frozenset({a.host})).host == "b"
-    assert choose_host(DS1, 1000, (a,), avoid=frozenset({a.host})).host == "a"
-    assert choose_host(DS1, 1000, (a, b), prefer=b.host).host == "b"
-
-
 # -- protection -------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +159,7 @@ def line(vm: str, *, protected: bool = True, home: str = "ds1") -> PoweredVm:
 
 def test_whatever_runs_is_protected_unless_it_says_no() -> None:
     protection = Protection()
-    new = protection.learn(DS1, HostId("a"), listed("a", line("v1"), line("v2", protected=False), line("v3", home="ds2")))
+    new = protection.learn(DS1, HostId("a"), [line("v1"), line("v2", protected=False), line("v3", home="ds2")])
     assert [entry.vm for entry in new] == ["v1"]
     assert protection.changed
     assert [entry.vm for entry in protection.take_changed()] == ["v1"]
@@ -215,24 +168,24 @@ def test_whatever_runs_is_protected_unless_it_says_no() -> None:
 
 def test_a_vm_that_vanished_from_a_list_is_still_wanted() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("a"), listed("a", line("v1")))
-    protection.learn(DS1, HostId("a"), listed("a"))
+    protection.learn(DS1, HostId("a"), [line("v1")])
+    protection.learn(DS1, HostId("a"), [])
     assert set(protection.vms) == {"v1"}
 
 
 def test_a_vm_that_becomes_unprotected_is_dropped() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("a"), listed("a", line("v1")))
-    protection.learn(DS1, HostId("a"), listed("a", line("v1", protected=False)))
+    protection.learn(DS1, HostId("a"), [line("v1")])
+    protection.learn(DS1, HostId("a"), [line("v1", protected=False)])
     assert protection.vms == {}
     assert not protection.drop(VmId("v1"))
 
 
 def test_a_predecessors_list_does_not_undo_what_was_learnt() -> None:
     protection = Protection()
-    protection.learn(DS1, HostId("b"), listed("b", line("v1")))
+    protection.learn(DS1, HostId("b"), [line("v1")])
     old = Protection()
-    old.learn(DS1, HostId("a"), listed("a", line("v1"), line("v2")))
+    old.learn(DS1, HostId("a"), [line("v1"), line("v2")])
     content = ProtectedList(
         datastore=DS1,
         sequence=1,

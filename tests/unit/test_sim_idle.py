@@ -2,6 +2,28 @@
 
 import pytest
 
+from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters
+from outlast.model.events import PrimaryLinked, ProtectedListRead, RegistersRead
+from outlast.model.ids import (
+    PRIMARY_REGISTER,
+    BootId,
+    DatastoreName,
+    ElectionTerm,
+    HostId,
+    HostName,
+    Incarnation,
+    KeeperSession,
+    LeaseTerm,
+)
+from outlast.model.inventory import DatastoreMember, HostMember
+from outlast.model.keeper_events import LinkOutcome
+from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.messages import Rank
+from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
+from outlast.model.time import SECOND, Duration, Instant
+from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.sim.ordeals import ordeal
 from outlast.sim.random_runs import play
 from outlast.sim.random_scenarios import generate
@@ -28,3 +50,49 @@ def test_random_scenarios_are_not_busy() -> None:
     outcome = play(generate(1))
     seconds = (outcome.began + outcome.scenario.duration) / 1e9
     assert outcome.events / seconds / len(outcome.scenario.hosts) < 120
+
+
+def test_a_list_that_storage_refuses_is_not_written_in_a_loop() -> None:
+    """Found by the profile of random runs: lost storage refuses at once, and a primary wrote its protected list again a
+    thousand times a second for as long as that lasted."""
+    seconds, refused, register = 10, 0, None
+    here = DatastoreName("ds1")
+    outbox, known = Outbox(), Knowledge(_config(here), Instant(SECOND))
+    lease = LeaseReport(here, True, LeaseTerm(1), 1000 * SECOND, Incarnation(1))
+    known.keeper = KeeperReport(
+        host=known.me,
+        boot_id=BootId("b"),
+        session=KeeperSession("k"),
+        enforcement=Enforcement.KEEPER,
+        leases=(lease,),
+        vms=(),
+    )
+    responsibility = Responsibility(known, outbox)
+    for turn in range(seconds * 100):
+        known.now = Instant(SECOND + turn * SECOND // 100)
+        responsibility.tick(Standing(True, known.me, Rank(True, 1, 1, known.me), ElectionTerm(1)))
+        for effect in outbox.take():
+            match effect:
+                case ReadRegisters(request):
+                    responsibility.registers_read(RegistersRead(request, here, True, {PRIMARY_REGISTER: register}))
+                case LinkPrimary(request, _, record):
+                    register = record
+                    responsibility.linked(PrimaryLinked(request, here, LinkOutcome.WON))
+                case ReadProtectedList(request):
+                    refused += 1
+                    responsibility.list_read(ProtectedListRead(request, here, False, None, "lost"))
+    assert 1 < refused <= seconds
+
+
+def _config(datastore: DatastoreName) -> AgentConfig:
+    return AgentConfig(
+        domain="d",
+        host=HostId("a"),
+        hosts=(HostMember(HostId("a"), HostName("a"), "192.0.2.1", 7710),),
+        datastores=(DatastoreMember(datastore, "/srv", Duration(SECOND), True),),
+        settings=Settings(),
+        isolation_addresses=(),
+        boot_id=BootId("b"),
+        session="s",
+        first_sequence=1,
+    )

@@ -9,6 +9,7 @@ import re
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -18,8 +19,8 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from outlast.interfaces.violation_report import report
 from outlast.model.errors import OutlastError, UsageError
-from outlast.model.time import in_seconds
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read_file
 from outlast.scenario.result import Result
@@ -29,6 +30,9 @@ from outlast.scenario.writing import write
 from outlast.sim import mutants, stage
 from outlast.sim.play import play
 from outlast.sim.random_scenarios import generate
+
+AHEAD = 8
+"""How many runs per processor are given out before the first of them is waited for: a long one holds up nobody."""
 
 Outcome = Result | str
 """What came of a run: its result, or the sentence that says why it could not be played to its end."""
@@ -75,8 +79,8 @@ def simulate(
         return
     try:
         _check_rule(rule)
-        runs = [_Run(scenario, seed, rule) for scenario in _read_all(paths)]
-        runs += [_Run(generate((seed or 0) + i), None, rule) for i in range(randoms or 0)]
+        runs = [_Run(rule, scenario, seed) for scenario in _read_all(paths)]
+        runs += [_Run(rule, random_seed=(seed or 0) + i) for i in range(randoms or 0)]
         if not runs:
             raise UsageError("there is nothing to play", "name scenarios or directories of them, or say --random N")
     except UsageError as error:
@@ -90,18 +94,21 @@ def simulate(
         if first_failing is None and isinstance(outcome, Result) and not outcome.passed:
             first_failing = run, outcome
         if as_json:
-            click.echo(_json(run.scenario, outcome))
+            click.echo(_json(run.name, outcome))
             continue
-        click.echo(line(run.scenario, outcome) + (f"  {outcome.trace}" if trace and isinstance(outcome, Result) else ""))
+        click.echo(line(run.name, outcome) + (f"  {outcome.trace}" if trace and isinstance(outcome, Result) else ""))
+        if isinstance(outcome, Result) and outcome.violations:
+            for text in report(outcome, run.arguments()):
+                click.echo(f"  {text}")
         if timeline and isinstance(outcome, Result):
             for text in told(outcome):
                 click.echo(f"  {text}")
     failed = sum(not isinstance(outcome, Result) or not outcome.passed for outcome in outcomes)
     if not as_json:
-        seconds = sum(in_seconds(run.scenario.duration) for run in runs)
+        seconds = sum(outcome.seconds for outcome in outcomes if isinstance(outcome, Result))
         took = time.monotonic() - began
         counted = f"{len(outcomes) - failed} passed, {failed} failed" if failed else f"all {len(outcomes)} passed"
-        click.echo(f"{counted}: {seconds:g} s simulated in {took:.1f} s")
+        click.echo(f"{counted}: {_length(seconds)} simulated in {took:.1f} s")
         if stats:
             for text in _statistics([outcome for outcome in outcomes if isinstance(outcome, Result)]):
                 click.echo(text)
@@ -111,11 +118,30 @@ def simulate(
 
 
 class _Run(msgspec.Struct, frozen=True):
-    """One thing to do: a scenario, a seed in place of its own, a safety rule that is switched off for it."""
+    """One thing to do, with a safety rule switched off or "": a scenario of a file, or the random one of a seed.
 
-    scenario: Scenario
-    seed: int | None
+    `seed`: in place of the file's own.
+    """
+
     rule: str
+    of_file: Scenario | None = None
+    seed: int | None = None
+    random_seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.of_file.path or self.of_file.title if self.of_file is not None else f"random {self.random_seed}"
+
+    def arguments(self) -> list[str]:
+        """What `outlast simulate` is to be told to play it once more."""
+        what = [self.of_file.path] if self.of_file is not None else ["--random", "1", "--seed", str(self.random_seed)]
+        seed = ["--seed", str(self.seed)] if self.seed is not None else []
+        return [*what, *seed, *(["--break", self.rule] if self.rule else [])]
+
+    def scenario(self) -> Scenario:
+        """It. A random one is made anew at each call: a hundred thousand of them would not fit into memory."""
+        return self.of_file if self.of_file is not None else generate(self.random_seed)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -164,21 +190,25 @@ def _run_all(runs: list[_Run], jobs: int) -> Iterator[tuple[_Run, Outcome]]:
         for run in runs:
             yield run, _run(run)
         return
-    with ProcessPoolExecutor(min(jobs, len(runs))) as pool:
-        futures = [pool.submit(_run, run) for run in runs]
-        with _Bar(futures) as advance:
-            for run, future in zip(runs, futures, strict=True):
-                outcome = future.result()
+    with ProcessPoolExecutor(min(jobs, len(runs))) as pool, _Bar(len(runs)) as advance:
+        waiting = deque[tuple[_Run, Future[Outcome]]]()
+        for run in runs:
+            waiting.append((run, pool.submit(_run, run)))
+            if len(waiting) > AHEAD * jobs:
+                first, future = waiting.popleft()
+                yield first, future.result()
                 advance()
-                yield run, outcome
+        for first, future in waiting:
+            yield first, future.result()
+            advance()
 
 
 class _Bar:
     """A bar on the terminal's error output while runs are under way; nothing where nobody looks."""
 
-    def __init__(self, futures: list[Future[Outcome]]) -> None:
+    def __init__(self, total: int) -> None:
         console = Console(stderr=True)
-        self._futures = futures
+        self._total = total
         self._bar: Progress | None = None
         if console.is_terminal and sys.stdout.isatty():
             columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -188,9 +218,9 @@ class _Bar:
         if self._bar is None:
             return lambda: None
         bar = self._bar
-        task = bar.add_task("", total=len(self._futures))
+        task = bar.add_task("", total=self._total)
         bar.start()
-        return lambda: bar.update(task, completed=sum(future.done() for future in self._futures))
+        return lambda: bar.advance(task)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -198,13 +228,14 @@ class _Bar:
 
 
 def _run(run: _Run) -> Outcome:
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     try:
         with mutants.broken(run.rule) if run.rule else contextlib.nullcontext():
-            result = play(run.scenario, run.seed)
+            result = play(run.scenario(), run.seed, until_rest=run.of_file is None)
     except OutlastError as error:
         return str(error)
-    return msgspec.structs.replace(result, wall_seconds=round(time.perf_counter() - began, 3))
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    return msgspec.structs.replace(result, wall_seconds=round(wall, 3), cpu_seconds=round(cpu, 3))
 
 
 # -- shrinking --------------------------------------------------------------------------------------------------------
@@ -212,11 +243,11 @@ def _run(run: _Run) -> Outcome:
 
 def _shrink(run: _Run, result: Result) -> None:
     """Write the smallest scenario that fails in the same way, next to where the command was run."""
-    scenario = msgspec.structs.replace(run.scenario, seed=result.seed)
+    scenario = msgspec.structs.replace(run.scenario(), seed=result.seed)
     kinds = _kinds(result)
 
     def fails(candidate: Scenario) -> bool:
-        outcome = _run(_Run(candidate, None, run.rule))
+        outcome = _run(_Run(run.rule, candidate))
         return isinstance(outcome, Result) and not kinds.isdisjoint(_kinds(outcome))
 
     small = shrink(scenario, fails)
@@ -238,12 +269,11 @@ def _kinds(result: Result) -> set[str]:
 # -- telling ----------------------------------------------------------------------------------------------------------
 
 
-def line(scenario: Scenario, outcome: Outcome) -> str:
+def line(name: str, outcome: Outcome) -> str:
     """One line: whether it passed, how long it was, and the first thing that did not hold."""
-    name = scenario.path or scenario.title
     if not isinstance(outcome, Result):
         return f"FAIL  {name}: {' '.join(outcome.split())}"
-    length = f"{in_seconds(scenario.duration):g} s in {outcome.wall_seconds:.2f} s"
+    length = f"{outcome.seconds:g} s in {outcome.wall_seconds:.2f} s"
     if outcome.passed:
         hazards = f"; {len(outcome.hazards)} hazards" if outcome.hazards else ""
         waiting = f"; awaiting proof: {', '.join(outcome.awaiting_proof)}" if outcome.awaiting_proof else ""
@@ -265,12 +295,14 @@ def told(result: Result) -> list[str]:
     return story + hazards + [f"WRONG {sentence}" for sentence in wrong(result)]
 
 
-def _json(scenario: Scenario, outcome: Outcome) -> str:
+def _json(name: str, outcome: Outcome) -> str:
     if isinstance(outcome, Result):
         return msgspec.json.encode(outcome).decode()
-    return msgspec.json.encode(
-        {"scenario": scenario.title, "world": "simulated", "passed": False, "error": outcome}
-    ).decode()
+    return msgspec.json.encode({"scenario": name, "world": "simulated", "passed": False, "error": outcome}).decode()
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s"
 
 
 def _statistics(results: list[Result]) -> Iterator[str]:
@@ -282,5 +314,5 @@ def _statistics(results: list[Result]) -> Iterator[str]:
             f"{len(ways)} recoveries: median {statistics.median(ways):.1f} s, 95 % within {nearly_all:.1f} s, "
             f"longest {ordered[-1]:.1f} s"
         )
-    events, wall = sum(result.events for result in results), sum(result.wall_seconds for result in results)
-    yield f"{events} events, {events / wall:.0f} a second and processor" if wall else f"{events} events"
+    events, cpu = sum(result.events for result in results), sum(result.cpu_seconds for result in results)
+    yield f"{events} events, {events / cpu:.0f} in a second of one processor" if cpu else f"{events} events"

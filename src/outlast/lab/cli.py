@@ -319,7 +319,7 @@ def run_scenario(file: Path, *, as_json: bool, timeline: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(result).decode())
     else:
-        click.echo(simulate_cli.line(scenario, result))
+        click.echo(simulate_cli.line(scenario.path or scenario.title, result))
         for text in simulate_cli.told(result) if timeline else simulate_cli.wrong(result):
             click.echo(f"  {text}")
     raise SystemExit(0 if result.passed else 1)

@@ -33,6 +33,7 @@ TEMPLATES: dict[str, str] = {
     "keeper-gone": "the keeper of {host} does not answer its agent",
     "hypervisor-up": "libvirt of {host} answers",
     "hypervisor-down": "libvirt of {host} does not answer: {problem}",
+    "rule-dropped": "{problem}",
     "policy-kept": "{vm}: {problem}",
     "policy-problem": "{vm}: {problem}",
     "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
@@ -57,6 +58,7 @@ TEMPLATES: dict[str, str] = {
     "resumed": "{by} has resumed automatic recovery",
     "restart-held": "{vm} is not restarted now: {why}",
     "response-held": "the isolation response of {host} is held: {why}",
+    "device-seen": "{vm} on {host} has a device that a freeze does not stop: its lease's end is no proof now ({detail})",
     "cloned-host": "ALARM: {host} has a clone on {datastore}: {detail}",
     "start-voided": "the start of {vm} on {host} is void: {detail}",
 }
@@ -80,12 +82,14 @@ WARNINGS = frozenset(
         "paused",
         "restart-held",
         "response-held",
+        "device-seen",
         "cloned-host",
         "start-voided",
         "vm-crashed",
         "vm-unprotectable",
         "list-unwritten",
         "policy-problem",
+        "rule-dropped",
     }
 )
 """Kinds that an operator should look at."""

@@ -197,6 +197,14 @@ class VmStartEnded(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class VmLookedAt(msgspec.Struct, frozen=True):
+    """libvirt says whether a domain is off: it has no process, and none is being made."""
+
+    request: RequestId
+    vm: VmId
+    off: bool
+
+
 Event = (
     Woken
     | Received
@@ -219,4 +227,5 @@ Event = (
     | VmStopped
     | HypervisorState
     | VmStartEnded
+    | VmLookedAt
 )

@@ -41,6 +41,14 @@ class VerdictNote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FrozenVm(msgspec.Struct, frozen=True):
+    """A VM that stands frozen on the sender, which may be unable to read its register. `epoch`: the last that it owned."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
@@ -62,6 +70,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     leaving: bool = False
     settings: SettingsMark = SettingsMark()
     least_margin: Duration = Duration(0)
+    frozen: tuple[FrozenVm, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -82,6 +91,14 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     stage: str
     epoch: Epoch | None = None
     detail: str = ""
+
+
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
 
 
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
@@ -127,5 +144,13 @@ class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
 
 
 Message = (
-    Heartbeat | RestartOrder | OrderReport | EventNotice | SettingsWanted | SettingsNotice | CommandRequest | CommandAnswer
+    Heartbeat
+    | RestartOrder
+    | OrderReport
+    | TakenOver
+    | EventNotice
+    | SettingsWanted
+    | SettingsNotice
+    | CommandRequest
+    | CommandAnswer
 )

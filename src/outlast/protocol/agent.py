@@ -6,15 +6,19 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     datastore_watch    everybody's records and power-on lists on storage
     isolation          is it me?
     election           who is primary
-    responsibility     which datastores the primary is responsible for; their protected lists
+    responsibility     which datastores this agent is responsible for; their protected lists
     command_desk       what an operator asks of the fault domain
     shared_settings    the fault domain's settings, and whether it is paused
-    recovery           (primary) VMs that should run and do not
+    recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
+    lost_copies        frozen VMs that another host owns by now
+    forgotten_starts   starts that libvirt carries out no more, and does not say so
 
-Order of a turn: the event becomes knowledge; then the parts look at it in the order above; what is written to storage is
-asked for before what is sent. Nothing waits: answers are events, and every wait in a part has a deadline of its own.
+Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
+parts look at it in the order above; what is written to storage is asked for before what is sent. Heartbeats and reads go
+out when they are due, whether anything is decided or not. Nothing waits: answers are events, and every wait in a part has
+a deadline of its own.
 """
 
 from outlast.model.effects import AskKeeper, Effect, Ping
@@ -38,10 +42,12 @@ from outlast.model.events import (
     SettingsRead,
     SightingsRead,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
 )
+from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
 from outlast.model.messages import (
     CommandAnswer,
@@ -53,19 +59,23 @@ from outlast.model.messages import (
     RestartOrder,
     SettingsNotice,
     SettingsWanted,
+    TakenOver,
     VerdictNote,
 )
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.lost_copies import LostCopies
+from outlast.protocol.news import in_heartbeat, in_reach, in_report
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.recovery import Recovery
-from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import sentence
 
@@ -94,64 +104,103 @@ class AgentMachine:
             desk=self.desk,
         )
         self.own = OwnHost(self.known, self._out)
+        self.forgotten = ForgottenStarts(self.known, self._out)
+        self.lost = LostCopies(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
+        self._decide_at = now
         self._progress = 0
         self._leaving = False
+        self._protected_from: tuple[int, tuple[DatastoreName, ...]] = (-1, ())
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """What to do about `event`, in order."""
         self.known.now = now
-        self._learn(event)
-        self._tick()
+        news = self._learn(event)
+        self._show_progress()
+        if news or now >= self._decide_at:
+            self.decide()
+            self._decide_at = self._decisions_due()
+        else:
+            if now >= self.watch.due:
+                self.watch.tick()
+            if now >= self.settings.due:
+                self.settings.tick()
+        if self.peers.beat_is_due() and not self._leaving:
+            self.peers.send_beat(self._beat())
         return self._out.take()
 
-    def deadline(self) -> Instant | None:
+    def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
+        due = min(self._progress_due, self.peers.beat_due, self.watch.due, self.settings.due, self._decide_at)
+        # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
+        return max(after(self.known.now, MILLISECOND), due)
+
+    def _decisions_due(self) -> Instant:
+        """When time alone may change what was decided."""
+        now = self.known.now
         due = [
-            self._progress_due,
             self.peers.next_deadline(),
-            self.watch.next_deadline(),
+            self.isolation.next_deadline(now),
             self.responsibility.next_deadline(),
-            self.election.next_deadline(self.known.now),
-            self.settings.next_deadline(),
+            self.election.next_deadline(now),
             self.commands.next_deadline(),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
+            self.forgotten.next_deadline(),
+            self.known.next_lapse(),
         ]
-        if self.isolation.silent(self.known.now):
-            due += [self._isolation_ping_due, self.isolation.next_deadline(self.known.now)]
-        # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
-        soon = after(self.known.now, MILLISECOND)
-        return max(soon, min(t for t in due if t is not None))
+        if self.isolation.silent(now):
+            due.append(self._isolation_ping_due)
+        return max(after(now, MILLISECOND), min(t for t in due if t is not None))
 
     def leave(self, now: Instant) -> list[Effect]:
         """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
         self.known.now = now
         self._leaving = True
-        self.responsibility.tick(elected=False, term=self.election.term)
+        self.responsibility.tick(self._standing())
         self.peers.send_beat(self._beat())
         return self._out.take()
 
     # -- learning -------------------------------------------------------------------------------------------------
 
-    def _learn(self, event: Event) -> None:
+    def _learn(self, event: Event) -> bool:
+        """Take an event into what is known. Returns whether it is news."""
         match event:
             case Woken():
-                pass
+                return False
             case Received():
-                self._received(event)
+                return self._received(event)
+            case SightingsRead():
+                return self.watch.sightings_read(event) or not self._at_peace()
+            case PowerOnListsRead():
+                return self.watch.lists_read(event)
+            case KeeperReported():
+                news = in_report(event.report, self.known.keeper, self.known.now)
+                self.known.keeper = event.report
+                self.settings.keeper_reports(event.report)
+                return news
+            case DatastoreSurveyed():
+                return self._surveyed(event)
+            case SettingsRead():
+                return self.settings.settings_read(event)
+            case _:
+                self._learn_news(event)
+                return True
+
+    def _at_peace(self) -> bool:
+        """Whether no read of a record can change anything: everybody is heard, and nothing waits for proof."""
+        return not self.known.silent and not self.recovery.cases and self.responsibility.has_what_it_takes()
+
+    def _learn_news(self, event: Event) -> None:
+        match event:
             case PingAnswered():
                 self._ping_answered(event)
             case PingNotSent():
                 self.peers.ping_not_sent(event)
-            case SightingsRead():
-                self.watch.sightings_read(event)
-            case PowerOnListsRead():
-                self.watch.lists_read(event)
             case RegistersRead():
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
@@ -159,43 +208,52 @@ class AgentMachine:
                 self.responsibility.linked(event)
             case ProtectedListRead():
                 self.responsibility.list_read(event)
-            case SettingsRead():
-                self.settings.settings_read(event)
             case CommandGiven():
                 self.commands.given(event)
             case Stored():
                 self.responsibility.stored(event)
                 self.settings.stored(event)
                 self.own.stored(event)
-            case DatastoreSurveyed():
-                self._surveyed(event)
-            case KeeperReported() | KeeperDid() | KeeperAnswered() | KeeperGone():
+            case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
-            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
+            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
 
-    def _received(self, event: Received) -> None:
+    def _received(self, event: Received) -> bool:
+        news = self.isolation.isolated or self.isolation.silent(self.known.now)
         self.isolation.heard_peer(self.known.now)
         match event.message:
             case Heartbeat():
-                self.peers.heard(event.message)
-                self.election.heard(event.message, self._rank(), self.known.now)
-                self.watch.list_announced(event.sender, event.message.power_on_sequence)
-                self.settings.heard(event.sender, event.message.settings)
+                return self._heartbeat(event.sender, event.message) or news
             case RestartOrder():
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
-            case EventNotice():
-                pass  # The runtime writes it to the event log; it decides nothing.
+            case TakenOver():
+                self.lost.told(event.sender, event.message)
             case SettingsWanted():
                 self.settings.wanted_by(event.sender)
+                return news
             case SettingsNotice():
                 self.settings.take(event.message.record)
             case CommandRequest():
                 self.commands.requested(event.sender, event.message)
             case CommandAnswer():
                 self.commands.answered(event.message)
+            case EventNotice():
+                return news  # The runtime writes it to the event log; it decides nothing.
+        return True
+
+    def _heartbeat(self, sender: HostId, beat: Heartbeat) -> bool:
+        known, election = self.known, self.election
+        news = in_heartbeat(beat, known.beats.get(sender)) or sender in self.peers.in_question or election.primary is None
+        before = (election.primary, election.term)
+        self.peers.heard(beat)
+        election.heard(beat, self._rank, known.now)
+        self.watch.list_announced(sender, beat.power_on_sequence)
+        self.lost.heard(sender, beat.frozen)
+        self.settings.heard(sender, beat.settings)
+        return news or (election.primary, election.term) != before
 
     def _ping_answered(self, event: PingAnswered) -> None:
         if event.host is not None:
@@ -204,7 +262,7 @@ class AgentMachine:
         else:
             self.isolation.address_answered(self.known.now)
 
-    def _surveyed(self, event: DatastoreSurveyed) -> None:
+    def _surveyed(self, event: DatastoreSurveyed) -> bool:
         name = event.reach.datastore
         before = self.known.reach.get(name)
         self.known.take_reach(event.reach)
@@ -214,12 +272,10 @@ class AgentMachine:
                 self._out.note("datastore-back", datastore=name)
             else:
                 self._out.note("datastore-lost", datastore=name, problem=event.reach.problem)
+        return in_reach(event.reach, before)
 
-    def _keeper(self, event: KeeperReported | KeeperDid | KeeperAnswered | KeeperGone) -> None:
+    def _keeper(self, event: KeeperDid | KeeperAnswered | KeeperGone) -> None:
         match event:
-            case KeeperReported():
-                self.known.keeper = event.report
-                self.settings.keeper_reports(event.report)
             case KeeperDid():
                 happened = event.happened
                 self.watch.keeper_did(happened)
@@ -240,7 +296,7 @@ class AgentMachine:
                     self.watch.void(name)
                 self._out.note("keeper-gone", host=self.known.me, relay=True)
 
-    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded) -> None:
+    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded | VmLookedAt) -> None:
         match event:
             case InventoryChanged():
                 self.known.take_inventory(event)
@@ -254,28 +310,29 @@ class AgentMachine:
                 self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
             case VmStartEnded():
                 self.desk.start_ended(event)
+            case VmLookedAt():
+                self.forgotten.looked_at(event)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
+    def decide(self) -> None:
+        """Every part looks at what is known now."""
         now = self.known.now
         self._use_settings()
-        self._show_progress()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
         self._elect()
-        self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
+        self._protect()
+        self.responsibility.tick(self._standing())
         self.commands.tick(self.election.primary, self.election.term)
         self.settings.tick()
-        self._protect()
         self.desk.tick()
         self.recovery.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
         self.own.tick(self.isolation.isolated)
-        if self.peers.beat_is_due() and not self._leaving:
-            self.peers.send_beat(self._beat())
+        self.forgotten.tick()
         self.known.now = now
 
     def _use_settings(self) -> None:
@@ -315,12 +372,22 @@ class AgentMachine:
                 self._out.note("primary-lost", host=self.known.me)
 
     def _protect(self) -> None:
-        for name in self.responsibility.held_datastores():
-            protection = self.responsibility.protection(name)
-            for host, content in self.known.power_on.items():
-                if self.known.lives(host) or host == self.known.me:
-                    for entry in protection.learn(name, host, content):
-                        self._out.note("vm-protected", vm=entry.vm, host=host, datastore=name, relay=True, name=entry.name)
+        """Learn from the lists of hosts that live, when anything about them is new. A VM on two lists stands on one."""
+        known, held = self.known, self.responsibility.held_datastores()
+        if (known.who_runs_what, held) == self._protected_from:
+            return
+        self._protected_from = (known.who_runs_what, held)
+        for host, content in known.power_on.items() if held else ():
+            if not known.lives(host) and host != known.me:
+                continue
+            lines = [line for line in content.vms if known.lister(line.vm) == host]
+            for name in held:
+                for entry in self.responsibility.protection(name).learn(name, host, lines):
+                    self._out.note("vm-protected", vm=entry.vm, host=host, datastore=name, relay=True, name=entry.name)
+
+    def _standing(self) -> Standing:
+        may_hold = not self.isolation.isolated and not self._leaving
+        return Standing(may_hold, self.election.primary, self._rank(), self.election.term)
 
     # -- what it says ---------------------------------------------------------------------------------------------
 
@@ -350,6 +417,7 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            frozen=self.lost.named(),
             settings=known.mark,
             least_margin=known.config.least_margin,
         )

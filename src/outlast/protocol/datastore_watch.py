@@ -12,7 +12,7 @@ from outlast.model.effects import ReadPowerOnLists, ReadSightings
 from outlast.model.events import PowerOnListsRead, SightingsRead
 from outlast.model.ids import DatastoreName, HostId, RequestId
 from outlast.model.keeping import Happened, Happening
-from outlast.model.records import PowerOnList
+from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -41,6 +41,8 @@ class DatastoreWatch:
         self._lists = {name: _Channel(knowledge.now) for name in knowledge.datastores}
         self._wanted_sequence: dict[HostId, int] = {}
         self._problems: dict[tuple[HostId, DatastoreName], str] = {}
+        self.due = knowledge.now
+        """When the next read is to be started, or given up."""
 
     def tick(self) -> None:
         """Start the reads that are due."""
@@ -55,6 +57,7 @@ class DatastoreWatch:
                 channel.request, channel.started = self._out.request(), now
                 channel.due = after(now, LISTS_INTERVAL)
                 self._out.put(ReadPowerOnLists(channel.request, name))
+        self.due = self._next_due()
 
     def _free(self, channel: _Channel) -> bool:
         if channel.request is not None and self._known.now - channel.started >= READ_PATIENCE:
@@ -76,8 +79,7 @@ class DatastoreWatch:
                 ends.append(after(end, HURRY))
         return min(ends) if ends else None
 
-    def next_deadline(self) -> Instant:
-        """When the next read is due, or given up."""
+    def _next_due(self) -> Instant:
         due: list[Instant] = []
         for name, channel in self._records.items():
             if channel.request is None:
@@ -88,37 +90,50 @@ class DatastoreWatch:
             due.append(channel.due if channel.request is None else after(channel.started, READ_PATIENCE))
         return min(due)
 
-    def sightings_read(self, event: SightingsRead) -> None:
-        """Every host's record on one datastore, read in one go."""
+    def sightings_read(self, event: SightingsRead) -> bool:
+        """Every host's record on one datastore, read in one go. True if storage began or ceased to answer."""
         channel = self._records[event.datastore]
         if channel.request != event.request:
-            return
+            return False
+        failed_before = channel.failed
         channel.request, channel.failed = None, not event.ok
+        self.due = min(self.due, channel.due)
         if not event.ok:
-            return
+            return not failed_before
+        watches = self._known.watches
         for host, sighting in event.sightings.items():
-            if (host, event.datastore) not in self._known.watches:
+            watch = watches.get((host, event.datastore))
+            if watch is None:
                 continue
-            self._known.watches[host, event.datastore].observe(sighting, channel.started, self._known.now)
-            self._report_problem(host, event.datastore, sighting.problem, sighting.raw is not None)
+            watch.observe(sighting, channel.started, self._known.now)
+            if sighting.problem or (host, event.datastore) in self._problems:
+                self._report_problem(host, event.datastore, sighting)
+        return failed_before
 
-    def _report_problem(self, host: HostId, datastore: DatastoreName, problem: str, was_read: bool) -> None:
+    def _report_problem(self, host: HostId, datastore: DatastoreName, sighting: Sighting) -> None:
         """A torn or foreign record is reported once, and never believed."""
-        if was_read and problem and self._problems.get((host, datastore)) != problem:
+        problem = sighting.problem
+        if sighting.raw is not None and problem and self._problems.get((host, datastore)) != problem:
             self._out.note("record-undecodable", host=host, datastore=datastore, problem=problem)
         self._problems[host, datastore] = problem
 
-    def lists_read(self, event: PowerOnListsRead) -> None:
-        """The hosts' power-on lists on one datastore. The newest of a host's lists, over all datastores, counts."""
+    def lists_read(self, event: PowerOnListsRead) -> bool:
+        """The hosts' power-on lists on one datastore. The newest of a host's lists, over all datastores, counts.
+
+        True if any of them is newer than what was known.
+        """
         channel = self._lists[event.datastore]
         if channel.request != event.request:
-            return
-        channel.request = None
+            return False
+        channel.request, before = None, self._known.who_runs_what
+        self.due = min(self.due, channel.due)
         for host, content in event.lists.items():
             if host != self._known.me and host in self._known.members:
                 self._take_list(host, content)
         if any(not self._known.live(host) for host in self._known.peers):
             channel.due = after(channel.started, self._known.settings.datastore_heartbeat_interval)
+            self.due = min(self.due, channel.due)
+        return self._known.who_runs_what != before
 
     def _take_list(self, host: HostId, content: PowerOnList) -> None:
         old = self._known.power_on.get(host)
@@ -131,6 +146,7 @@ class DatastoreWatch:
             self._wanted_sequence[host] = sequence
             for channel in self._lists.values():
                 channel.due = min(channel.due, self._known.now)
+            self.due = self._known.now
 
     def keeper_did(self, happened: Happened) -> None:
         """Rule 5: an observer's windows are void if its own lease lapsed."""

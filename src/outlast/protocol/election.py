@@ -16,6 +16,8 @@ isolated, and one that comes back from a silence listens first.
                datastores than I do                                that I have lost could not be recovered by me
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from outlast.model.ids import ElectionTerm, HostId
@@ -53,8 +55,8 @@ class Election:
         """Whether this agent takes itself for the primary."""
         return self.primary == self._me
 
-    def heard(self, beat: Heartbeat, my_rank: Rank, now: Instant) -> None:
-        """A heartbeat of another agent."""
+    def heard(self, beat: Heartbeat, my_rank: Callable[[], Rank], now: Instant) -> None:
+        """A heartbeat of another agent. `my_rank` is asked only where two primaries meet."""
         if beat.leaving:
             self._heard.pop(beat.sender, None)
             if self.primary == beat.sender:
@@ -64,7 +66,7 @@ class Election:
         self._heard[beat.sender] = _Heard(now, beat.rank, beat.term, beat.primary)
         claims = beat.primary == beat.sender
         if claims and self.am_primary:
-            if (beat.term, beat.rank) > (self.term, my_rank):
+            if (beat.term, beat.rank) > (self.term, my_rank()):
                 self._follow(beat.sender, now)
         elif claims and (beat.term >= self.term or self.primary in (None, beat.sender)):
             self._follow(beat.sender, now)

@@ -55,7 +55,9 @@ class Isolation:
         return self.isolated != was
 
     def next_deadline(self, now: Instant) -> Instant | None:
-        """When the judgement may change by time alone; None while only an event can change it."""
+        """When the judgement, or `silent`, may change by time alone; None while only an event can change it."""
+        if self._peers and not self.silent(now):
+            return Instant(self._peer_heard + 3 * self._settings.heartbeat_interval // 2 + 1)
         silent_for_long = after(self._peer_heard, self._settings.isolation_after)
         if now < silent_for_long:
             return silent_for_long

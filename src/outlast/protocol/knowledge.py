@@ -13,10 +13,12 @@ from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, H
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.rules import Rule
 from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, Duration, Instant
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
+from outlast.protocol.planning.rulebook import RuleBook, resolve
 from outlast.protocol.verdict import Judgement, Verdict, first_judgement
 
 LIVE = frozenset({Verdict.CONNECTED, Verdict.STORAGE_LOST})
@@ -33,6 +35,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
     `settings` are those of this host's file; `record` the newest of the fault domain's that this host has kept.
     `least_margin`: what this host's watchdog needs, zero without one.
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
     domain: str
@@ -46,6 +49,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     first_sequence: int
     record: SettingsRecord | None = None
     least_margin: Duration = Duration(0)
+    told: dict[VmId, Instant] = {}
+    rules: tuple[Rule, ...] = ()
 
 
 class BeatSeen(msgspec.Struct, frozen=True):
@@ -102,12 +107,16 @@ class Knowledge:
         self.members = {member.id: member for member in config.hosts}
         self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
         self.datastores = {member.name: member for member in config.datastores}
+        self.rulebook: RuleBook = resolve(config.rules, config.hosts)
         self.now = now
         self.started = now
         self.beats: dict[HostId, BeatSeen] = {}
         max_gap = _most_apart(self.settings)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
+        self._listers: dict[VmId, tuple[HostId, ...]] = {}
+        self.who_runs_what = 0
+        """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
         self._vm_names: dict[VmId, VmName] = {}
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
@@ -158,14 +167,23 @@ class Knowledge:
 
     def take_list(self, content: PowerOnList) -> None:
         """A host's power-on list, newer than the one that was known."""
+        old = self.power_on.get(content.host)
         self.power_on[content.host] = content
+        self.who_runs_what += 1
+        for line in old.vms if old is not None else ():
+            self._listers[line.vm] = tuple(host for host in self._listers.get(line.vm, ()) if host != content.host)
         for line in content.vms:
+            self._listers[line.vm] = (*self._listers.get(line.vm, ()), content.host)
             self.learn_vm_name(line.vm, line.name)
 
     def take_beat(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host, now."""
+        before = self.beats.get(beat.sender)
+        if before is None or before.beat.boot_id != beat.boot_id:
+            self.who_runs_what += 1
         self.beats[beat.sender] = BeatSeen(self.now, beat)
-        self._inventory_of(beat.sender, beat.reach)
+        if before is None or before.beat.reach != beat.reach:
+            self._inventory_of(beat.sender, beat.reach)
 
     def take_reach(self, reach: DatastoreReach) -> None:
         """What this host found out about one of its datastores, now."""
@@ -197,6 +215,7 @@ class Knowledge:
 
     def verdict_changed(self) -> None:
         """Some host's verdict is another one now."""
+        self.who_runs_what += 1
         self.silent = tuple(host for host in self.peers if self.judgements[host].verdict not in LIVE)
 
     def lives(self, host: HostId) -> bool:
@@ -218,9 +237,23 @@ class Knowledge:
         lease = self.lease(datastore)
         return lease is not None and lease.held and self.now < lease.deadline
 
+    def next_lapse(self) -> Instant | None:
+        """When the first of our own leases ends, unless it is renewed: a keeper that hangs does not say so."""
+        leases = self.keeper.leases if self.keeper is not None else ()
+        return min((Instant(x.deadline) for x in leases if x.held and x.deadline > self.now), default=None)
+
     def lapsed(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
+
+    def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
+        """Whether a host says that its lease on a datastore is good."""
+        if host == self.me:
+            return self.holds_lease(datastore)
+        seen = self.beats.get(host)
+        if seen is None or datastore in seen.beat.lapsed:
+            return False
+        return any(reach.datastore == datastore and reach.reachable for reach in seen.beat.reach)
 
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
@@ -234,6 +267,8 @@ class Knowledge:
 
     def boot_of(self, host: HostId) -> BootId | None:
         """The newest boot of a host that anything tells of: its heartbeats while it is heard, else its newest record."""
+        if host == self.me:
+            return self.config.boot_id
         seen = self.beats.get(host)
         if seen is not None and self.live(host):
             return seen.beat.boot_id
@@ -246,12 +281,22 @@ class Knowledge:
 
         The list of an earlier boot tells of nothing any more, however well its host is now.
         """
-        hosts = [
-            host
-            for host, content in self.power_on.items()
-            if any(entry.vm == vm for entry in content.vms) and self.boot_of(host) in (None, content.boot_id)
-        ]
-        return max(hosts, key=lambda host: (self.lives(host), host), default=None)
+        best: HostId | None = None
+        for host in self._listers.get(vm, ()):
+            if self.boot_of(host) not in (None, self.power_on[host].boot_id):
+                continue
+            if best is None or (self.lives(host), host) > (self.lives(best), best):
+                best = host
+        return best
+
+    def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
+        """Every VM on any host's power-on list: its `lister` and its line there, found in one go."""
+        found: dict[VmId, tuple[HostId, PoweredVm]] = {}
+        for host in sorted(self.power_on, key=lambda host: (self.lives(host), host)):
+            content = self.power_on[host]
+            if self.boot_of(host) in (None, content.boot_id):
+                found |= {line.vm: (host, line) for line in content.vms}
+        return found
 
     def listed(self, vm: VmId) -> PoweredVm | None:
         """The VM's line on the power-on list of `lister`."""

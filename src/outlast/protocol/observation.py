@@ -19,6 +19,7 @@ itself how long its window is: while settings are being changed, the longer of t
 """
 
 import enum
+from collections.abc import Iterator
 
 from outlast.model.ids import Incarnation
 from outlast.model.records import HeartbeatRecord, Sighting
@@ -58,6 +59,9 @@ class RecordWatch:
             self.void()
             return False
         gap = self.last_read is not None and now - self.last_read > self.max_gap
+        if sighting.raw == self._raw and self.first_seen is not None and not gap:
+            self.last_read, self.last_read_started = now, started
+            return False  # As before, and whole: the usual case.
         changed = self._raw is not None and sighting.raw != self._raw
         if changed:
             self.changed_at = now
@@ -93,6 +97,17 @@ class RecordWatch:
         if self.first_seen is None or now - self.first_seen < self._longest(stale_after):
             return Freshness.UNKNOWN
         return Freshness.STALE
+
+    def turns(self, stale_after: Duration, window: Duration) -> Iterator[Instant]:
+        """When `freshness` and `agent_works` change their answers by time alone, past and to come."""
+        if self.last_read is not None:
+            yield Instant(self.last_read + self.max_gap + 1)
+        if self.changed_at is not None:
+            yield after(self.changed_at, stale_after)
+        if self.first_seen is not None:
+            yield after(self.first_seen, self._longest(stale_after))
+        if self.progress_at is not None:
+            yield after(self.progress_at, window)
 
     def _longest(self, window: Duration) -> Duration:
         return window if self.record is None else max(window, self.record.window)

@@ -4,16 +4,28 @@ Pings start at the first missed heartbeat (one and a half intervals of silence),
 unreachable the answer, or its absence, is there: the claim's "previously sent ping message".
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from outlast.model.effects import Ping, Send
 from outlast.model.events import PingNotSent
 from outlast.model.ids import BootId, DatastoreName, HostId
 from outlast.model.messages import Heartbeat
-from outlast.model.time import Duration, Instant, after
+from outlast.model.time import Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
-from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answers_ping, judge, sentence
+from outlast.protocol.verdict import (
+    DatastoreFact,
+    Facts,
+    Rule,
+    Verdict,
+    answer_ages,
+    answers_ping,
+    booted_by,
+    judge,
+    sentence,
+)
 
 
 class _Silence(msgspec.Struct):
@@ -26,6 +38,9 @@ class _Silence(msgspec.Struct):
     problem: str = ""
 
 
+_HEARD = _Silence()
+
+
 class Peers:
     """See the top of this file."""
 
@@ -34,9 +49,12 @@ class Peers:
         self._out = outbox
         self._silences = {host: _Silence() for host in knowledge.peers}
         self._boots: dict[HostId, BootId] = {}
-        self._beat_due = knowledge.now
+        self.beat_due = knowledge.now
+        """When our next heartbeat is to go out."""
         self._oldest_beat: Instant | None = None
-        self._in_question = list(knowledge.peers)
+        self.in_question = list(knowledge.peers)
+        """The hosts whose verdict rests on more than that they are heard."""
+        self._look_at_all = True
         self._sequence = 0
 
     @property
@@ -45,27 +63,30 @@ class Peers:
 
     def beat_is_due(self) -> bool:
         """Whether it is time for our own heartbeat."""
-        return self._known.now >= self._beat_due
+        return self._known.now >= self.beat_due
 
     def beat_soon(self) -> None:
         """What we say has changed in a way that others wait for."""
-        self._beat_due = self._known.now
+        self.beat_due = self._known.now
 
     def send_beat(self, beat: Heartbeat) -> None:
         """Send our heartbeat to every other host."""
         self._sequence += 1
-        self._beat_due = after(self._known.now, self._known.settings.heartbeat_interval)
+        self.beat_due = after(self._known.now, self._known.settings.heartbeat_interval)
         numbered = msgspec.structs.replace(beat, sequence=self._sequence)
         for host in self._known.peers:
             self._out.put(Send(host, numbered))
 
     def heard(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host. An older boot's is worth nothing."""
+        before = self._known.beats.get(beat.sender)
+        self._look_at_all = self._look_at_all or before is None or before.beat.lapsed != beat.lapsed
         self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
         self._boots[beat.sender] = beat.boot_id
-        self._silences[beat.sender] = _Silence()
+        if self._silences[beat.sender] != _HEARD:
+            self._silences[beat.sender] = _Silence()
 
     def ping_answered(self, host: HostId) -> None:
         """A host answered a ping."""
@@ -88,21 +109,25 @@ class Peers:
     def tick(self) -> None:
         """Ping the silent, and judge everybody whose verdict may have changed.
 
-        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact.
+        A host that is heard, and was before, is the first row of the table (`verdict.py`) still, which needs no other fact:
+        until its next heartbeat is missed or says something new, it is not even looked at.
         """
         beats, judgements = self._known.beats, self._known.judgements
-        missed, self._oldest_beat, self._in_question = self._known.now - self._first_miss, None, []
-        for host in self._known.peers:
+        missed, oldest = self._known.now - self._first_miss, self._oldest_beat
+        everybody = self._look_at_all or oldest is None or oldest <= missed
+        hosts, self._look_at_all = (self._known.peers if everybody else self.in_question), False
+        oldest, self.in_question = (None if everybody else oldest), []
+        for host in hosts:
             seen = beats.get(host)
             if seen is not None and seen.at > missed:
                 heard = Verdict.STORAGE_LOST if seen.beat.lapsed else Verdict.CONNECTED
                 if judgements[host].verdict is heard:
-                    if self._oldest_beat is None or seen.at < self._oldest_beat:
-                        self._oldest_beat = seen.at
+                    oldest = seen.at if oldest is None else min(oldest, seen.at)
                     continue
-            self._in_question.append(host)
+            self.in_question.append(host)
             self._ping_if_silent(host)
             self._judge(host)
+        self._oldest_beat = oldest
 
     def _silent_since(self, host: HostId) -> Instant:
         seen = self._known.beats.get(host)
@@ -171,18 +196,26 @@ class Peers:
                 because=sentence(judgement.rule),
             )
 
-    def next_deadline(self) -> Instant:
-        """The next heartbeat, ping or verdict that time alone brings."""
-        settings, due = self._known.settings, [self._beat_due]
-        if self._oldest_beat is not None:
-            due.append(Instant(self._oldest_beat + self._first_miss))
-        for host in self._in_question:
-            silence = self._silences[host]
-            due.append(max(self._first_ping_due(host), silence.next_ping))
-            verdict = self._known.judgements[host].verdict
-            if verdict in (Verdict.UNKNOWN, Verdict.CONNECTED, Verdict.STORAGE_LOST):
-                due.append(after(self._silent_since(host), settings.unreachable_after))
-            elif silence.first_ping is not None and verdict is Verdict.UNREACHABLE:
-                soon = after(self._known.now, Duration(settings.heartbeat_interval // 4))
-                due.append(max(after(silence.first_ping, settings.ping_timeout), soon))
-        return min(due)
+    def next_deadline(self) -> Instant | None:
+        """The next ping or verdict that time alone brings."""
+        due = [Instant(self._oldest_beat + self._first_miss)] if self._oldest_beat is not None else []
+        for host in self.in_question:
+            due += [max(self._first_ping_due(host), self._silences[host].next_ping)]
+            due += [t for t in self._turns(host) if t > self._known.now]
+        return min(due, default=None)
+
+    def _turns(self, host: HostId) -> Iterator[Instant]:
+        """When the facts about a host change by time alone, past and to come."""
+        settings, silence = self._known.settings, self._silences[host]
+        yield after(self._silent_since(host), settings.unreachable_after)
+        if silence.first_ping is not None:
+            yield after(silence.first_ping, settings.ping_timeout)
+        if silence.answered is not None:
+            yield answer_ages(silence.answered, settings)
+        judgement = self._known.judgements[host]
+        if judgement.rule is Rule.PING_ANSWERED_AGAIN:
+            yield booted_by(judgement, settings)
+        if silence.unsent_at is not None:
+            yield after(silence.unsent_at, settings.unreachable_after)
+        for datastore in self._known.associated(host):
+            yield from self._known.watches[host, datastore].turns(settings.datastore_stale_after, settings.window)

@@ -9,8 +9,10 @@ it was redefined without our metadata                as before (its host keeps t
 its metadata says protected="no"                     off the list
 """
 
+from collections.abc import Iterable
+
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.records import PowerOnList, ProtectedList, ProtectedVm
+from outlast.model.records import PoweredVm, ProtectedList, ProtectedVm
 
 
 class Protection:
@@ -25,16 +27,16 @@ class Protection:
         for entry in content.vms if content is not None else ():
             self.vms.setdefault(entry.vm, entry)
 
-    def learn(self, datastore: DatastoreName, host: HostId, content: PowerOnList) -> list[ProtectedVm]:
-        """A host's power-on list: returns the VMs that are protected from now on."""
+    def learn(self, datastore: DatastoreName, host: HostId, lines: Iterable[PoweredVm]) -> list[ProtectedVm]:
+        """The lines of a host's power-on list that count: returns the VMs that are protected from now on."""
         new: list[ProtectedVm] = []
-        for line in content.vms:
+        for line in lines:
             if line.home != datastore:
                 continue
             if not line.protected:
                 self.drop(line.vm)
                 continue
-            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response)
+            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs)
             old = self.vms.get(line.vm)
             if old is None:
                 new.append(entry)

@@ -45,6 +45,7 @@ class _Copy(msgspec.Struct):
     asked_at: Instant = LONG_AGO
     reading_as: Epoch | None = None
     write_after: Instant = LONG_AGO
+    problem: str = ""
     writing: SettingsRecord | None = None
 
 
@@ -58,7 +59,10 @@ class Change(msgspec.Struct):
 
 
 class SharedSettings:
-    """See the top of this file. `taken`: other settings were taken since it was last set to False."""
+    """See the top of this file. `taken`: other settings were taken since it was last set to False.
+
+    `due`: when the next look is, or the end of a wait.
+    """
 
     def __init__(self, knowledge: Knowledge, outbox: Outbox, responsibility: Responsibility) -> None:
         self._known = knowledge
@@ -67,6 +71,7 @@ class SharedSettings:
         self._copies = {name: _Copy(knowledge.now) for name in knowledge.datastores}
         self._change: Change | None = None
         self.taken = False
+        self.due = knowledge.now
         self._refused: SettingsMark | None = None
 
     # -- turns ----------------------------------------------------------------------------------------------------
@@ -87,6 +92,7 @@ class SharedSettings:
                 self._write(name, copy, wanted)
             elif self._known.now >= copy.due:
                 self.look(name)
+        self.due = self._next_deadline()
 
     def look(self, name: DatastoreName) -> None:
         """Read the record of a datastore now, unless something is under way there already."""
@@ -95,6 +101,7 @@ class SharedSettings:
             copy.request, copy.asked_at = self._out.request(), self._known.now
             copy.reading_as = self._responsible.holds(name)
             self._out.put(ReadSettings(copy.request, name))
+            self.due = min(self.due, after(self._known.now, PATIENCE))
 
     def _to_write(self, name: DatastoreName, copy: _Copy, held: Epoch | None) -> SettingsRecord | None:
         ours = held is not None and copy.read_as == held
@@ -128,8 +135,7 @@ class SharedSettings:
             else:
                 change.stored.add(name)
 
-    def next_deadline(self) -> Instant:
-        """The next look, or the end of a wait."""
+    def _next_deadline(self) -> Instant:
         due: list[Instant] = []
         for copy in self._copies.values():
             due.append(after(copy.asked_at, PATIENCE) if copy.request is not None else copy.due)
@@ -139,21 +145,24 @@ class SharedSettings:
 
     # -- storage answers ------------------------------------------------------------------------------------------
 
-    def settings_read(self, event: SettingsRead) -> None:
-        """What lies on a datastore."""
+    def settings_read(self, event: SettingsRead) -> bool:
+        """What lies on a datastore. Returns whether it is news."""
         copy = self._copies[event.datastore]
         if copy.request != event.request:
-            return
+            return False
         self._ended(event.datastore, copy, "")
         if not event.ok:
-            return
+            return True
+        before = (copy.read_as, copy.mark)
         copy.read_as = copy.reading_as
         copy.mark = event.stored.record.mark if event.stored is not None else SettingsMark()
         copy.sequence = max(copy.sequence, event.stored.sequence if event.stored is not None else 0)
         if event.stored is not None:
             self.take(event.stored.record)
-        if event.problem:
+        if event.problem and event.problem != copy.problem:
             self._out.note("settings-unreadable", datastore=event.datastore, problem=event.problem)
+        copy.problem = event.problem
+        return (copy.read_as, copy.mark) != before or copy.mark != self._known.mark
 
     def stored(self, event: Stored) -> None:
         """The record was written on a datastore, or could not be."""

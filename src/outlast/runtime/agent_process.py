@@ -42,6 +42,7 @@ from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
+from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
@@ -75,6 +76,7 @@ class AgentProcess:
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
+        told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -88,6 +90,8 @@ class AgentProcess:
                 first_sequence=number,
                 record=settings_file.load(config.state_dir),
                 least_margin=config.least_margin,
+                told=told.read(),
+                rules=config.rules,
             ),
             clock.now(),
         )
@@ -100,7 +104,12 @@ class AgentProcess:
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
         self._hypervisor = Hypervisor(
-            config.libvirt_uri, config.datastores, Path(config.state_dir), self._happen, self._note
+            config.libvirt_uri,
+            config.datastores,
+            Path(config.state_dir),
+            self._happen,
+            self._note,
+            reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
         self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
@@ -111,6 +120,7 @@ class AgentProcess:
             network=self._network,
             pinger=self._pinger,
             keeper=self._keeper,
+            told=told,
             on_note=self._note,
             on_settings=self._keep_settings,
             on_outcome=self._command_ended,
@@ -136,6 +146,8 @@ class AgentProcess:
         self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
         self._tasks += [loop.create_task(self._look_as_freezer()), loop.create_task(self._tell_manager())]
         self._note(Note("agent-started", host=self._config.host.id, facts={"version": self._version}))
+        for dropped in self._executor.machine.known.rulebook.dropped:
+            self._note(Note("rule-dropped", facts={"problem": str(dropped)}))
         self._happen(Woken())
         notify("READY=1", f"STATUS=Agent of {self._config.host.name} in the fault domain {self._config.domain}")
         await stop.wait()

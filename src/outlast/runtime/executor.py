@@ -23,6 +23,7 @@ from outlast.model.effects import (
     Effect,
     KeepSettings,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
@@ -30,6 +31,7 @@ from outlast.model.effects import (
     ReadRegisters,
     ReadSettings,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -43,6 +45,7 @@ from outlast.model.ids import DatastoreName
 from outlast.model.settings import SettingsRecord
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
+from outlast.runtime.told_file import ToldFile
 
 _log = structlog.get_logger()
 
@@ -62,6 +65,7 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        told: ToldFile,
         on_note: Callable[[Note], None],
         on_settings: Callable[[SettingsRecord], None],
         on_outcome: Callable[[int, Outcome], None],
@@ -72,6 +76,8 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._told = told
+        self._told_is_written = False
         self._on_note, self._on_settings, self._on_outcome = on_note, on_settings, on_outcome
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,8 +136,16 @@ class Executor:
                 self._keeper.ask(effect.request)
             case StartVm():
                 self._spawn(self._start_vm(effect))
+            case RememberTold():
+                self._told_is_written = False
+                self._told.write(effect.told)
+                self._told_is_written = True
             case ShutDownVm():
-                self._hypervisor.shut_down(effect.vm)
+                # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
+                if self._told_is_written:
+                    self._hypervisor.shut_down(effect.vm)
+            case LookAtVm():
+                self._hypervisor.look_at(effect.request, effect.vm)
             case KeepSettings():
                 self._on_settings(effect.record)
             case AnswerOperator():

@@ -75,9 +75,10 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `awaiting_proof`: VMs that wait for a proof that only a person can give.
+    """One run. `seconds`: how long it was in its world's time; `wall_seconds` and `cpu_seconds`: in ours.
 
-    `trace`: one number for everything that happened, in order; in the simulated world it is the same for the same seed.
+    `awaiting_proof`: VMs that wait for a proof that only a person can give. `trace`: one number for everything that
+    happened, in order; in the simulated world it is the same for the same seed.
     """
 
     scenario: str
@@ -92,5 +93,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     timeline: tuple[Line, ...]
     events: int
     wall_seconds: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     awaiting_proof: tuple[str, ...] = ()
     trace: str = ""

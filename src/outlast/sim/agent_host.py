@@ -13,6 +13,7 @@ from outlast.model.effects import (
     Effect,
     KeepSettings,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
@@ -20,6 +21,7 @@ from outlast.model.effects import (
     ReadRegisters,
     ReadSettings,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -43,6 +45,7 @@ from outlast.model.events import (
     SightingsRead,
     StopReason,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -51,7 +54,7 @@ from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
-from outlast.model.time import MILLISECOND, SECOND
+from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
@@ -79,11 +82,13 @@ class AgentHost:
         self._ways: dict[DatastoreName, Way] = {}
         self._overdue: set[DatastoreName] = set()
         self._timer: Timer | None = None
+        self._timer_at = Instant(0)
         self._backlog: list[Event] = []
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
         self._commands: dict[int, Callable[[Outcome], None]] = {}
+        self._told: dict[VmId, Instant] = {}
         self.works_since = 0
 
     @property
@@ -106,7 +111,7 @@ class AgentHost:
         self._overdue.clear()
         self._running.clear()
         self.works_since = self._host.now
-        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
+        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}", self._told)
         self._machine = AgentMachine(config, self._host.clock())
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         self.happen(Woken())
@@ -172,10 +177,16 @@ class AgentHost:
             return
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._cancel_timer()
-        deadline = self._machine.deadline()
-        if deadline is not None:
-            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
+        self._set_timer(self._machine.deadline())
+
+    def _set_timer(self, deadline: Instant) -> None:
+        if self._timer is None or deadline != self._timer_at:
+            self._cancel_timer()
+            self._timer, self._timer_at = self._host.at_clock(deadline, self._timer_rings), deadline
+
+    def _timer_rings(self) -> None:
+        self._timer = None
+        self.happen(Woken())
 
     def give_command(self, number: int, command: Command, answer: Callable[[Outcome], None]) -> None:
         """An operator gives a command on this host. A dead agent never answers."""
@@ -250,8 +261,12 @@ class AgentHost:
                 self._host.ask_keeper(effect.request)
             case StartVm():
                 self._start_vm(effect)
+            case RememberTold():
+                self._told = effect.told
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
+            case LookAtVm():
+                self._look_at(effect)
             case Note():
                 self._host.note(effect)
             case KeepSettings():
@@ -262,6 +277,16 @@ class AgentHost:
                     answer(effect.outcome)
             case _:
                 self._store(effect)
+
+    def _look_at(self, effect: LookAtVm) -> None:
+        life, hypervisor = self._life, self._host.hypervisor
+
+        def answer() -> None:
+            if hypervisor.answers:
+                off = effect.vm not in hypervisor.processes and effect.vm not in hypervisor.starting
+                self._tell(life, VmLookedAt(effect.request, effect.vm, off))
+
+        self._host.later(MILLISECOND, answer)
 
     def _request(
         self,

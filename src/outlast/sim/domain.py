@@ -2,6 +2,7 @@
 
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.sim.datastore import Datastore
 from outlast.sim.network import Network
@@ -28,11 +29,11 @@ class Domain:
         self.datastores = datastores
         self.stores = stores
         self.network = network
-        self.margins = {settings.lease_margin}
-        self.responses = {settings.isolation_response}
-        """What any host ever had for `lease_margin` and `isolation_response`."""
+        self.ever_used = [settings]
+        """Every host's settings since the beginning."""
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
+        self.rules: tuple[Rule, ...] = ()
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
         self.homes: dict[VmId, DatastoreName] = {}
@@ -50,8 +51,13 @@ class Domain:
 
     def used(self, settings: Settings) -> None:
         """Some host has these settings now."""
-        self.margins.add(settings.lease_margin)
-        self.responses.add(settings.isolation_response)
+        if settings not in self.ever_used:
+            self.ever_used.append(settings)
+
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """Every `lease_margin` that any host ever had."""
+        return tuple(settings.lease_margin for settings in self.ever_used)
 
     def _bounded(self, member: DatastoreMember, margin: int) -> bool:
         return member.in_flight_bound is not None and member.in_flight_bound <= margin

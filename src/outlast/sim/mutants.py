@@ -1,21 +1,21 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`. `ordeal` names the small
-scenario (`ordeals.py`) that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen
-broken.
+by one that does not; the names say which rule. It is registered (`mutant.py`) with the small scenario (`ordeals.py`) that
+leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from outlast.model.effects import Send
+from outlast.model.ids import Epoch
 from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
+from outlast.model.messages import FrozenVm, TakenOver
 from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol import peers, verdict
@@ -23,66 +23,24 @@ from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Adopted, Lease, Renewal
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
+from outlast.sim.mutation import MUTANTS, broken
+from outlast.sim.mutation import also as _also
+from outlast.sim.mutation import mutant as _mutant
+from outlast.sim.watchdog import WatchdogDevice
 
-_Patch = tuple[Any, str, Any]
-
-
-class Mutant(msgspec.Struct, frozen=True):
-    """One rule switched off. `rule`: its number in design.md section 2; `what`: what is done wrong, as a sentence."""
-
-    name: str
-    rule: int
-    what: str
-    ordeal: str
-    patches: tuple[_Patch, ...]
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def a_mutant(
-    rule: int, what: str, ordeal: str, *targets: tuple[Any, str]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function, named as the mutant, that takes the place of each target (of a class or a module)."""
-
-    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        name = replacement.__name__.strip("_").replace("_", "-")
-        patches = tuple((owner, attribute, replacement) for owner, attribute in targets)
-        MUTANTS[name] = Mutant(name, rule, what, ordeal, patches)
-        return replacement
-
-    return add
-
-
-def _also(name: str, owner: Any, attribute: str, replacement: Any) -> None:
-    """A mutant that needs one more method replaced."""
-    mutant = MUTANTS[name]
-    MUTANTS[name] = msgspec.structs.replace(mutant, patches=(*mutant.patches, (owner, attribute, replacement)))
-
-
-@contextlib.contextmanager
-def broken(name: str) -> Iterator[None]:
-    """With one rule switched off. Raises KeyError for a name that is none."""
-    patches = MUTANTS[name].patches
-    saved = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
-    for owner, attribute, replacement in patches:
-        setattr(owner, attribute, replacement)
-    try:
-        yield
-    finally:
-        for owner, attribute, original in saved:
-            setattr(owner, attribute, original)
-
+__all__ = ["MUTANTS", "broken"]
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
 
-@a_mutant(
+@_mutant(
     1, "an epoch can be created twice, the second writer takes it", "a-late-link-meets-a-pruned-name", (Datastore, "link")
 )
 def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutcome:
@@ -91,7 +49,7 @@ def _epoch_is_not_exclusive(self: Datastore, record: RegisterRecord) -> LinkOutc
     return LinkOutcome.WON
 
 
-@a_mutant(
+@_mutant(
     1,
     "a pruned name can be used again: neither the predecessor nor a higher epoch is looked for",
     "a-late-link-meets-a-pruned-name",
@@ -111,7 +69,7 @@ def _pruned_names_are_reusable(self: Datastore, record: RegisterRecord) -> LinkO
 _linked = KeeperMachine._linked
 
 
-@a_mutant(1, "a link whose outcome is unknown counts as won", "a-link-that-ends-in-an-error", (KeeperMachine, "_linked"))
+@_mutant(1, "a link whose outcome is unknown counts as won", "a-link-that-ends-in-an-error", (KeeperMachine, "_linked"))
 def _unknown_is_won(self: KeeperMachine, event: Linked) -> list[KeeperEffect]:
     won = msgspec.structs.replace(event, outcome=LinkOutcome.WON)
     return _linked(self, won if event.outcome is LinkOutcome.UNKNOWN else event)
@@ -123,7 +81,7 @@ def _unknown_is_won(self: KeeperMachine, event: Linked) -> list[KeeperEffect]:
 _end_write, _lapse = Lease.end_write, Lease.lapse
 
 
-@a_mutant(2, "the lease counts from the completion of the heartbeat write", "slow-renewals-end", (Lease, "end_write"))
+@_mutant(2, "the lease counts from the completion of the heartbeat write", "slow-renewals-end", (Lease, "end_write"))
 def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -> Renewal:
     renewal = _end_write(self, sequence, ok, now)
     if ok and renewal is Renewal.NOTHING and self._writing is None:
@@ -133,7 +91,7 @@ def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -
     return renewal
 
 
-@a_mutant(
+@_mutant(
     2,
     "a renewal that is under way keeps the lease from lapsing, however late it is",
     "a-renewal-is-too-late",
@@ -146,7 +104,7 @@ def _late_renewal_extends(self: Lease, now: Instant) -> bool:
 # -- rule 3: one term, one epoch --------------------------------------------------------------------------------------
 
 
-@a_mutant(
+@_mutant(
     3,
     "an epoch that was linked in an earlier term gives the right to run",
     "a-link-in-flight-at-the-next-cut",
@@ -167,7 +125,7 @@ def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) 
 _lapse_ownership = Ownership.lapse
 
 
-@a_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
+@_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
 def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
     return [] if self.phase in (Phase.STARTING, Phase.GRANTED) else _lapse_ownership(self)
 
@@ -175,7 +133,7 @@ def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
 _start_after_read = Gatekeeper.start_after_read
 
 
-@a_mutant(
+@_mutant(
     3, "a VM starts on an epoch that its host won before", "started-again-after-its-end", (Gatekeeper, "start_after_read")
 )
 def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
@@ -190,7 +148,7 @@ def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: Regist
 # -- rule 4: freeze first ---------------------------------------------------------------------------------------------
 
 
-@a_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
+@_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
 def _no_freeze(self: Ownership) -> list[KeeperEffect]:
     if self.phase is Phase.RUNNING:
         return []
@@ -200,7 +158,7 @@ def _no_freeze(self: Ownership) -> list[KeeperEffect]:
 _heartbeat_written = KeeperMachine._heartbeat_written
 
 
-@a_mutant(
+@_mutant(
     4, "a new term thaws without a re-assertion", "a-link-in-flight-at-the-next-cut", (KeeperMachine, "_heartbeat_written")
 )
 def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> list[KeeperEffect]:
@@ -214,38 +172,44 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
     return effects
 
 
-_assert_after_read = KeeperMachine._assert_after_read
+_asserted_after_read = Reassertion.after_read
 
 
-@a_mutant(
+@_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
-    (KeeperMachine, "_assert_after_read"),
+    (Reassertion, "after_read"),
 )
-def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    if last is None or last.owner == self.config.host:
-        return _assert_after_read(self, ownership, last)
+def _lost_is_not_killed(self: Reassertion, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self._keeper.config.host:
+        return _asserted_after_read(self, ownership, last)
     ownership.epoch = last.epoch
-    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+    return self._keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+
+@_mutant(4, "whoever hears of a frozen VM claims a later epoch of it", "slow-renewals-end", (LostCopies, "heard"))
+def _lost_on_anybodys_word(self: LostCopies, sender: Any, named: tuple[FrozenVm, ...]) -> None:
+    for frozen in named:
+        self._out.put(Send(sender, TakenOver(vm=frozen.vm, home=frozen.home, epoch=Epoch(frozen.epoch + 1))))
 
 
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
 
 
-@a_mutant(5, "the window is not waited for", "slow-observer", (RecordWatch, "lease_is_over"))
+@_mutant(5, "the window is not waited for", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_window(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     return self.last_read_started is not None
 
 
-@a_mutant(5, "the window is taken for elapsed without a last read", "slow-observer", (RecordWatch, "lease_is_over"))
+@_mutant(5, "the window is taken for elapsed without a last read", "slow-observer", (RecordWatch, "lease_is_over"))
 def _no_last_read(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     # As if nobody looked again: the last read that counts is the first.
     ends = self.window_ends(window)
     return ends is not None and self.last_read is not None and self.last_read >= ends - window // 2
 
 
-@a_mutant(
+@_mutant(
     5,
     "the epoch may be read after the last read of the owner's record",
     "answers-ping-until-late",
@@ -256,7 +220,7 @@ def _epoch_read_last(self: RecordWatch, epoch_read_at: Instant, window: Duration
     return ends is not None and self.last_read_started is not None and self.last_read_started >= ends
 
 
-@a_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
+@_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
 def _window_kept_across_a_lapse(self: RecordWatch) -> None:
     self.max_gap = Duration(1 << 62)
 
@@ -264,7 +228,7 @@ def _window_kept_across_a_lapse(self: RecordWatch) -> None:
 _observe = RecordWatch.observe
 
 
-@a_mutant(
+@_mutant(
     5,
     "a record that changes but cannot be decoded counts as silence",
     "it-writes-a-newer-format",
@@ -276,7 +240,7 @@ def _undecodable_is_silence(self: RecordWatch, sighting: Sighting, started: Inst
     return _observe(self, sighting, started, now)
 
 
-@a_mutant(
+@_mutant(
     5,
     "the window counts from the start of the read that first showed the record",
     "slow-observer",
@@ -289,13 +253,13 @@ def _window_from_the_start_of_the_read(self: RecordWatch, sighting: Sighting, st
     return changed
 
 
-@a_mutant(5, "the last read may have begun before the window elapsed", "slow-observer", (RecordWatch, "lease_is_over"))
+@_mutant(5, "the last read may have begun before the window elapsed", "slow-observer", (RecordWatch, "lease_is_over"))
 def _last_read_begun_too_early(self: RecordWatch, epoch_read_at: Instant, window: Duration) -> bool:
     ends = self.window_ends(window)
     return ends is not None and self.last_read is not None and self.last_read >= ends
 
 
-@a_mutant(
+@_mutant(
     5,
     "the compare-and-swap is done from whatever epoch is the newest",
     "cut-off-and-healed-among-the-steps-of-a-takeover",
@@ -324,7 +288,7 @@ _register_read = KeeperMachine._register_read
 _also("any-epoch-is-taken-from", KeeperMachine, "_register_read", _take_from_newest)
 
 
-@a_mutant(
+@_mutant(
     5,
     "an epoch is renounced while its process still runs",
     "a-link-that-ends-in-an-error",
@@ -343,7 +307,7 @@ _release_if_asked = Gatekeeper.release_if_asked
 # -- rule 6: enforcement ----------------------------------------------------------------------------------------------
 
 
-@a_mutant(
+@_mutant(
     6,
     "lease expiry proves also for level `none`, and for `keeper` while the host answers ping",
     "nothing-freezes-there",
@@ -353,7 +317,7 @@ def _any_level_proves(self: Knowledge, *_: Any) -> bool:
     return True
 
 
-@a_mutant(
+@_mutant(
     6,
     "lease expiry proves for level `keeper` although the host answers ping",
     "it-answers-ping",
@@ -367,7 +331,7 @@ def _keeper_level_in_spite_of_ping(*_: Any) -> bool:
 _expiry_may_prove = Knowledge.expiry_may_prove
 
 
-@a_mutant(
+@_mutant(
     5,
     "lease expiry proves although nobody accepted that the storage may hold writes for longer",
     "writes-held-without-end",
@@ -379,15 +343,34 @@ def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answer
     return _expiry_may_prove(self, host, datastore, answers)
 
 
-@a_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
+@_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
 def _no_second_freezer(self: Host, grace: int) -> None:
     return None
+
+
+@_mutant(6, "the watchdog never fires", "keeper-and-agent-stop-on-a-host-with-a-watchdog", (Host, "_watchdog_fires"))
+def _watchdog_never_fires(self: Host) -> None:
+    return None
+
+
+_pet = WatchdogDevice.pet
+
+
+@_mutant(
+    6,
+    "the watchdog's timeout does not fit in lease_margin",
+    "keeper-and-agent-stop-on-a-host-with-a-watchdog",
+    (WatchdogDevice, "pet"),
+)
+def _watchdog_is_too_slow(self: WatchdogDevice) -> None:
+    _pet(self)
+    self._deadline = self._scheduler.now + 3 * self._timeout
 
 
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------
 
 
-@a_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
+@_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
 def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
     waiting = self._waiting.pop(ownership.vm, None)
     if waiting is None:
@@ -399,7 +382,7 @@ def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecor
 _process_appeared = Ownership.process_appeared
 
 
-@a_mutant(
+@_mutant(
     7, "a process that appears after its start was void goes on", "a-start-meets-a-lapse", (Ownership, "process_appeared")
 )
 def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
@@ -425,7 +408,7 @@ for _name in ("gate-fails-open", "start-on-the-old-epoch", "pending-start-surviv
 _init = KeeperMachine.__init__
 
 
-@a_mutant(
+@_mutant(
     8,
     "a keeper renews before it knows what runs, and never looks",
     "a-keeper-dies-and-later-storage-hangs",
@@ -436,7 +419,7 @@ def _renews_before_it_knows(self: KeeperMachine, found: tuple[Any, ...]) -> list
     return []
 
 
-@a_mutant(
+@_mutant(
     8, "a keeper that starts takes the lease for held", "a-keeper-dies-while-storage-hangs", (KeeperMachine, "__init__")
 )
 def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any) -> None:
@@ -455,7 +438,7 @@ _also("renews-before-it-knows", KeeperMachine, "_appeared", _knows_none_but_its_
 # -- rule 9 and last words --------------------------------------------------------------------------------------------
 
 
-@a_mutant(9, "a foreign record in its own place is no lapse", "a-clone-writes-into-its-place", (KeeperMachine, "_foreign"))
+@_mutant(9, "a foreign record in its own place is no lapse", "a-clone-writes-into-its-place", (KeeperMachine, "_foreign"))
 def _foreign_record_is_ignored(self: KeeperMachine, name: Any, problem: str) -> list[KeeperEffect]:
     return []
 
@@ -463,7 +446,7 @@ def _foreign_record_is_ignored(self: KeeperMachine, name: Any, problem: str) -> 
 _record = KeeperMachine._record
 
 
-@a_mutant(
+@_mutant(
     5,
     "a keeper says its last word while a VM is left",
     "shut-down-with-a-guest-that-hangs",
@@ -479,7 +462,7 @@ def _last_word_with_a_vm_left(self: KeeperMachine, name: Any, sequence: int) -> 
 _confirmed = Recovery._confirmed
 
 
-@a_mutant(
+@_mutant(
     5,
     "a primary acts although the register calls another one responsible",
     "a-primary-that-was-deposed",

@@ -46,9 +46,10 @@ class Network:
 
     def latency(self) -> int:
         """One way: 50 to 500 microseconds, now and then up to 20 ms."""
-        if self._rng.randrange(200) == 0:
+        rare, usual = divmod(self._rng.getrandbits(32), 450)
+        if rare % 200 == 0:
             return self._rng.randrange(20_000) * MICROSECOND
-        return (50 + self._rng.randrange(450)) * MICROSECOND
+        return (50 + usual) * MICROSECOND
 
     def send(self, source: HostId, target: HostId, arrive: Action) -> None:
         """Carry one packet, if it is carried."""

@@ -22,13 +22,12 @@ def ordeal(name: str, seed: int) -> Scenario:
     return ORDEALS[name](random.Random(f"ordeal {name} {seed}"))
 
 
-def an_ordeal(make: Ordeal) -> Ordeal:
-    """Register a function, named as the ordeal."""
+def _ordeal(make: Ordeal) -> Ordeal:
     ORDEALS[make.__name__.strip("_").replace("_", "-")] = make
     return make
 
 
-class Story:
+class _Story:
     """Collects the steps of an ordeal. Times are milliseconds."""
 
     def __init__(
@@ -91,26 +90,26 @@ class Story:
         )
 
 
-@an_ordeal
+@_ordeal
 def _cut_off_and_healed_among_the_steps_of_a_takeover(rng: random.Random) -> Scenario:
-    s = Story(rng, "The owner's storage heals while another host, whose storage is slow, takes its VM over", hosts=2)
+    s = _Story(rng, "The owner's storage heals while another host, whose storage is slow, takes its VM over", hosts=2)
     s.cut_off(1000, "host1")
     s.store(rng.uniform(0, 900), "slow", "host2", latency=rng.choice([200, 350, 450]) * MILLISECOND)
     s.store(rng.uniform(8_300, 11_000), "heal", "host1")
     return s.done(20_000)
 
 
-@an_ordeal
+@_ordeal
 def _taken_over_and_healed(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host that was cut off comes back when its VM runs elsewhere", hosts=2)
+    s = _Story(rng, "A host that was cut off comes back when its VM runs elsewhere", hosts=2)
     s.cut_off(1000, "host1")
     s.store(rng.uniform(12_000, 16_000), "heal", "host1")
     return s.done(22_000)
 
 
-@an_ordeal
+@_ordeal
 def _answers_ping_until_late(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host loses its storage, later its network, and gets its storage back when it is presumed dead")
+    s = _Story(rng, "A host loses its storage, later its network, and gets its storage back when it is presumed dead")
     silent = rng.uniform(7_500, 9_000)
     s.store(0, "cut", "host1")
     s.at(silent, "network-cut", host="host1")
@@ -118,17 +117,17 @@ def _answers_ping_until_late(rng: random.Random) -> Scenario:
     return s.done(silent + 10_000)
 
 
-@an_ordeal
+@_ordeal
 def _slow_observer(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host loses its power, and who takes its VM over reads slowly", hosts=2)
+    s = _Story(rng, "A host loses its power, and who takes its VM over reads slowly", hosts=2)
     s.store(0, "slow", "host2", latency=rng.choice([300, 450, 600]) * MILLISECOND)
     s.at(rng.uniform(3_000, 4_000), "power-off", host="host1")
     return s.done(22_000)
 
 
-@an_ordeal
+@_ordeal
 def _observer_that_lapses(rng: random.Random) -> Scenario:
-    s = Story(rng, "The storage of both hosts hangs in turn: the observer's own lease lapses within its window", hosts=2)
+    s = _Story(rng, "The storage of both hosts hangs in turn: the observer's own lease lapses within its window", hosts=2)
     s.cut_off(1000, "host1")
     cut = rng.uniform(1_500, 2_500)
     s.store(cut, "cut", "host2")
@@ -136,24 +135,24 @@ def _observer_that_lapses(rng: random.Random) -> Scenario:
     return s.done(24_000)
 
 
-@an_ordeal
+@_ordeal
 def _slow_renewals_end(rng: random.Random) -> Scenario:
-    s = Story(rng, "Heartbeat writes take two seconds, and then hang")
+    s = _Story(rng, "Heartbeat writes take two seconds, and then hang")
     s.store(0, "slow", "host1", latency=2 * SECOND)
     s.store(rng.uniform(6_000, 9_000), "cut", "host1")
     return s.done(18_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_renewal_is_too_late(rng: random.Random) -> Scenario:
-    s = Story(rng, "A heartbeat write takes longer than the lease")
+    s = _Story(rng, "A heartbeat write takes longer than the lease")
     s.store(rng.uniform(0, 2_000), "slow", "host1", latency=8 * SECOND)
     return s.done(15_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_link_in_flight_at_the_next_cut(rng: random.Random) -> Scenario:
-    s = Story(rng, "A frozen VM is being re-asserted when the storage hangs again, until the new term is over too")
+    s = _Story(rng, "A frozen VM is being re-asserted when the storage hangs again, until the new term is over too")
     s.store(0, "cut", "host1")
     s.heal_slowly(9_000, "host1")
     again = 9_000 + rng.uniform(420, 2_000)
@@ -162,9 +161,9 @@ def _a_link_in_flight_at_the_next_cut(rng: random.Random) -> Scenario:
     return s.done(again + 15_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_link_that_ends_in_an_error(rng: random.Random) -> Scenario:
-    s = Story(rng, "A frozen VM is being re-asserted when the storage begins to give errors: nobody knows who won")
+    s = _Story(rng, "A frozen VM is being re-asserted when the storage begins to give errors: nobody knows who won")
     s.store(0, "cut", "host1")
     s.heal_slowly(9_000, "host1")
     s.store(9_000 + rng.uniform(420, 2_000), "lost", "host1")
@@ -172,9 +171,9 @@ def _a_link_that_ends_in_an_error(rng: random.Random) -> Scenario:
     return s.done(22_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_late_link_meets_a_pruned_name(rng: random.Random) -> Scenario:
-    s = Story(rng, "A link hangs in a cut-off host's kernel while the register grows and is pruned elsewhere")
+    s = _Story(rng, "A link hangs in a cut-off host's kernel while the register grows and is pruned elsewhere")
     s.store(0, "cut", "host1")
     s.heal_slowly(9_000, "host1")
     again = 9_000 + rng.uniform(420, 600)
@@ -188,9 +187,9 @@ def _a_late_link_meets_a_pruned_name(rng: random.Random) -> Scenario:
     return s.done(again + 50_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
-    s = Story(rng, "The storage hangs between the gate's yes and the VM's process, until the lease is over")
+    s = _Story(rng, "The storage hangs between the gate's yes and the VM's process, until the lease is over")
     s.at(0, "vm-power-off", vm="vm1")
     s.at(10_000, "vm-start", vm="vm1", host="host1")
     cut, lasts = 10_000 + rng.uniform(6, 24), rng.uniform(7_000, 9_000)
@@ -200,26 +199,26 @@ def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
     return s.done(26_000)
 
 
-@an_ordeal
+@_ordeal
 def _started_again_after_its_end(rng: random.Random) -> Scenario:
-    s = Story(rng, "A VM ends, its epoch is renounced, and its operator starts it on the same host again")
+    s = _Story(rng, "A VM ends, its epoch is renounced, and its operator starts it on the same host again")
     s.at(1000, "vm-power-off", vm="vm1")
     s.store(2000, "slow", "host1", latency=400 * MILLISECOND)
     s.at(rng.uniform(3_000, 6_000), "vm-start", vm="vm1", host="host1")
     return s.done(10_000)
 
 
-@an_ordeal
+@_ordeal
 def _started_elsewhere(rng: random.Random) -> Scenario:
-    s = Story(rng, "An operator starts a VM on the wrong host while its owner runs it")
+    s = _Story(rng, "An operator starts a VM on the wrong host while its owner runs it")
     s.store(0, "slow", "host2", latency=SECOND)
     s.at(rng.uniform(500, 2_000), "vm-start-elsewhere", vm="vm1", host="host2")
     return s.done(8_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_keeper_dies_while_storage_hangs(rng: random.Random) -> Scenario:
-    s = Story(rng, "The keeper is killed while the storage hangs; when it is back, its lease is about to end")
+    s = _Story(rng, "The keeper is killed while the storage hangs; when it is back, its lease is about to end")
     s.store(0, "cut", "host1")
     s.at(rng.uniform(1_500, 3_500), "keeper-kill", host="host1")
     s.at(5_900, "agent-stop", host="host1")
@@ -227,74 +226,85 @@ def _a_keeper_dies_while_storage_hangs(rng: random.Random) -> Scenario:
     return s.done(18_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_keeper_dies_and_later_storage_hangs(rng: random.Random) -> Scenario:
-    s = Story(rng, "A keeper that was started again has to freeze what its predecessor saw starting")
+    s = _Story(rng, "A keeper that was started again has to freeze what its predecessor saw starting")
     s.at(0, "keeper-kill", host="host1")
     s.store(rng.uniform(4_000, 6_000), "cut", "host1")
     s.at(4_500, "agent-stop", host="host1")
     return s.done(16_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_keeper_stops(rng: random.Random) -> Scenario:
-    s = Story(rng, "The keeper is stopped for longer than its lease, and its agent is well")
+    s = _Story(rng, "The keeper is stopped for longer than its lease, and its agent is well")
     s.at(rng.uniform(0, 2_000), "keeper-stop", host="host1")
     s.at(14_000, "keeper-resume", host="host1")
     return s.done(20_000)
 
 
-@an_ordeal
+@_ordeal
+def _keeper_and_agent_stop_on_a_host_with_a_watchdog(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), watchdog=True)
+    s = _Story(rng, "Keeper and agent stop a moment before their lease ends, and a watchdog is left", first=first)
+    s.store(1000, "cut", "host1")
+    stopped = rng.uniform(5_000, 6_800)
+    s.at(stopped, "agent-stop", host="host1")
+    s.at(stopped, "keeper-stop", host="host1")
+    return s.done(14_000)
+
+
+@_ordeal
 def _nothing_freezes_there(rng: random.Random) -> Scenario:
     first = HostSpec(name=HostName("host1"), enforcement="none")
-    s = Story(rng, "A host whose guests a freeze does not stop falls silent", first=first)
+    s = _Story(rng, "A host whose guests a freeze does not stop falls silent", first=first)
     s.cut_off(rng.uniform(0, 2_000), "host1")
     return s.done(18_000)
 
 
-@an_ordeal
+@_ordeal
 def _writes_held_without_end(rng: random.Random) -> Scenario:
     store = DatastoreSpec(name=DatastoreName("ds1"), in_flight_bound=None, accept_in_flight_risk=False)
-    s = Story(rng, "A host falls silent on a datastore whose risk nobody accepted", stores=(store,))
+    s = _Story(rng, "A host falls silent on a datastore whose risk nobody accepted", stores=(store,))
     s.cut_off(rng.uniform(0, 2_000), "host1")
     return s.done(18_000)
 
 
-@an_ordeal
+@_ordeal
 def _it_answers_ping(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host answers ping, but neither its agent nor its keeper is heard of")
+    s = _Story(rng, "A host answers ping, but neither its agent nor its keeper is heard of")
     s.at(1000, "agent-stop", host="host1")
     s.store(rng.uniform(1_000, 2_000), "cut", "host1")
     return s.done(20_000)
 
 
-@an_ordeal
+@_ordeal
 def _it_writes_a_newer_format(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host that was upgraded writes records that the others cannot read, and its network is cut", hosts=3)
+    s = _Story(rng, "A host that was upgraded writes records that the others cannot read, and its network is cut", hosts=3)
     s.at(1000, "record-newer", host="host1")
     s.at(rng.uniform(1_000, 3_000), "network-cut", host="host1")
     return s.done(20_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_clone_writes_into_its_place(rng: random.Random) -> Scenario:
-    s = Story(rng, "Two hosts have one identity: the record of one is overwritten by the other again and again")
+    s = _Story(rng, "Two hosts have one identity: the record of one is overwritten by the other again and again")
     for i in range(6):
         s.at(1000 + 1000 * i + rng.uniform(0, 400), "record-clone", host="host1", datastore="ds1")
     return s.done(9_000)
 
 
-@an_ordeal
+@_ordeal
 def _shut_down_with_a_guest_that_hangs(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host is shut down in order, but one of its guests does not end")
+    s = _Story(rng, "A host is shut down in order, but one of its guests does not end")
     s.at(1000, "vm-hang", vm="vm1")
     s.at(rng.uniform(1_500, 3_000), "shut-down", host="host1")
     return s.done(60_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_primary_that_was_deposed(rng: random.Random) -> Scenario:
-    s = Story(
+    s = _Story(
         rng,
         "On one side of a partition the primary's storage hangs, and the other side's primary takes the datastore",
         hosts=4,
@@ -310,9 +320,9 @@ def _a_primary_that_was_deposed(rng: random.Random) -> Scenario:
     return s.done(1000 + lasts + 12_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_primary_that_stood_still_before_it_acted(rng: random.Random) -> Scenario:
-    s = Story(rng, "The primary's agent is stopped when it has just asked whether it is still responsible", hosts=3)
+    s = _Story(rng, "The primary's agent is stopped when it has just asked whether it is still responsible", hosts=3)
     s.store(0, "slow", "host3", latency=400 * MILLISECOND)
     s.at(1000, "vm-crash", vm="vm1")
     stopped = 1000 + rng.uniform(0, 3_000)
@@ -321,18 +331,18 @@ def _a_primary_that_stood_still_before_it_acted(rng: random.Random) -> Scenario:
     return s.done(stopped + 26_000)
 
 
-@an_ordeal
+@_ordeal
 def _a_vm_ends_while_storage_hangs(rng: random.Random) -> Scenario:
-    s = Story(rng, "A VM is switched off while its storage hangs: its release cannot be written for a while", hosts=2)
+    s = _Story(rng, "A VM is switched off while its storage hangs: its release cannot be written for a while", hosts=2)
     s.store(1000, "cut", "host1")
     s.at(1000 + rng.uniform(100, 4_000), "vm-power-off", vm="vm1")
     s.store(25_000, "heal", "host1")
     return s.done(32_000)
 
 
-@an_ordeal
+@_ordeal
 def _silent_when_our_own_storage_hangs(rng: random.Random) -> Scenario:
-    s = Story(rng, "A host loses its power, and before the window has elapsed the storage hangs for everybody", hosts=3)
+    s = _Story(rng, "A host loses its power, and before the window has elapsed the storage hangs for everybody", hosts=3)
     s.at(1000, "power-off", host="host1")
     hangs = 1000 + rng.uniform(4_000, 7_000)
     s.at(hangs, "storage-outage", datastore="ds1")

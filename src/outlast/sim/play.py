@@ -23,8 +23,11 @@ from outlast.sim.world import World
 SETTLES_WITHIN_S = 60.0
 
 
-def play(scenario: Scenario, seed: int | None = None) -> Result:
-    """Play it once. Raises OutlastError if it cannot be played, or if its domain does not come to rest before it."""
+def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = False) -> Result:
+    """Play it once. `until_rest`: its duration is what recovery may take at most; once all stays well, it is over.
+
+    Raises OutlastError if it cannot be played, or if its domain does not come to rest before it.
+    """
     chosen = scenario.seed if seed is None else seed
     world = stage.make(scenario, chosen)
     observer = Observer(world, scenario)
@@ -40,7 +43,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
             for failure in found:
                 observer.tell("failure", f"expected: {failure.expectation}; found: {failure.found}")
             failures += found
-    world.scheduler.run_until(zero + scenario.duration)
+    world.run_to_end(zero + scenario.duration, until_rest=until_rest)
     world.invariants.finish()
     violations = tuple(Violation(_since(zero, v.at), v.invariant, v.detail) for v in world.invariants.violations)
     return Result(
@@ -56,6 +59,7 @@ def play(scenario: Scenario, seed: int | None = None) -> Result:
         recovery=recoveries({vm.name: observer.history(vm.name) for vm in scenario.vms}),
         timeline=observer.timeline(),
         events=world.scheduler.events,
+        seconds=_since(zero, world.now),
         wall_seconds=0.0,
         trace=world.trace_hash(),
     )

@@ -12,10 +12,11 @@ from outlast.sim.world import World
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one run ended. `began`: the true time of the scenario's start, from which its steps count."""
+    """How one run ended. `began`, `ended`: true times; the scenario's steps count from `began`."""
 
     scenario: Scenario
     began: int
+    ended: int
     events: int
     trace: str
     violations: tuple[Violation, ...]
@@ -23,8 +24,13 @@ class Outcome(msgspec.Struct, frozen=True):
     story: str
 
 
-def play(scenario: Scenario, *, keep_story: bool = False, stop_at_violation: bool = False) -> Outcome:
-    """Play a scenario's steps, and say what its invariants found. Once something is violated, one may stop looking."""
+def play(
+    scenario: Scenario, *, keep_story: bool = False, stop_at_violation: bool = False, until_rest: bool = False
+) -> Outcome:
+    """Play a scenario's steps, and say what its invariants found. Once something is violated, one may stop looking.
+
+    `until_rest`: its duration is what recovery may take at most; once all is well and stays so, the run is over.
+    """
     world = World.of(scenario)
     world.invariants.stop_at_first = stop_at_violation
     began = 0
@@ -34,7 +40,8 @@ def play(scenario: Scenario, *, keep_story: bool = False, stop_at_violation: boo
         for step in scenario.steps:
             world.scheduler.run_until(max(world.now, began + step.at))
             world.do(step)
-        world.scheduler.run_until(max(world.now, began + scenario.duration))
+        end = max(world.now, began + scenario.duration)
+        world.run_to_end(end, until_rest=until_rest)
         world.invariants.finish()
     except ViolatedError:
         pass  # It is in the list.
@@ -42,6 +49,7 @@ def play(scenario: Scenario, *, keep_story: bool = False, stop_at_violation: boo
     return Outcome(
         scenario=scenario,
         began=began,
+        ended=world.now,
         events=world.scheduler.events,
         trace=world.trace_hash(),
         violations=violations,
@@ -52,4 +60,4 @@ def play(scenario: Scenario, *, keep_story: bool = False, stop_at_violation: boo
 
 def run(seed: int, *, keep_story: bool = False) -> Outcome:
     """Play the random scenario of this seed."""
-    return play(generate(seed), keep_story=keep_story)
+    return play(generate(seed), keep_story=keep_story, until_rest=True)

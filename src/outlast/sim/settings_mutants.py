@@ -9,10 +9,10 @@ from outlast.protocol.lease import Lease
 from outlast.protocol.ownership import Ownership, Phase
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.restart import Restart
-from outlast.sim.mutants import a_mutant
+from outlast.sim.mutation import mutant
 
 
-@a_mutant(
+@mutant(
     2,
     "a shorter lease is named at once, and kept from the next renewal on",
     "the-lease-becomes-shorter-when-storage-hangs",
@@ -23,7 +23,7 @@ def _a_shorter_lease_is_named_but_not_kept(self: Lease, length: Duration) -> boo
     return False
 
 
-@a_mutant(
+@mutant(
     5,
     "a lease may be longer than what the epochs of its VMs name",
     "the-lease-becomes-longer-and-an-older-record-lands",
@@ -33,7 +33,7 @@ def _a_longer_lease_needs_no_epoch(wanted: Duration, _homed: Any) -> Duration:
     return wanted
 
 
-@a_mutant(
+@mutant(
     8,
     "a keeper that starts takes what it finds running for bound to no shorter lease",
     "the-lease-becomes-longer-and-an-older-record-lands",
@@ -49,7 +49,7 @@ def _what_is_adopted_has_any_lease(
     return []
 
 
-@a_mutant(
+@mutant(
     5,
     "an observer does not look for the window in the epoch that it takes a VM from",
     "a-longer-lease-is-in-use-when-an-older-record-lands",
@@ -59,7 +59,7 @@ def _the_epoch_names_no_window(self: Restart, ours: Duration) -> Duration:
     return ours
 
 
-@a_mutant(
+@mutant(
     5,
     "a primary restarts what it should hold, because somebody has paused recovery",
     "a-host-is-lost-while-recovery-is-paused",

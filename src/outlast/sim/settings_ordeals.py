@@ -8,7 +8,8 @@ import random
 from outlast.model.ids import DatastoreName
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.scenario.model import DatastoreSpec, Scenario
-from outlast.sim.ordeals import Story, an_ordeal
+from outlast.sim.ordeals import _ordeal as an_ordeal
+from outlast.sim.ordeals import _Story as Story
 
 _LONG = {"lease_duration": 20 * SECOND, "datastore_stale_after": 22 * SECOND}
 _SHORT = {"lease_duration": 6 * SECOND, "datastore_stale_after": 22 * SECOND}
