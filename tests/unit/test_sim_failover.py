@@ -295,37 +295,6 @@ def test_a_failing_start_is_tried_on_another_host() -> None:
     never_twice(world)
 
 
-@pytest.mark.parametrize("step", ["restart-proof", "restart-ordered", "claimed", "restart-owned", "restart-started"])
-@pytest.mark.parametrize("role", ["primary", "target"])
-def test_loss_of_a_role_at_each_step_of_a_restart(role: str, step: str) -> None:
-    """Whoever loses its power in the middle of a restart, the VM runs again in the end, and never twice."""
-    hosts = ("host1", "host2", "host3", "host4")
-    world = domain(hosts=hosts)
-    primary = world.primaries()[0]
-    world.hosts[primary].memory_mib = 4 << 10  # So that another host is chosen, and the roles differ.
-    world.run(2)
-    host, vm = secondary(world)
-    world.power_off(host)
-    begun = len(world.timeline)
-
-    def reached() -> bool:
-        return any(e.kind == step and e.vm == vm for e in world.timeline[begun:])
-
-    assert world.run_until(reached, 30, 0.0005) is not None
-    ordered = next((e for e in world.timeline[begun:] if e.kind == "restart-ordered" and e.vm == vm), None)
-    victim = primary if role == "primary" else ordered.text.split()[0] if ordered else ""
-    if victim in ("", host):
-        return  # No target is chosen yet at that step.
-    world.power_off(victim)
-    world.run(60)
-    assert len(world.where(vm)) == 1
-    world.power_on(victim)
-    world.power_on(host)
-    world.run(40)
-    assert all(len(world.where(spec.name)) == 1 for spec in world.vm_specs)
-    never_twice(world)
-
-
 def test_partitions_leave_every_vm_where_it_is() -> None:
     hosts = ("host1", "host2", "host3", "host4")
     world = domain(hosts=hosts)
@@ -441,11 +410,11 @@ def test_a_process_is_gone_only_when_its_last_slow_write_has_landed() -> None:
     world = domain()
     host, vm = secondary(world)
     for datastore in ("ds1", "ds2"):
-        world.storage_slow(host, datastore, 3 * SECOND)
-    world.run(1)
+        world.storage_slow(host, datastore, SECOND * 9 // 10)
+    world.run(2)
     world.vm_crash(vm)
-    world.run(2)
+    world.run(0.8)
     assert vm in world.hosts[host].hypervisor.processes
-    world.run(2)
+    world.run(0.2)
     assert vm not in world.hosts[host].hypervisor.processes
     never_twice(world)

@@ -270,7 +270,9 @@ class Recovery:
         if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
             case.back_off(f"{self._known.name(case.target)} did not answer in time", now)
             return
-        if case.stage is Stage.ORDERED and now - (case.order_sent or LONG_AGO) >= RESEND:
+        if now - (case.order_sent or LONG_AGO) >= RESEND:
+            # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
+            # and one whose report was lost repeats it.
             case.order_sent = now
             order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
             if case.target == self._known.me:
@@ -305,7 +307,7 @@ class Recovery:
         due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
             due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
-            if case.stage is Stage.ORDERED and case.order_sent is not None:
+            if case.stage in (Stage.ORDERED, Stage.STARTING) and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         return min(due) if due else None
 

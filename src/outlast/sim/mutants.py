@@ -1,9 +1,8 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`. `ordeal` names the small
-scenario (`ordeals.py`) that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen
-broken.
+by one that does not; the names say which rule. It is registered (`mutant.py`) with the small scenario (`ordeals.py`) that
+leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from outlast.sim.host import Host
 from outlast.sim.mutation import MUTANTS, broken
 from outlast.sim.mutation import also as _also
 from outlast.sim.mutation import mutant as _mutant
+from outlast.sim.watchdog import WatchdogDevice
 
 __all__ = ["MUTANTS", "broken"]
 
@@ -346,6 +346,25 @@ def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answer
 @_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
 def _no_second_freezer(self: Host, grace: int) -> None:
     return None
+
+
+@_mutant(6, "the watchdog never fires", "keeper-and-agent-stop-on-a-host-with-a-watchdog", (Host, "_watchdog_fires"))
+def _watchdog_never_fires(self: Host) -> None:
+    return None
+
+
+_pet = WatchdogDevice.pet
+
+
+@_mutant(
+    6,
+    "the watchdog's timeout does not fit in lease_margin",
+    "keeper-and-agent-stop-on-a-host-with-a-watchdog",
+    (WatchdogDevice, "pet"),
+)
+def _watchdog_is_too_slow(self: WatchdogDevice) -> None:
+    _pet(self)
+    self._deadline = self._scheduler.now + 3 * self._timeout
 
 
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------

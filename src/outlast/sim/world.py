@@ -187,13 +187,20 @@ class World(Ground):
         sighting = store.sightings.get(HostId(host))
         record: HeartbeatRecord | None = sighting.record if sighting is not None else None
         if record is not None:
-            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=1))
+            sequence = record.sequence + 1 if record.session == "clone" else 1
+            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=sequence))
 
     def record_newer(self, host: str) -> None:
         """From now on it writes its heartbeat records in a format that the others cannot read (a rolling upgrade)."""
         self._fault(host, "writes its heartbeat records in a newer format")
         for store in self.domain.stores.values():
             store.newer_format.add(HostId(host))
+
+    def record_older(self, host: str) -> None:
+        """From now on all can read its records again (the upgrade was taken back, or the others were upgraded too)."""
+        self._fault(host, "writes its heartbeat records in a format that all know")
+        for store in self.domain.stores.values():
+            store.newer_format.discard(HostId(host))
 
     # -- daemons --------------------------------------------------------------------------------------------------
 
