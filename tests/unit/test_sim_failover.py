@@ -6,6 +6,7 @@ import pytest
 from outlast.model.events import PingNotSent
 from outlast.model.ids import DatastoreName, HostId, HostName, VmName
 from outlast.model.settings import Settings
+from outlast.model.time import SECOND
 from outlast.protocol.reporting import Reporter
 from outlast.scenario.model import DatastoreSpec, HostSpec, VmSpec
 from outlast.sim.agent_host import AgentHost
@@ -389,3 +390,16 @@ def test_what_is_switched_off_while_a_daemon_is_away_stays_off(daemon: str) -> N
     world.run(40)
     assert world.where(vm) == []
     assert starts(world, vm) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_host_that_boots_is_not_unresponsive(seed: int) -> None:
+    """It answers ping before its keeper writes and its agent speaks."""
+    world = domain(seed=seed)
+    host, _ = secondary(world)
+    world.reboot(host, 20 * SECOND)
+    world.run(40)
+    verdicts = [entry.text for entry in world.timeline if entry.kind == "verdict" and entry.text.startswith(f"{host} ")]
+    assert any("rule=ping-answered-again" in text for text in verdicts)
+    assert not [text for text in verdicts if "verdict=unresponsive" in text]
+    never_twice(world)

@@ -1,8 +1,8 @@
-"""What the primary does about VMs that should run and do not: it moves each `restart.Restart` along.
+"""What is done about VMs that should run and do not: each `restart.Restart` is moved along.
 
-Only for datastores that this agent is responsible for. A VM becomes a case when its host is presumed dead (so that the
-register is read while the window still runs), when its host lives and has let go of it (crash, isolation response), or
-when it stands on nobody's list. What happens then depends on its register, read afresh:
+Only for datastores that this agent is responsible for, elected or not. A VM becomes a case when its host is presumed dead
+(so that the register is read while the window still runs), when its host lives and has let go of it (crash, isolation
+response), or when it stands on nobody's list. What happens then depends on its register, read afresh:
 
     the register says                           then
     released, switched off                      not wanted any more: off the protected list

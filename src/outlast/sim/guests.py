@@ -277,6 +277,18 @@ class _Start:
         if not reply.allowed:
             self._fail(reply.sentence)
             return
+        home = self._host.definitions[self._vm].home
+        slow = self._host.storage_delay(home) if home is not None else 0
+        self._host.later(self._host.rng.randrange(1, 20) * MILLISECOND + slow, self._make)
+
+    def _make(self) -> None:
+        """The disks are labelled; then the process exists. Whoever dies before leaves none behind."""
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        home = self._host.definitions[self._vm].home
+        if self._hypervisor.mode == "hung" or home is None or self._host.storage_mode(home) == "hang":
+            self._host.later(SECOND // 4, self._make)
+            return
         process = self._guests.process_begins(self._vm)
         self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))

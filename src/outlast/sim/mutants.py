@@ -11,8 +11,11 @@ from typing import Any
 
 import msgspec
 
+from outlast.model.effects import Send
+from outlast.model.ids import Epoch
 from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
+from outlast.model.messages import FrozenVm, TakenOver
 from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol import peers, verdict
@@ -20,14 +23,16 @@ from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
-from outlast.sim.mutant import MUTANTS, broken
-from outlast.sim.mutant import also as _also
-from outlast.sim.mutant import mutant as _mutant
+from outlast.sim.mutation import MUTANTS, broken
+from outlast.sim.mutation import also as _also
+from outlast.sim.mutation import mutant as _mutant
 from outlast.sim.watchdog import WatchdogDevice
 
 __all__ = ["MUTANTS", "broken"]
@@ -167,20 +172,26 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
     return effects
 
 
-_assert_after_read = KeeperMachine._assert_after_read
+_asserted_after_read = Reassertion.after_read
 
 
 @_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
-    (KeeperMachine, "_assert_after_read"),
+    (Reassertion, "after_read"),
 )
-def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    if last is None or last.owner == self.config.host:
-        return _assert_after_read(self, ownership, last)
+def _lost_is_not_killed(self: Reassertion, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self._keeper.config.host:
+        return _asserted_after_read(self, ownership, last)
     ownership.epoch = last.epoch
-    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+    return self._keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+
+@_mutant(4, "whoever hears of a frozen VM claims a later epoch of it", "slow-renewals-end", (LostCopies, "heard"))
+def _lost_on_anybodys_word(self: LostCopies, sender: Any, named: tuple[FrozenVm, ...]) -> None:
+    for frozen in named:
+        self._out.put(Send(sender, TakenOver(vm=frozen.vm, home=frozen.home, epoch=Epoch(frozen.epoch + 1))))
 
 
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------

@@ -72,8 +72,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
     def host(i: int) -> HostSpec:
         level: Literal["", "none"] = "none" if rng.randrange(100) < nones else ""
         reached = None
-        # Two hosts reach everything: a datastore that the elected primary does not reach has nobody who is responsible.
-        if rng.randrange(100) < partial and len(stores) > 1 and i > 1:
+        if rng.randrange(100) < partial and len(stores) > 1:
             reached = tuple(sorted(rng.sample(stores, len(stores) - 1)))
         return HostSpec(
             name=HostName(f"host{i + 1}"),

@@ -4,6 +4,7 @@ A verb `x-y` is the method `x_y`, with the verb's keys as its arguments (`for` i
 what is cut, or to heal what is whole, changes nothing.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -278,14 +279,17 @@ class World(Ground):
         """It is switched off on purpose."""
         self._fault("", "it is switched off by an operator", vm)
         self.recovery.wanted.discard(VmId(vm))
-        for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.DESTROYED)
+        self._end(vm, StopReason.DESTROYED)
 
     def vm_crash(self, vm: str) -> None:
         """Its process dies."""
         self._fault("", "it crashes", vm)
+        self._end(vm, StopReason.FAILED)
+
+    def _end(self, vm: str, reason: StopReason) -> None:
         for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.FAILED)
+            # Nothing ends on a host that stands still, nor writes its last there.
+            self.hosts[name].when_awake(functools.partial(self.hosts[name].guests.end, VmId(vm), reason))
 
     def vm_hang(self, vm: str) -> None:
         """Its guest stops answering, and shuts down no more; its process goes on."""

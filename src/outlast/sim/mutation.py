@@ -1,7 +1,6 @@
-"""One safety rule switched off: what a mutant is, how it is registered, and `broken`, which switches it on for a while.
+"""How a safety rule is switched off for a while, and on again: the rules themselves are in `mutants.py`."""
 
-The mutants themselves are in `mutants.py`.
-"""
+from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -41,8 +40,8 @@ def mutant(
 
 def also(name: str, owner: Any, attribute: str, replacement: Any) -> None:
     """A mutant that needs one more method replaced."""
-    known = MUTANTS[name]
-    MUTANTS[name] = msgspec.structs.replace(known, patches=(*known.patches, (owner, attribute, replacement)))
+    before = MUTANTS[name]
+    MUTANTS[name] = msgspec.structs.replace(before, patches=(*before.patches, (owner, attribute, replacement)))
 
 
 @contextlib.contextmanager
