@@ -39,7 +39,10 @@ class VerdictNote(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+
+    `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again.
+    """
 
     sender: HostId
     boot_id: BootId
@@ -54,6 +57,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    avoided: dict[HostId, int] = {}
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

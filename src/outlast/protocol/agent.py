@@ -341,4 +341,5 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
         )

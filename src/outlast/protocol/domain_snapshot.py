@@ -11,6 +11,7 @@ from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import Needs
 from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
 from outlast.model.records import PoweredVm, ProtectedVm
+from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
 
 _NONE = Needs()
@@ -50,7 +51,10 @@ def needs_of(vm: PoweredVm | ProtectedVm, home: DatastoreName | None) -> Needs:
 def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, PlanVm]) -> tuple[PlanHost, ...]:
     used = _sums(vms)
     promised = _sums(on_the_way)
-    return tuple(_host(known, host, used.get(host, _NONE), promised.get(host, _NONE)) for host in known.members)
+    avoided = known.avoided()
+    return tuple(
+        _host(known, host, used.get(host, _NONE), promised.get(host, _NONE), host in avoided) for host in known.members
+    )
 
 
 def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
@@ -65,7 +69,7 @@ def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
     return {host: Needs(memory_mib=m, cpu=c, reserved_cpu=r) for host, (m, c, r) in memory.items()}
 
 
-def _host(known: Knowledge, host: HostId, used: Needs, promised: Needs) -> PlanHost:
+def _host(known: Knowledge, host: HostId, used: Needs, promised: Needs, flapping: bool) -> PlanHost:
     member, seen, mine = known.members[host], known.beats.get(host), host == known.me
     capacity = known.capacity if mine or seen is None else seen.beat.capacity
     memory = max(0, capacity.memory_mib - capacity.reserved_memory_mib)
@@ -76,6 +80,7 @@ def _host(known: Knowledge, host: HostId, used: Needs, promised: Needs) -> PlanH
         name=member.name,
         labels=member.labels,
         unusable=_unusable(known, host),
+        last_resort=WHY if flapping else "",
         memory_mib=memory,
         cpu=cpu,
         free_memory_mib=max(0, min(memory - used.memory_mib, measured)),

@@ -52,12 +52,19 @@ class Placement:
     def snapshot(self, now_for: VmId | None = None) -> Snapshot:
         """The domain as it is; with the VMs that wait for a host, those that may still come soon, and `now_for` itself."""
         waiting = {
-            vm: _waits(case)
-            for vm, case in self._cases.items()
-            if case.target is None and (vm == now_for or vm in self._roomless or self._keeps_room(case))
+            vm: each
+            for vm, each in self.waiting().items()
+            if vm == now_for or vm in self._roomless or self._keeps_room(self._cases[vm])
         }
-        ordered = {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
-        return take(self._known, waiting, ordered)
+        return take(self._known, waiting, self.ordered())
+
+    def waiting(self) -> dict[VmId, PlanVm]:
+        """Every restart that has no host yet, as planning sees it."""
+        return {vm: _waits(case) for vm, case in self._cases.items() if case.target is None}
+
+    def ordered(self) -> dict[VmId, PlanVm]:
+        """Every restart that was ordered, on the host that it was ordered from."""
+        return {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
 
     def _keeps_room(self, case: Restart) -> bool:
         return case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR

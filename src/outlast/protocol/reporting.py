@@ -8,8 +8,9 @@ import msgspec
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
-from outlast.model.time import Instant, in_seconds
+from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
+from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.recovery import SUSPECT
@@ -218,6 +219,10 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
+        for host, left in known.avoided().items():
+            minutes = -(-left // (60 * SECOND))
+            found.append(f"{known.name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+        found += [str(dropped) for dropped in known.rulebook.dropped]
         for host in known.peers:
             if problem := self._machine.peers.problem(host):
                 found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")
