@@ -86,11 +86,20 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     isolated: bool = False
 
 
+class Admission(msgspec.Struct, frozen=True, tag="admission"):
+    """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
+
+    It takes the place of what was told before, and is forgotten when it is not told again for a while.
+    """
+
+    refused: dict[VmId, str]
+
+
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Admission | Subscribe
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):

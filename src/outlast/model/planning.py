@@ -106,6 +106,20 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(vm for vm, host in self.targets.items() if host is None)
 
 
+class Outlook(msgspec.Struct, frozen=True):
+    """What the domain can lose now, in words for people (`protocol/planning/worst.py` has it exactly).
+
+    `survives` hosts, whichever they are; `done` False: at least so many, more were not looked at. `why`: what the loss of
+    one more would mean; `proven`: that there is no way round it. `short`: why too little is set aside for failures.
+    """
+
+    survives: int
+    done: bool
+    why: str
+    proven: bool
+    short: str
+
+
 class PlanBasis(msgspec.Struct, frozen=True, kw_only=True):
     """What one agent can say about what would happen: the snapshot, and what decides how long it would take.
 

@@ -16,8 +16,8 @@ from outlast.model.ids import HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
 from outlast.model.records import ProofKind, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.domain_snapshot import take
-from outlast.protocol.knowledge import Knowledge
+from outlast.protocol.domain_snapshot import needs_of, take
+from outlast.protocol.knowledge import SUSPECT, Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
 from outlast.protocol.planning.planner import make_plan
@@ -57,6 +57,14 @@ class Placement:
             if vm == now_for or vm in self._roomless or self._keeps_room(self._cases[vm])
         }
         return take(self._known, waiting, self.ordered())
+
+    def whole(self, *, measured: bool = False) -> Snapshot:
+        """The domain with every VM that needs a host, also those that nobody has taken up yet."""
+        known, waiting, ordered = self._known, self.waiting(), self.ordered()
+        for vm, (host, line) in known.whereabouts().items():
+            if vm not in waiting and vm not in ordered and line.protected and known.verdict(host) in SUSPECT:
+                waiting[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
+        return take(known, waiting, ordered, measured=measured)
 
     def waiting(self) -> dict[VmId, PlanVm]:
         """Every restart that has no host yet, as planning sees it."""
