@@ -328,6 +328,7 @@ def test_every_verb_that_is_built_is_done_or_refused() -> None:
         "record-clone",
         "record-damage",
         "record-newer",
+        "record-older",
         "start-fails",
         "vm-hang",
     }

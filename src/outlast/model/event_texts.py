@@ -50,6 +50,7 @@ TEMPLATES: dict[str, str] = {
     "lost": "{host} has lost {vm}: {detail}",
     "adopted": "the keeper of {host} found {vm} running: {detail}",
     "refused": "{host} refused to start {vm}: {detail}",
+    "device-seen": "{vm} on {host} has a device that a freeze does not stop: its lease's end is no proof now ({detail})",
     "cloned-host": "ALARM: {host} has a clone on {datastore}: {detail}",
     "start-voided": "the start of {vm} on {host} is void: {detail}",
 }
@@ -67,6 +68,7 @@ WARNINGS = frozenset(
         "frozen",
         "killed",
         "lost",
+        "device-seen",
         "cloned-host",
         "start-voided",
         "vm-crashed",

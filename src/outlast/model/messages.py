@@ -39,6 +39,14 @@ class VerdictNote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FrozenVm(msgspec.Struct, frozen=True):
+    """A VM that stands frozen on the sender, which may be unable to read its register. `epoch`: the last that it owned."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
@@ -61,6 +69,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     leaving: bool = False
     avoided: dict[HostId, int] = {}
     outlook: Outlook | None = None
+    frozen: tuple[FrozenVm, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -83,6 +92,14 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     detail: str = ""
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Something that happened on the sender, for everybody's event log (best effort, never needed for a decision)."""
 
@@ -96,4 +113,4 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice
+Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice

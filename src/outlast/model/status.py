@@ -82,6 +82,6 @@ class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostStatus, ...]
     datastores: tuple[DatastoreStatus, ...]
     vms: tuple[VmStatus, ...]
-    outlook: Outlook | None
+    outlook: Outlook | None = None
     problems: tuple[str, ...]
     dropped_datagrams: dict[str, int]

@@ -1,8 +1,8 @@
-"""What the primary does about VMs that should run and do not: it moves each `restart.Restart` along.
+"""What is done about VMs that should run and do not: each `restart.Restart` is moved along.
 
-Only for datastores that this agent is responsible for. A VM becomes a case when its host is presumed dead (so that the
-register is read while the window still runs), when its host lives and has let go of it (crash, isolation response), or
-when it stands on nobody's list. What happens then depends on its register, read afresh:
+Only for datastores that this agent is responsible for, elected or not. A VM becomes a case when its host is presumed dead
+(so that the register is read while the window still runs), when its host lives and has let go of it (crash, isolation
+response), or when it stands on nobody's list. What happens then depends on its register, read afresh:
 
     the register says                           then
     released, switched off                      not wanted any more: off the protected list
@@ -268,7 +268,9 @@ class Recovery:
         if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
             case.back_off(f"{self._known.name(case.target)} did not answer in time", now)
             return
-        if case.stage is Stage.ORDERED and now - (case.order_sent or LONG_AGO) >= RESEND:
+        if now - (case.order_sent or LONG_AGO) >= RESEND:
+            # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
+            # and one whose report was lost repeats it.
             case.order_sent = now
             order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
             if case.target == self._known.me:
@@ -303,7 +305,7 @@ class Recovery:
         due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
             due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
-            if case.stage is Stage.ORDERED and case.order_sent is not None:
+            if case.stage in (Stage.ORDERED, Stage.STARTING) and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         return min(due) if due else None
 

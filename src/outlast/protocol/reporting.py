@@ -314,6 +314,11 @@ class Reporter:
         lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
         return lines
 
+    def _responsible_for(self, home: str) -> str:
+        """The other host that is responsible for a datastore; empty if there is none."""
+        status = self._datastore(DatastoreName(home)) if home in self._known.datastores else None
+        return status.responsible if status is not None and status.responsible != self._known.name(self._known.me) else ""
+
     def explain_vm(self, name: str) -> list[str] | None:
         """Where a VM stands and why; None if nobody here knows it."""
         status = next((vm for vm in self._vms() if name in (vm.name, vm.uuid)), None)
@@ -335,8 +340,8 @@ class Reporter:
             lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
             if case.attempts:
                 lines.append(f"{case.attempts} attempts have failed.")
-        elif status.state == "lost" and not self._machine.election.am_primary:
-            lines.append("Ask the primary's host how far its restart is.")
+        elif status.state == "lost" and (holder := self._responsible_for(status.home)):
+            lines.append(f"Ask {holder}, which is responsible for {status.home}, how far its restart is.")
         lines += self._explain_placement(VmId(status.uuid))
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:

@@ -40,6 +40,7 @@ from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
+from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
@@ -73,6 +74,7 @@ class AgentProcess:
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
+        told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -84,6 +86,7 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                told=told.read(),
                 rules=config.rules,
             ),
             clock.now(),
@@ -112,6 +115,7 @@ class AgentProcess:
             network=self._network,
             pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
             keeper=self._keeper,
+            told=told,
             on_note=self._note,
         )
         self._control = ControlServer(config.control_socket, self._answer)
