@@ -149,6 +149,8 @@ def test_nobody_is_told_as_long_as_it_cannot_be_written_down(tmp_path: Path, wri
             keeper=nothing,
             told=ToldFile(tmp_path / "run" / "told", BOOT),
             on_note=nothing,
+            on_settings=nothing,
+            on_outcome=nothing,
         )
         executor.run([RememberTold({VM: at(5)}), ShutDownVm(VM)])
 

@@ -16,6 +16,7 @@ _GROUPS = {
     "settings": "outlast.interfaces.settings_cli:settings",
     "pause": "outlast.interfaces.pause_cli:pause",
     "resume": "outlast.interfaces.pause_cli:resume",
+    "plan": "outlast.interfaces.plan_cli:plan",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
 }

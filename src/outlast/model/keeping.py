@@ -112,6 +112,15 @@ class UseSettings(msgspec.Struct, frozen=True, tag="settings"):
     mark: SettingsMark
 
 
+class Admission(msgspec.Struct, frozen=True, tag="admission"):
+    """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
+
+    It takes the place of what was told before, and is forgotten when it is not told again for a while.
+    """
+
+    refused: dict[VmId, str]
+
+
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
@@ -127,6 +136,7 @@ KeeperRequest = (
     | AskLost
     | Progress
     | UseSettings
+    | Admission
     | Subscribe
 )
 

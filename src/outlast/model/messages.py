@@ -18,6 +18,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Capacity, DatastoreReach
+from outlast.model.planning import Outlook
 from outlast.model.records import Proof
 from outlast.model.settings import SettingsMark, SettingsRecord
 from outlast.model.time import Duration
@@ -53,6 +54,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
     `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
+    `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
+    what the domain can lose now, by the primary alone.
     """
 
     sender: HostId
@@ -70,6 +73,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     leaving: bool = False
     settings: SettingsMark = SettingsMark()
     least_margin: Duration = Duration(0)
+    avoided: dict[HostId, int] = {}
+    outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
 
 

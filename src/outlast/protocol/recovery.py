@@ -31,7 +31,7 @@ from outlast.model.records import (
 )
 from outlast.model.settings import Pause
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
@@ -41,8 +41,6 @@ from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Sta
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import Verdict
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)

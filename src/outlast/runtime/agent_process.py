@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -24,18 +24,19 @@ from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
 from outlast.drivers.ping import Pinger
 from outlast.drivers.stderr import Stderr
-from outlast.model.commands import Outcome
 from outlast.model.effects import Note
 from outlast.model.event_texts import WARNINGS, sentence
-from outlast.model.events import CommandGiven, DatastoreSurveyed, Event, KeeperReported, Received, Woken
+from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.settings import SettingsRecord
 from outlast.model.time import in_seconds
+from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
 from outlast.runtime import settings_file
+from outlast.runtime.commands import Commands
 from outlast.runtime.config import Config
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
@@ -64,6 +65,11 @@ def session_number(state_dir: Path) -> int:
     return number
 
 
+def _kept_for_the_domain(config: Config) -> dict[str, Any]:
+    """What an agent needs for the settings of the whole domain."""
+    return {"record": settings_file.load(config.state_dir), "least_margin": config.least_margin}
+
+
 class AgentProcess:
     """See the top of this file."""
 
@@ -88,10 +94,9 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
-                record=settings_file.load(config.state_dir),
-                least_margin=config.least_margin,
                 told=told.read(),
                 rules=config.rules,
+                **_kept_for_the_domain(config),
             ),
             clock.now(),
         )
@@ -112,6 +117,7 @@ class AgentProcess:
             reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
+        self._commands = Commands(config.host.name, number, self._happen)
         self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
         self._executor = Executor(
             machine,
@@ -123,10 +129,8 @@ class AgentProcess:
             told=told,
             on_note=self._note,
             on_settings=self._keep_settings,
-            on_outcome=self._command_ended,
+            on_outcome=self._commands.ended,
         )
-        self._commands: dict[int, asyncio.Future[Outcome]] = {}
-        self._last_command = number
         self._control = ControlServer(config.control_socket, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -270,13 +274,15 @@ class AgentProcess:
         )
 
     async def _answer(self, request: ControlRequest) -> ControlReply:
-        if request.do == "command":
-            return await self._command(request)
+        if request.do == "command" and request.command is not None:
+            return ControlReply(ok=True, outcome=await self._commands.give(request.command, request.by))
         reporter = Reporter(self._executor.machine, clock.now())
         if request.do == "settings":
             return ControlReply(ok=True, settings=reporter.settings())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
+        if request.do == "plan":
+            return ControlReply(ok=True, basis=plan_basis.basis(self._executor.machine))
         lines = {
             "host": reporter.explain_host,
             "vm": reporter.explain_vm,
@@ -285,24 +291,6 @@ class AgentProcess:
         if lines is None:
             return ControlReply(ok=False, problem=f"there is no {request.what} {request.name}; see `outlast status`")
         return ControlReply(ok=True, lines=lines)
-
-    # -- what an operator asks for --------------------------------------------------------------------------------
-
-    async def _command(self, request: ControlRequest) -> ControlReply:
-        """Answered when the primary has answered, or when the machine has given up on it."""
-        if request.command is None:
-            return ControlReply(ok=False, problem="a command is missing")
-        self._last_command += 1
-        number, future = self._last_command, asyncio.get_running_loop().create_future()
-        self._commands[number] = future
-        by = f"{request.by or 'somebody'}@{self._config.host.name}"
-        self._happen(CommandGiven(number, by, clock.wall_ms(), request.command))
-        return ControlReply(ok=True, outcome=await future)
-
-    def _command_ended(self, number: int, outcome: Outcome) -> None:
-        future = self._commands.pop(number, None)
-        if future is not None and not future.done():
-            future.set_result(outcome)
 
 
 def configure_log() -> None:

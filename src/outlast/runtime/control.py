@@ -4,6 +4,7 @@
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
 {"do": "settings"}                                -> {"ok": true, "settings": {...}}
 {"do": "command", "command": {...}, "by": "..."}  -> {"ok": true, "outcome": {...}}, when the primary has answered
+{"do": "plan"}                                    -> {"ok": true, "basis": {...}}
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 
 from outlast.model.commands import Command, Outcome
 from outlast.model.errors import OutlastError
+from outlast.model.planning import PlanBasis
 from outlast.model.status import DomainStatus, SettingsView
 
 _LINE_LIMIT = 1 << 16
@@ -24,7 +26,7 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "settings", "command"]
+    do: Literal["status", "explain", "plan", "settings", "command"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
     command: Command | None = None
@@ -40,6 +42,7 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     lines: list[str] = []
     settings: SettingsView | None = None
     outcome: Outcome | None = None
+    basis: PlanBasis | None = None
 
 
 class ControlServer:
