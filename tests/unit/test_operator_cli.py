@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from outlast.interfaces.cli import main
 from outlast.interfaces.status_cli import screen
-from outlast.model.commands import ChangeSettings, Outcome, PauseRecovery, ResumeRecovery, SettingChange
+from outlast.model.commands import ChangeSettings, Outcome, PauseRecovery, ResumeRecovery, SettingChange, WantVm
 from outlast.model.status import DomainStatus, PauseStatus, SettingsView
 from outlast.model.time import seconds
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
@@ -152,3 +152,15 @@ def test_a_pause_is_the_first_thing_that_status_shows() -> None:
     )
     shown = [str(part) for part in screen(status).renderables]
     assert "AUTOMATIC RECOVERY IS PAUSED by ann@host1" in shown[1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "wanted"), [("start", "running"), ("stop", "stopped"), ("protect", "protected"), ("unprotect", "unprotected")]
+)
+def test_what_is_wanted_of_a_vm(agent: Agent, verb: str, wanted: str) -> None:
+    agent.outcome = Outcome(ok=True, sentences=("host2 shuts it down",))
+    done = agent.runs("vm", verb, "web1")
+    assert (done.exit_code, done.output) == (0, "host2 shuts it down\n")
+    command = agent.asked[0].command
+    assert isinstance(command, WantVm)
+    assert (command.vm, command.wanted) == ("web1", wanted)

@@ -14,6 +14,7 @@ _GROUPS = {
     "events": "outlast.interfaces.events_cli:events",
     "explain": "outlast.interfaces.explain_cli:explain",
     "settings": "outlast.interfaces.settings_cli:settings",
+    "vm": "outlast.interfaces.vm_cli:vm",
     "pause": "outlast.interfaces.pause_cli:pause",
     "resume": "outlast.interfaces.pause_cli:resume",
     "plan": "outlast.interfaces.plan_cli:plan",

@@ -36,6 +36,12 @@ def give(lab: Lab, *arguments: str, on: str = "") -> Outcome:
             time.sleep(TRIES_AGAIN_AFTER_S)
 
 
+def want(lab: Lab, vm: str, wanted: str) -> Outcome:
+    """What an operator wants of a VM, said on the host that has its definition. Raises LabError."""
+    verb = {"running": "start", "stopped": "stop", "unprotected": "unprotect"}[wanted]
+    return give(lab, "vm", verb, vm, on=lab.state().vms[vm].host)
+
+
 def _try(lab: Lab, arguments: tuple[str, ...], on: str) -> Outcome | str:
     powered = [name for name in lab.state().hosts if lab.is_on(name)]
     views = {name: outlast_view.status(lab, name) for name in powered}

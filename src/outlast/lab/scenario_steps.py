@@ -100,6 +100,10 @@ def _storage_slow(lab: Lab, keys: Keys) -> None:
     lab.storage_slow(keys["host"], keys["datastore"], keys["latency"] // MILLISECOND)
 
 
+def _set_state(lab: Lab, keys: Keys) -> None:
+    operating.want(lab, keys["vm"], keys["state"])
+
+
 VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "power-off": lambda lab, keys: lab.power_off(keys["host"]),
     "power-on": _power_on,
@@ -132,6 +136,7 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "vm-start-elsewhere": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "pause": lambda lab, _: operating.give(lab, "pause", "--reason", "the scenario says so"),
     "resume": lambda lab, _: operating.give(lab, "resume"),
+    "set-state": _set_state,
     "set": lambda lab, keys: operating.give(lab, "settings", "set", keys["setting"], str(keys["value"])),
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
 }
@@ -140,6 +145,7 @@ _NEEDS_POWER = frozenset(
     | {f"{daemon}-{act}" for daemon in ("agent", "keeper", "hypervisor") for act in ("kill", "stop", "hang", "resume")}
 )
 LASTING = frozenset(
-    {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on", "pause", "resume", "set"}
+    {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"}
+    | {"pause", "resume", "set", "set-state"}
 )
 """Verbs that return only after a while: others must not wait for them."""

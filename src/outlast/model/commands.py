@@ -8,6 +8,9 @@ from typing import Literal
 
 import msgspec
 
+from outlast.model.ids import DatastoreName
+from outlast.model.records import ProtectedVm
+
 Wanted = Literal["running", "stopped", "unprotected", "protected"]
 """What an operator can want of a VM. `protected`: as it is, and restarted when its host dies."""
 
@@ -28,7 +31,21 @@ class ResumeRecovery(msgspec.Struct, frozen=True, tag="resume"):
     """Go on with it."""
 
 
-Command = ChangeSettings | PauseRecovery | ResumeRecovery
+class WantVm(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
+    """A VM is to be so from now on. `vm`: its name or uuid as the operator wrote it.
+
+    The host on which the command is given replaces it by the uuid, and adds what it knows of the VM: its name, its home,
+    and `entry`, how it would stand on the protected list.
+    """
+
+    vm: str
+    wanted: Wanted
+    name: str = ""
+    home: DatastoreName | None = None
+    entry: ProtectedVm | None = None
+
+
+Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm
 
 
 class SettingChange(msgspec.Struct, frozen=True):

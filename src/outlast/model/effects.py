@@ -83,12 +83,16 @@ class WritePowerOnList(msgspec.Struct, frozen=True):
 
 
 class StoreDefinition(msgspec.Struct, frozen=True):
-    """Keep a VM's definition on its home datastore, so that any host can start it; answered by `Stored`."""
+    """Keep a VM's definition on its home datastore, so that any host can start it; answered by `Stored`.
+
+    `first`: only if there is none yet. What a VM ran with last is not replaced by what some host still has of it.
+    """
 
     request: RequestId
     datastore: DatastoreName
     vm: VmId
     xml: str
+    first: bool = False
 
 
 class ReadSettings(msgspec.Struct, frozen=True):
@@ -149,6 +153,12 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class StopVm(msgspec.Struct, frozen=True):
+    """Ask the guest to shut down, because its operator wants it off."""
+
+    vm: VmId
+
+
 class LookAtVm(msgspec.Struct, frozen=True):
     """Ask libvirt whether the domain is off; answered by `VmLookedAt`, or never while libvirt gives no answer."""
 
@@ -186,6 +196,7 @@ Effect = (
     | StartVm
     | RememberTold
     | ShutDownVm
+    | StopVm
     | LookAtVm
     | Note
 )

@@ -58,6 +58,8 @@ TEMPLATES: dict[str, str] = {
     "settings-unreadable": "a settings record on {datastore} is not believed: {problem}",
     "paused": "AUTOMATIC RECOVERY IS PAUSED by {by}: {reason}; nothing is restarted until `outlast resume`",
     "resumed": "{by} has resumed automatic recovery",
+    "vm-wanted": "{by} wants {vm} to be {wanted}",
+    "vm-stopping": "{vm} is shut down on {host}: {by} wants it stopped",
     "restart-held": "{vm} is not restarted now: {why}",
     "response-held": "the isolation response of {host} is held: {why}",
     "device-seen": "{vm} on {host} has a device that a freeze does not stop: its lease's end is no proof now ({detail})",

@@ -119,6 +119,12 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
+class ListChanged(msgspec.Struct, frozen=True, tag="list"):
+    """A protected list says something new about what operators want: it is worth being read now."""
+
+    datastore: DatastoreName
+
+
 class SettingsWanted(msgspec.Struct, frozen=True, tag="settings?"):
     """The sender has older settings than we."""
 
@@ -154,6 +160,7 @@ Message = (
     | OrderReport
     | TakenOver
     | EventNotice
+    | ListChanged
     | SettingsWanted
     | SettingsNotice
     | CommandRequest

@@ -5,6 +5,7 @@ cannot decode, but any change of a host's raw heartbeat bytes is life (`Sighting
 """
 
 import enum
+from typing import Literal
 
 import msgspec
 
@@ -84,6 +85,8 @@ class Reason(enum.StrEnum):
     TAKEN_OVER = "taken-over"
     REASSERTED = "reasserted"
     SWITCHED_OFF = "switched-off"
+    TAKEN_BACK = "taken-back"
+    """Its operator wanted it stopped and then not any more, and its guest had been told already."""
     CRASHED = "crashed"
     ISOLATED = "isolated"
     HOST_SHUTDOWN = "host-shutdown"
@@ -100,6 +103,8 @@ class ProofKind(enum.StrEnum):
     REBOOTED = "rebooted"
     RENOUNCED = "renounced"
     CLEAN_SHUTDOWN = "clean_shutdown"
+    FIRST = "first"
+    """It never ran: whoever starts it makes its first epoch, as anybody who starts a VM does (rule 1)."""
     OWN = "own"
     """The owner itself starts it anew: its keeper knows that no process of that VM is left on its host."""
 
@@ -164,7 +169,10 @@ class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProtectedVm(msgspec.Struct, frozen=True):
-    """One virtual machine that is to be kept in an operating state."""
+    """One virtual machine that is to be kept in an operating state.
+
+    `asked`: an operator asked for it when its register ended with that epoch (-1: when it had none yet).
+    """
 
     vm: VmId
     name: VmName
@@ -172,10 +180,27 @@ class ProtectedVm(msgspec.Struct, frozen=True):
     last_host: HostId
     isolation_response: IsolationResponse | None = None
     needs: Needs = Needs()
+    asked: Epoch | None = None
+
+
+class AsideVm(msgspec.Struct, frozen=True):
+    """One virtual machine that an operator has set aside: it is not restarted, whatever lists it stands on.
+
+    `at_ms`: when, by his host's wall clock. `epoch`: the last epoch of its register when it was first seen off.
+    """
+
+    entry: ProtectedVm
+    wanted: Literal["stopped", "unprotected"]
+    by: str
+    at_ms: int
+    epoch: Epoch | None = None
 
 
 class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):
-    """The claim's list: what must run, of the VMs homed on one datastore; written by its responsible primary alone."""
+    """The claim's list: what must run, of the VMs homed on one datastore, and what an operator has set aside.
+
+    Written by its responsible primary alone.
+    """
 
     datastore: DatastoreName
     sequence: int
@@ -183,6 +208,7 @@ class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):
     primary_epoch: Epoch
     term: ElectionTerm
     vms: tuple[ProtectedVm, ...]
+    aside: tuple[AsideVm, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     isolation          is it me?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
-    command_desk       what an operator asks of the fault domain
+    command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
     shared_settings    the fault domain's settings, and whether it is paused
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
@@ -56,6 +56,7 @@ from outlast.model.messages import (
     CommandRequest,
     EventNotice,
     Heartbeat,
+    ListChanged,
     OrderReport,
     Rank,
     RestartOrder,
@@ -80,8 +81,11 @@ from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility, Standing
+from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import sentence
+from outlast.protocol.wish_following import WishFollower
+from outlast.protocol.wish_keeping import WishKeeper
 
 
 class AgentMachine:
@@ -97,7 +101,15 @@ class AgentMachine:
         self.election = Election(settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
-        self.commands = CommandDesk(self.known, self._out, self.settings)
+        self.follower = WishFollower(self.known, self._out)
+        self.wishes = WishKeeper(self.known, self._out, self.responsibility)
+        self.commands = CommandDesk(
+            self.known,
+            self._out,
+            responsibility=self.responsibility,
+            settings=SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term),
+            wishes=self.wishes,
+        )
         self.desk = OrderDesk(self.known, self._out)
         self.recovery = Recovery(
             self.known,
@@ -107,7 +119,7 @@ class AgentMachine:
             shared=self.settings,
             desk=self.desk,
         )
-        self.own = OwnHost(self.known, self._out)
+        self.own = OwnHost(self.known, self._out, self.follower)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
@@ -134,13 +146,16 @@ class AgentMachine:
                 self.watch.tick()
             if now >= self.settings.due:
                 self.settings.tick()
+            if now >= self.follower.due:
+                self.follower.read()
         if self.peers.beat_is_due() and not self._leaving:
             self.peers.send_beat(self._beat())
         return self._out.take()
 
     def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
-        due = min(self._progress_due, self.peers.beat_due, self.watch.due, self.settings.due, self._decide_at)
+        reads = (self.watch.due, self.settings.due, self.follower.due)
+        due = min(self._progress_due, self.peers.beat_due, self._decide_at, *reads)
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         return max(after(self.known.now, MILLISECOND), due)
 
@@ -153,6 +168,7 @@ class AgentMachine:
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
             self.commands.next_deadline(),
+            self.follower.next_deadline(),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
@@ -195,6 +211,8 @@ class AgentMachine:
                 return self._surveyed(event)
             case SettingsRead():
                 return self.settings.settings_read(event)
+            case ProtectedListRead():
+                return self.responsibility.list_read(event) or self.follower.list_read(event)
             case _:
                 self._learn_news(event)
                 return True
@@ -212,10 +230,9 @@ class AgentMachine:
             case RegistersRead():
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
+                self.wishes.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
-            case ProtectedListRead():
-                self.responsibility.list_read(event)
             case CommandGiven():
                 self.commands.given(event)
             case Stored():
@@ -241,6 +258,9 @@ class AgentMachine:
                 self.lost.told(event.sender, event.message)
             case SettingsWanted():
                 self.settings.wanted_by(event.sender)
+                return news
+            case ListChanged():
+                self.follower.changed(event.message.datastore)
                 return news
             case SettingsNotice():
                 self.settings.take(event.message.record)
@@ -332,13 +352,14 @@ class AgentMachine:
         self._judge_isolation()
         self._elect()
         self._protect()
+        self.commands.tick(self.election.primary)
         self.responsibility.tick(self._standing())
-        self.commands.tick(self.election.primary, self.election.term)
         self.settings.tick()
         self.desk.tick()
         self.recovery.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
+        self.follower.tick()
         self.own.tick(self.isolation.isolated)
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()

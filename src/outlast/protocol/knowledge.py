@@ -12,7 +12,7 @@ from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
-from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.records import AsideVm, Enforcement, PoweredVm, PowerOnList, ProtectedVm
 from outlast.model.rules import Rule
 from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
@@ -122,6 +122,13 @@ class Knowledge:
         self._listers: dict[VmId, tuple[HostId, ...]] = {}
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
+        self.protected: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
+        """What stands, or stood, on a protected list that was read here, with its home."""
+        self.asked: dict[VmId, ProtectedVm] = {}
+        self.aside: dict[VmId, AsideVm] = {}
+        """What operators want of VMs, as the protected lists say; replaced when anything changes, never changed."""
+        self.lists_changed: set[DatastoreName] = set()
+        """Whose protected lists are worth being read now."""
         self._vm_names: dict[VmId, VmName] = {}
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None

@@ -21,6 +21,7 @@ from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.wish_following import WishFollower
 
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
@@ -54,13 +55,14 @@ class _Copy(msgspec.Struct):
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, wishes: WishFollower) -> None:
+        self._wishes = wishes
         self._known = knowledge
         self._out = outbox
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None)
+        self._seen: tuple[object, ...] = (None,) * 6
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -94,7 +96,7 @@ class OwnHost:
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
         known = self._known
-        seen = (known.keeper, known.definitions, known.running, isolated)
+        seen = (known.keeper, known.definitions, known.running, isolated, known.aside, known.asked)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -142,9 +144,17 @@ class OwnHost:
             memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
             response = definition.isolation_response
         note = definition.unprotectable if definition is not None else ""
+        protected, note = self._as_wanted(kept.vm, protected, note)
         needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
         state = _STATES[kept.phase]
         return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, response, note, needs)
+
+    def _as_wanted(self, vm: VmId, protected: bool, note: str) -> tuple[bool, str]:
+        """What an operator asked for counts more than what the definition says (`wish_following.py`)."""
+        aside = self._known.aside.get(vm)
+        if aside is not None and aside.wanted == "unprotected":
+            return False, note or f"{aside.by} wants it left alone"
+        return protected or (vm in self._known.asked and not note), note
 
     # -- definitions ----------------------------------------------------------------------------------------------
 
@@ -197,7 +207,7 @@ class OwnHost:
 
     def vm_stopped(self, event: VmStopped) -> None:
         """Libvirt says why a VM stopped."""
-        reason = self._isolation.reason(event.vm, event.reason)
+        reason = self._wishes.reason(event.vm, event.reason) or self._isolation.reason(event.vm, event.reason)
         self._stopped[event.vm] = reason
         self._out.note(
             "vm-crashed" if reason is Reason.CRASHED else "vm-stopped", vm=event.vm, name=event.name, reason=event.reason

@@ -62,7 +62,8 @@ class Placement:
         """The domain with every VM that needs a host, also those that nobody has taken up yet."""
         known, waiting, ordered = self._known, self.waiting(), self.ordered()
         for vm, (host, line) in known.whereabouts().items():
-            if vm not in waiting and vm not in ordered and line.protected and known.verdict(host) in SUSPECT:
+            lost = line.protected and vm not in known.aside and known.verdict(host) in SUSPECT
+            if lost and vm not in waiting and vm not in ordered:
                 waiting[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
         return take(known, waiting, ordered, measured=measured)
 

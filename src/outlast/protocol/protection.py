@@ -6,44 +6,81 @@ its register says released, switched off             no longer wanted: off the l
 its register says released for any other reason      still wanted: restarted
 it vanished from the list of a host                  still wanted, until the register says otherwise
 it was redefined without our metadata                as before (its host keeps the last policy)
-its metadata says protected="no"                     off the list
+its metadata says protected="no"                     off the list, unless an operator has asked for it
+an operator has set it aside                         off the list, on whatever list it stands (`wish_keeping.py`)
+it was to be stopped, was off, and runs again        protected and wanted: somebody has started it by hand
 """
 
 from collections.abc import Iterable
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.records import PoweredVm, ProtectedList, ProtectedVm
+from outlast.model.records import AsideVm, PoweredVm, ProtectedList, ProtectedVm
 
 
 class Protection:
-    """The wanted VMs of one datastore. `changed`: the list on storage is older than this."""
+    """The wanted VMs of one datastore, and those set aside. `changed`: the list on storage is older than this."""
 
     def __init__(self) -> None:
         self.vms: dict[VmId, ProtectedVm] = {}
+        self.aside: dict[VmId, AsideVm] = {}
         self.changed = False
 
     def load(self, content: ProtectedList | None) -> None:
         """Take over from the list on storage, keeping what was learnt since."""
-        for entry in content.vms if content is not None else ():
-            self.vms.setdefault(entry.vm, entry)
+        if content is None:
+            return
+        self.aside = {aside.entry.vm: aside for aside in content.aside}
+        kept = {entry.vm: entry for entry in content.vms}
+        self.vms = {vm: entry for vm, entry in (kept | self.vms).items() if vm not in self.aside}
+        for vm, entry in kept.items():
+            if vm in self.vms and self.vms[vm].asked != entry.asked:
+                self.vms[vm] = msgspec.structs.replace(self.vms[vm], asked=entry.asked)
 
     def learn(self, datastore: DatastoreName, host: HostId, lines: Iterable[PoweredVm]) -> list[ProtectedVm]:
         """The lines of a host's power-on list that count: returns the VMs that are protected from now on."""
         new: list[ProtectedVm] = []
         for line in lines:
-            if line.home != datastore:
+            if line.home != datastore or not self._is_wanted(line):
                 continue
-            if not line.protected:
-                self.drop(line.vm)
-                continue
-            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs)
             old = self.vms.get(line.vm)
+            asked = old.asked if old is not None else None
+            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs, asked)
             if old is None:
                 new.append(entry)
             if old != entry:
                 self.vms[line.vm] = entry
                 self.changed = True
         return new
+
+    def _is_wanted(self, line: PoweredVm) -> bool:
+        aside, old = self.aside.get(line.vm), self.vms.get(line.vm)
+        if aside is not None:
+            if aside.wanted != "stopped" or aside.epoch is None or line.epoch is None or line.epoch <= aside.epoch:
+                return False
+            self.take_back(line.vm)
+        if line.protected or (old is not None and old.asked is not None):
+            return True
+        self.drop(line.vm)
+        return False
+
+    def set_aside(self, aside: AsideVm) -> None:
+        """An operator does not want it restarted."""
+        self.vms.pop(aside.entry.vm, None)
+        entry = msgspec.structs.replace(aside.entry, asked=None)
+        self.aside[aside.entry.vm] = msgspec.structs.replace(aside, entry=entry)
+        self.changed = True
+
+    def take_back(self, vm: VmId) -> None:
+        """It is not set aside any more."""
+        if self.aside.pop(vm, None) is not None:
+            self.changed = True
+
+    def ask_for(self, entry: ProtectedVm) -> None:
+        """An operator wants it to run and to be restarted, whatever its definition says."""
+        self.vms[entry.vm] = entry
+        self.changed = True
 
     def drop(self, vm: VmId) -> bool:
         """Not wanted any more. True if it was."""
@@ -52,7 +89,8 @@ class Protection:
         self.changed = True
         return True
 
-    def take_changed(self) -> tuple[ProtectedVm, ...]:
+    def take_changed(self) -> tuple[tuple[ProtectedVm, ...], tuple[AsideVm, ...]]:
         """The whole list, to be written; `changed` is False until something changes again."""
         self.changed = False
-        return tuple(self.vms[vm] for vm in sorted(self.vms))
+        wanted = tuple(self.vms[vm] for vm in sorted(self.vms))
+        return wanted, tuple(self.aside[vm] for vm in sorted(self.aside))

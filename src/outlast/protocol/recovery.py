@@ -5,7 +5,9 @@ Only for datastores that this agent is responsible for, elected or not. A VM bec
 response), or when it stands on nobody's list. What happens then depends on its register, read afresh:
 
     the register says                           then
-    released, switched off                      not wanted any more: off the protected list
+    nothing, and an operator asked for the VM   whoever is told to start it makes its first epoch (proof `first`)
+    released, switched off                      not wanted any more: off the protected list, unless an operator has asked
+                                                for it since (then proof `renounced`)
     released, anything else                     proof `renounced`
     owned by a host with a higher incarnation   proof `rebooted`
     owned, its keeper session's last word       proof `clean_shutdown`
@@ -88,7 +90,8 @@ class Recovery:
         for vm in self.placement.found_room():
             self._reopen(self.cases[vm])
         for case in list(self.cases.values()):
-            if self._responsible.holds(case.home) is None:
+            not_wanted = case.target is None and case.vm not in self._responsible.protection(case.home).vms
+            if self._responsible.holds(case.home) is None or not_wanted:
                 del self.cases[case.vm]
                 continue
             self._move(case)
@@ -132,6 +135,7 @@ class Recovery:
 
     def _reopen(self, case: Restart) -> None:
         found = self._responsible.protected_vm(case.vm)
+        case.asked = found[1].asked if found is not None else None
         lister = self._known.lister(case.vm)
         if found is None:
             case.settle("it is not protected any more", self._known.now)
@@ -165,10 +169,15 @@ class Recovery:
             return
         case.last, case.epoch_read_at = event.last[case.vm], now
         last = case.last
-        if last is None:
+        asked = case.asked
+        if last is None and asked is None:
             case.settle("it has no register: it never ran under Outlast", now)
+        elif last is None:
+            case.by_wish = True
+            self._have_proof(case, ProofKind.FIRST)
         elif last.state is RegisterState.RELEASED:
-            if last.reason is Reason.SWITCHED_OFF:
+            case.by_wish = last.reason is Reason.SWITCHED_OFF and asked is not None and last.epoch <= asked
+            if last.reason is Reason.SWITCHED_OFF and not case.by_wish:
                 self._responsible.protection(case.home).drop(case.vm)
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
@@ -256,7 +265,7 @@ class Recovery:
             self._responsible.read_soon()
             case.settle(f"this host is not responsible for {case.home} any more", now)
             return
-        if self._known.pause is not None:
+        if self._known.pause is not None and not case.by_wish:
             self._hold(case, self._known.pause)
             return
         self._place(case)

@@ -7,7 +7,7 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.planning import Outlook
-from outlast.model.records import PoweredVm
+from outlast.model.records import AsideVm, PoweredVm
 from outlast.model.settings import Settings, setting_text
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, PauseStatus, SettingsView, VmStatus
 from outlast.model.time import SECOND, Instant, in_seconds
@@ -198,7 +198,28 @@ class Reporter:
                     memory_mib=case.needs.memory_mib,
                     note=note,
                 )
+        for uuid, aside in self._known.aside.items():
+            if aside.wanted == "stopped":
+                best[uuid] = self._stopped(aside, best.get(uuid))
         return tuple(sorted(best.values(), key=lambda vm: vm.name))
+
+    def _stopped(self, aside: AsideVm, runs: VmStatus | None) -> VmStatus:
+        """A VM that is to be off, and perhaps is not yet."""
+        note, entry = f"{aside.by} wants it stopped", aside.entry
+        if runs is not None and runs.state in ("running", "frozen", "starting", "ending"):
+            return msgspec.structs.replace(runs, note=runs.note or note, protected=False)
+        return VmStatus(
+            name=entry.name,
+            uuid=entry.vm,
+            host="",
+            state="stopped",
+            protected=False,
+            home=self._known.protected[entry.vm][0],
+            epoch=aside.epoch if aside.epoch is not None and aside.epoch >= 0 else None,
+            lease_age_s=None,
+            memory_mib=entry.memory_mib,
+            note=note,
+        )
 
     def _vm(self, host: HostId, line: PoweredVm) -> VmStatus:
         state, note = line.state, line.note

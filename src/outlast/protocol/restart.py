@@ -17,7 +17,7 @@ decides whether the VM may be taken at all.
 
 import enum
 
-from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, RequestId, VmId, VmName
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of
@@ -64,6 +64,9 @@ class Restart:
         self.attempts = 0
         self.failed_on: set[HostId] = set()
         self.held = False
+        self.asked = entry.asked
+        self.by_wish = False
+        """Whether an operator asked for this very start: no pause holds it."""
         self.owned_idle_since: Instant | None = None
         self.why = "its host is not running it"
 
@@ -73,7 +76,7 @@ class Restart:
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read."""
-        self.request, self.held = request, False
+        self.request, self.held, self.by_wish = request, False, False
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def back_off(self, why: str, now: Instant) -> None:
@@ -106,13 +109,11 @@ class Restart:
     def proven(self, kind: ProofKind, observer: HostId, first_seen: int = 0, last_read: int = 0) -> None:
         """Proof is at hand that the owner will not run the epoch that was read."""
         last = self.last
-        if last is None:
-            return
         self.proof = Proof(
             kind=kind,
-            owner=last.owner,
-            incarnation=last.incarnation,
-            epoch=Epoch(last.epoch),
+            owner=last.owner if last is not None else HostId(""),
+            incarnation=last.incarnation if last is not None else Incarnation(0),
+            epoch=last.epoch if last is not None else Epoch(-1),
             observer=observer,
             first_seen=first_seen,
             last_read=last_read,

@@ -35,6 +35,7 @@ from outlast.model.effects import (
     Send,
     ShutDownVm,
     StartVm,
+    StopVm,
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
@@ -144,6 +145,8 @@ class Executor:
                 # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
                 if self._told_is_written:
                     self._hypervisor.shut_down(effect.vm)
+            case StopVm():
+                self._hypervisor.shut_down(effect.vm)
             case LookAtVm():
                 self._hypervisor.look_at(effect.request, effect.vm)
             case KeepSettings():

@@ -16,7 +16,6 @@ VERBS = frozenset(
         "migrate",
         "maintenance-on",
         "maintenance-off",
-        "set-state",
         "fencing-break",
         "fencing-mend",
         "health",
@@ -64,13 +63,13 @@ def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
     for key, nothing in _VM_KEYS.items():
         if getattr(vm, key) != nothing:
             yield key, f"{key} of a VM, other than {_shown(nothing)}"
-    if vm.state == "stopped" and vm.host:
-        yield "state", 'state = "stopped" of a VM that runs at the start'
 
 
 def _step(step: Step) -> Iterator[tuple[str, str]]:
     if step.do in VERBS:
         yield "do", f"the verb {step.do}"
+    if step.keys.get("setting") in SETTINGS:
+        yield "setting", f"the setting {step.keys['setting']}"
 
 
 def _shown(nothing: Any) -> str:

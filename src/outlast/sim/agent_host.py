@@ -25,6 +25,7 @@ from outlast.model.effects import (
     Send,
     ShutDownVm,
     StartVm,
+    StopVm,
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
@@ -263,7 +264,7 @@ class AgentHost:
                 self._start_vm(effect)
             case RememberTold():
                 self._told = effect.told
-            case ShutDownVm():
+            case ShutDownVm() | StopVm():
                 self._host.shut_down_guest(effect.vm)
             case LookAtVm():
                 self._look_at(effect)
@@ -378,11 +379,12 @@ class AgentHost:
         def work(store: Datastore) -> None:
             match effect:
                 case WriteProtectedList():
-                    store.protected.write(effect.content.sequence, effect.content)
+                    store.put_protected(effect.content)
                 case WritePowerOnList():
                     _slots(store, effect.content).write(effect.content.sequence, effect.content)
                 case StoreDefinition():
-                    store.definitions[effect.vm] = effect.xml
+                    if not effect.first or effect.vm not in store.definitions:
+                        store.definitions[effect.vm] = effect.xml
                 case WriteSettings():
                     store.put_settings(effect.content)
 

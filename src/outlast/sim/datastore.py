@@ -59,6 +59,9 @@ class Datastore:
         self.protected: Slots[ProtectedList] = Slots()
         self.settings: Slots[StoredSettings] = Slots()
         self.paused_since: int | None = None
+        self.aside_since: dict[VmId, int] = {}
+        """When each VM that stands aside on the newest protected list was put there."""
+        self.ever_aside: set[VmId] = set()
         self.definitions: dict[VmId, str] = {}
         self.linked_at: dict[str, int] = {}
         self.made_at: dict[tuple[str, int], int] = {}
@@ -139,6 +142,14 @@ class Datastore:
         """Every host's newest list that can be read."""
         newest = {host: max(s.whole(), key=_sequence, default=None) for host, s in self.power_on.items()}
         return {host: content for host, content in newest.items() if content is not None}
+
+    def put_protected(self, content: ProtectedList) -> None:
+        """A protected list is whole in its slot."""
+        self.protected.write(content.sequence, content)
+        newest = self.newest_protected()
+        aside = {each.entry.vm for each in newest.aside} if newest is not None else set[VmId]()
+        self.ever_aside |= aside
+        self.aside_since = {vm: self.aside_since.get(vm, self.now()) for vm in sorted(aside)}
 
     def newest_protected(self) -> ProtectedList | None:
         """The protected list of the highest `primary` epoch, and of that the newest."""

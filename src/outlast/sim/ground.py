@@ -203,7 +203,7 @@ class Ground:
         """Start every VM where it should run, and let the domain come to rest."""
         self.run(9)
         for spec in self.vm_specs:
-            if spec.host and spec.state != "stopped" and self.hosts[spec.host].powered:
+            if spec.host and self.hosts[spec.host].powered:
                 self._start(spec.name, spec.host)
         self.run(12)
 
@@ -224,7 +224,8 @@ class Ground:
 
     def _is_wanted(self, vm: VmId) -> None:
         process = next((p for h in self.hosts.values() if (p := h.hypervisor.processes.get(vm)) is not None), None)
-        if process is not None and process.ending is not StopReason.DESTROYED:
+        aside = vm in self.domain.stores[self.domain.homes[vm]].aside_since
+        if process is not None and process.ending is not StopReason.DESTROYED and not aside:
             self.recovery.wanted.add(vm)
 
     # -- what is true ---------------------------------------------------------------------------------------------

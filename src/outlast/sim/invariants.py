@@ -7,6 +7,7 @@
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
     pause-holds              nobody orders a restart of a VM on whose datastore stands that recovery is paused
+    wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -269,9 +270,7 @@ class Invariants:
         if note.kind != "restart-ordered" or note.vm is None:
             return
         home = self._domain.homes[note.vm]
-        paused = self._domain.stores[home].paused_since
-        if paused is not None and self.now - paused > PRIMARY_ACTS_LATE:
-            self.violated("pause-holds", f"{host} orders a restart of {note.vm}, and {home} says that recovery is paused")
+        self._wanted_by_operators(self._domain.stores[home], host, note.vm)
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
         if last is not None and last.owner == host and last.state is RegisterState.OWNED:
             return
@@ -279,6 +278,16 @@ class Invariants:
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
             self.violated("one-responsible-primary", f"{host} orders a restart of {note.vm}; {home} is held by {holder}")
+
+    def _wanted_by_operators(self, store: Datastore, host: HostId, vm: VmId) -> None:
+        """A restart is ordered: nobody has paused recovery for long, but for what he asks himself, nor set the VM aside."""
+        content = store.newest_protected()
+        asked = content is not None and any(entry.vm == vm and entry.asked is not None for entry in content.vms)
+        paused, aside = store.paused_since, store.aside_since.get(vm)
+        if paused is not None and self.now - paused > PRIMARY_ACTS_LATE and not asked:
+            self.violated("pause-holds", f"{host} orders a restart of {vm}, and {store.name} says that recovery is paused")
+        if aside is not None and self.now - aside > PRIMARY_ACTS_LATE:
+            self.violated("wishes-hold", f"{host} orders a restart of {vm}, which an operator has set aside")
 
     def takes_over(self, host: Host, ask: AskTakeover) -> None:
         """An agent asks its keeper to take a VM."""
@@ -305,6 +314,8 @@ class Invariants:
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED
+        if vm in store.ever_aside:
+            return  # An operator wanted it off.
         if ours and register is not None and register.incarnation == len(boots) and responses == {"leave-running"}:
             self.violated("no-needless-kill", f"{vm} is killed on {host.id}, which owns it (epoch {register.epoch})")
 

@@ -61,7 +61,7 @@ class Observer:
         return self._world.where(vm)
 
     def state(self, vm: str) -> str:
-        if self._specs[vm].state == "unprotected":
+        if self._is_unprotected(vm):
             return "unprotected"
         if self._world.where(vm):
             return "running"
@@ -72,6 +72,16 @@ class Observer:
             return "starting"
         wanted = VmId(vm) in protected_on(self._world, DatastoreName(self._specs[vm].datastore))
         return "waiting" if wanted else "stopped"
+
+    def _is_unprotected(self, vm: str) -> bool:
+        """As an operator has said last, else as the file says."""
+        content = self._world.domain.stores[DatastoreName(self._specs[vm].datastore)].newest_protected()
+        if content is not None:
+            if any(aside.entry.vm == vm and aside.wanted == "unprotected" for aside in content.aside):
+                return True
+            if any(entry.vm == vm and entry.asked is not None for entry in content.vms):
+                return False
+        return self._specs[vm].state == "unprotected"
 
     def verdict(self, host: str) -> str:
         primary = self.primary()

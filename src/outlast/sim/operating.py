@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from outlast.model.commands import ChangeSettings, Command, Outcome, PauseRecovery, ResumeRecovery
+from outlast.model.commands import ChangeSettings, Command, Outcome, PauseRecovery, ResumeRecovery, Wanted, WantVm
+from outlast.model.ids import VmId
 from outlast.model.settings import parse_setting
 from outlast.model.time import SECOND
 from outlast.sim.ground import Ground
@@ -45,6 +46,16 @@ class Operating(Ground):
     def resume(self) -> None:
         """It goes on."""
         self._give(ResumeRecovery(), "resumes automatic recovery")
+
+    def set_state(self, vm: str, state: Wanted) -> None:
+        """A VM is to be so from now on."""
+        self._give(WantVm(vm=vm, wanted=state), f"wants {vm} to be {state}")
+
+    def begin(self) -> None:
+        """The domain has settled; what runs and is not to run is to be stopped from now on."""
+        for spec in self.vm_specs:
+            if spec.host and spec.state == "stopped":
+                self.set_state(spec.name, "stopped")
 
     def set(self, setting: str, value: object) -> None:
         """A setting of the fault domain gets another value."""
@@ -104,3 +115,5 @@ class Operating(Ground):
                 self.paused = True
             case ResumeRecovery():
                 self.paused = False
+            case WantVm(vm=vm, wanted=wanted):
+                (self.recovery.wanted.add if wanted == "running" else self.recovery.wanted.discard)(VmId(vm))

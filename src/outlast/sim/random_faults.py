@@ -228,6 +228,12 @@ def _start_fails(t: Trouble) -> None:
     t.undo("start-fails", None, vm=vm, host=host, times=0)
 
 
+def _wish(t: Trouble) -> None:
+    vm = t.vm()
+    t.do("set-state", vm=vm, state=t.rng.choice(["stopped", "stopped", "unprotected", "running"]))
+    t.undo("set-state", t.length(50, 40_000), vm=vm, state="running")
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -264,5 +270,6 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "newer": lambda t: t.pair("record-newer", "record-older", host=t.host()),
     "settings": lambda t: t.do("set", **dict[str, Any](random_settings.one(t.rng))),
     "pause": lambda t: t.pair("pause", "resume", 20_000),
+    "wish": _wish,
 }
 """Each draws one fault, at the present moment of the scenario."""

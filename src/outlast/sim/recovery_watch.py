@@ -15,6 +15,7 @@ from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
+from outlast.sim.datastore import Datastore
 from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
@@ -96,9 +97,12 @@ class RecoveryWatch:
 
     def _judge(self) -> None:
         self.awaiting_proof.clear()
+        self._judge_who_is_to_be_off()
         for vm in sorted(self.wanted):
             if len(self._world.invariants.executing(vm)) == 1 or vm in self._blamed:
                 continue
+            if vm in self._store(vm).aside_since:
+                continue  # Who had it started, and who set it aside, crossed each other.
             if self._waits_for_proof(vm):
                 self.awaiting_proof.add(vm)
             elif self._has_room(vm):
@@ -108,6 +112,23 @@ class RecoveryWatch:
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
+
+    def _store(self, vm: VmId) -> Datastore:
+        return self._world.domain.stores[self._world.domain.homes[vm]]
+
+    def _judge_who_is_to_be_off(self) -> None:
+        """What an operator wants stopped is off, unless its guest hangs, or somebody has started it by hand since."""
+        for store in self._world.domain.stores.values():
+            content = store.newest_protected()
+            for aside in content.aside if content is not None else ():
+                vm, last = aside.entry.vm, store.last(aside.entry.vm)
+                runs = self._world.invariants.executing(vm)
+                hangs = any(self._world.hosts[host].hypervisor.processes[vm].hung for host in runs)
+                by_hand = aside.epoch is not None and last is not None and last.epoch > aside.epoch
+                if aside.wanted == "stopped" and runs and not hangs and not by_hand and vm not in self._blamed:
+                    self._blamed.add(vm)
+                    detail = f"{vm} runs on {', '.join(sorted(runs))}, and is to be stopped"
+                    self._world.invariants.violated("wishes-hold", detail)
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""

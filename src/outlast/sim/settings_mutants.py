@@ -7,6 +7,7 @@ from outlast.model.time import Duration
 from outlast.protocol import lease_length
 from outlast.protocol.lease import Lease
 from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.protection import Protection
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.restart import Restart
 from outlast.sim.mutation import mutant
@@ -67,3 +68,13 @@ def _the_epoch_names_no_window(self: Restart, ours: Duration) -> Duration:
 )
 def _a_pause_holds_nothing(self: Recovery, case: Restart, _pause: Any) -> None:
     self._place(case)
+
+
+@mutant(
+    5,
+    "a VM that an operator has set aside is protected again by the list on which it still stands",
+    "a-vm-is-stopped-and-its-host-is-lost",
+    (Protection, "_is_wanted"),
+)
+def _whatever_is_listed_is_wanted(self: Protection, line: Any) -> bool:
+    return bool(line.protected)

@@ -79,3 +79,14 @@ def _a_host_is_lost_while_recovery_is_paused(rng: random.Random) -> Scenario:
     s.at(2_000 + rng.uniform(0, 3_000), "agent-kill", host="host3")
     s.at(3_000 + rng.uniform(0, 4_000), "power-off", host="host1")
     return s.done(35_000)
+
+
+@an_ordeal
+def _a_vm_is_stopped_and_its_host_is_lost(rng: random.Random) -> Scenario:
+    story = "A VM whose guest hangs is to be stopped, and its host loses its power before it is off"
+    s = Story(rng, story, hosts=3, vms=("host1", "host2"))
+    s.at(500, "vm-hang", vm="vm1")
+    s.at(1_000, "set-state", vm="vm1", state="stopped")
+    s.at(1_200, "vm-crash", vm="vm2")
+    s.at(2_000 + rng.uniform(0, 8_000), "power-off", host="host1")
+    return s.done(40_000)

@@ -249,9 +249,9 @@ class Store:
         return Stored(effect.request, self._name, ok, "" if ok else _problem(result))
 
     async def _store_definition(self, effect: StoreDefinition) -> Stored:
-        if effect.vm not in self._definition_sequence:
+        if effect.first or effect.vm not in self._definition_sequence:
             known, _ = await self.read_definition(effect.vm)
-            if known == effect.xml:
+            if known == effect.xml or (effect.first and known is not None):
                 return Stored(effect.request, self._name, True)
         sequence = self._definition_sequence.get(effect.vm, 0) + 1
         self._definition_sequence[effect.vm] = sequence
