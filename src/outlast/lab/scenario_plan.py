@@ -58,6 +58,8 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "hosts that do not reach every datastore: datastores"
     if host.watchdog:
         yield "a watchdog"
+    if host.fencing:
+        yield "a fence device"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
     if len(host.name) > _LONGEST_HOST_NAME or host.name in (BRIDGE, "lo"):

@@ -109,6 +109,28 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class FenceHost(msgspec.Struct, frozen=True):
+    """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class FenceStatus(msgspec.Struct, frozen=True):
+    """Ask the fence device of that level whether the host is on or off; answered by `FenceStatusEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class CancelFence(msgspec.Struct, frozen=True):
+    """The host shows life: end what was begun with that request, if it has not reached the device yet."""
+
+    request: RequestId
+
+
 class Note(msgspec.Struct, frozen=True):
     """One line for the event log: a reason code, what it is about, and the facts to fill its sentence."""
 
@@ -134,5 +156,8 @@ Effect = (
     | AskKeeper
     | StartVm
     | ShutDownVm
+    | FenceHost
+    | FenceStatus
+    | CancelFence
     | Note
 )

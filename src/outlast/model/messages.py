@@ -17,7 +17,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Capacity, DatastoreReach
-from outlast.model.records import Proof
+from outlast.model.records import Proof, RecordMark
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -89,4 +89,23 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice
+class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """An operator says that a host is off: to the primary, repeated until it is answered. `word` is its number.
+
+    It is about the boots that `marks` name, and void as soon as anything newer is seen of the host.
+    """
+
+    word: int
+    host: HostId
+    marks: tuple[RecordMark, ...]
+
+
+class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
+    """What the primary makes of an operator's word."""
+
+    word: int
+    accepted: bool
+    detail: str
+
+
+Message = Heartbeat | RestartOrder | OrderReport | EventNotice | OperatorWord | WordReport

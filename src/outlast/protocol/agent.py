@@ -7,6 +7,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     isolation          is it me?
     election           who is primary
     responsibility     which datastores the primary is responsible for; their protected lists
+    fencing            (primary) switching silent hosts off, so that their end is proof
+    operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (primary) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
@@ -21,6 +23,9 @@ from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
+    FenceTested,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -42,13 +47,24 @@ from outlast.model.events import (
 )
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
-from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, VerdictNote
+from outlast.model.messages import (
+    EventNotice,
+    Heartbeat,
+    OperatorWord,
+    OrderReport,
+    Rank,
+    RestartOrder,
+    VerdictNote,
+    WordReport,
+)
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.fencing import Fencing
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
+from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
@@ -69,7 +85,11 @@ class AgentMachine:
         self.election = Election(config.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.desk = OrderDesk(self.known, self._out)
-        self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
+        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility)
+        self.operator = OperatorDesk(self.known, self._out)
+        self.recovery = Recovery(
+            self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
+        )
         self.own = OwnHost(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
@@ -109,6 +129,8 @@ class AgentMachine:
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
             self.recovery.next_deadline(),
+            self.fencing.next_deadline(),
+            self.operator.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
             self.known.next_lapse(),
@@ -162,6 +184,7 @@ class AgentMachine:
             case RegistersRead():
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
+                self.fencing.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
             case ProtectedListRead():
@@ -173,6 +196,12 @@ class AgentMachine:
                 self._keeper(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
                 self._hypervisor(event)
+            case FenceEnded():
+                self.fencing.ended(event)
+            case FenceStatusEnded():
+                self.fencing.status_ended(event)
+            case FenceTested():
+                self.fencing.tested(event)
 
     def _received(self, event: Received) -> bool:
         news = self.isolation.isolated or self.isolation.silent(self.known.now)
@@ -184,6 +213,10 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+            case OperatorWord():
+                self.operator.word_came(event.sender, event.message)
+            case WordReport():
+                self.operator.reported(event.message)
             case EventNotice():
                 return news  # The runtime writes it to the event log; it decides nothing.
         return True
@@ -258,6 +291,7 @@ class AgentMachine:
     def decide(self) -> None:
         """Every part looks at what is known now."""
         now = self.known.now
+        self.fencing.look()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
@@ -266,6 +300,8 @@ class AgentMachine:
         self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
         self.desk.tick()
         self.recovery.tick()
+        self.fencing.tick()
+        self.operator.tick(self.election.primary)
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
         self.own.tick(self.isolation.isolated)

@@ -10,8 +10,8 @@ when it stands on nobody's list. What happens then depends on its register, read
     owned by a host with a higher incarnation   proof `rebooted`
     owned, its keeper session's last word       proof `clean_shutdown`
       was the end
-    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`
-      dead or unresponsive
+    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`; or
+      dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 """
@@ -30,6 +30,7 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
@@ -37,10 +38,8 @@ from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Candidate, choose_host
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
-from outlast.protocol.verdict import Verdict
+from outlast.protocol.verdict import SUSPECT, Verdict
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)
@@ -52,13 +51,21 @@ class Recovery:
     """See the top of this file."""
 
     def __init__(
-        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, desk: OrderDesk
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        peers: Peers,
+        responsibility: Responsibility,
+        *,
+        desk: OrderDesk,
+        fencing: Fencing,
     ) -> None:
         self._known = knowledge
         self._out = outbox
         self._peers = peers
         self._responsible = responsibility
         self._desk = desk
+        self._fencing = fencing
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
@@ -179,9 +186,19 @@ class Recovery:
         elif last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
             self._owner_lives(case, last.owner)
         elif known.verdict(last.owner) in SUSPECT and watch is not None:
-            self._wait_for_expiry(case, last.owner, watch)
+            self._wait_for_proof(case, last, watch)
         else:
             case.why = f"it waits for a verdict about {known.name(last.owner)}"
+
+    def _wait_for_proof(self, case: Restart, last: RegisterRecord, watch: RecordWatch) -> None:
+        """Whichever comes first: somebody says that the owner is off, or its lease is over."""
+        said_off = self._known.said_off(last, case.home, case.epoch_read_at)
+        if said_off is not None:
+            self._have_proof(case, said_off)
+            return
+        self._wait_for_expiry(case, last.owner, watch)
+        if case.stage is Stage.PROVING:
+            self._fencing.want(last.owner, case.home, case.epoch_read_at)
 
     def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
         known = self._known

@@ -12,9 +12,8 @@ from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
-from outlast.protocol.recovery import SUSPECT
 from outlast.protocol.restart import Stage
-from outlast.protocol.verdict import Verdict, explain
+from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
 

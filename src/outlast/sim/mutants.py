@@ -1,15 +1,11 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`. `ordeal` names the small
-scenario (`ordeals.py`) that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen
-broken.
+by one that does not; the names say which rule. Those about power and operators are in `mutants_of_fencing.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,57 +22,14 @@ from outlast.protocol.lease import Lease, Renewal
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.recovery import Recovery
+from outlast.sim import mutants_of_fencing
+from outlast.sim.breaking import MUTANTS, broken
+from outlast.sim.breaking import also as _also
+from outlast.sim.breaking import mutant as _mutant
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
 
-_Patch = tuple[Any, str, Any]
-
-
-class Mutant(msgspec.Struct, frozen=True):
-    """One rule switched off. `rule`: its number in design.md section 2; `what`: what is done wrong, as a sentence."""
-
-    name: str
-    rule: int
-    what: str
-    ordeal: str
-    patches: tuple[_Patch, ...]
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def _mutant(
-    rule: int, what: str, ordeal: str, *targets: tuple[Any, str]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function, named as the mutant, that takes the place of each target (of a class or a module)."""
-
-    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        name = replacement.__name__.strip("_").replace("_", "-")
-        patches = tuple((owner, attribute, replacement) for owner, attribute in targets)
-        MUTANTS[name] = Mutant(name, rule, what, ordeal, patches)
-        return replacement
-
-    return add
-
-
-def _also(name: str, owner: Any, attribute: str, replacement: Any) -> None:
-    """A mutant that needs one more method replaced."""
-    mutant = MUTANTS[name]
-    MUTANTS[name] = msgspec.structs.replace(mutant, patches=(*mutant.patches, (owner, attribute, replacement)))
-
-
-@contextlib.contextmanager
-def broken(name: str) -> Iterator[None]:
-    """With one rule switched off. Raises KeyError for a name that is none."""
-    patches = MUTANTS[name].patches
-    saved = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
-    for owner, attribute, replacement in patches:
-        setattr(owner, attribute, replacement)
-    try:
-        yield
-    finally:
-        for owner, attribute, original in saved:
-            setattr(owner, attribute, original)
+__all__ = ["MUTANTS", "broken", "mutants_of_fencing"]
 
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
     watchdogs = rng.choice([0, 0, 0, 50, 100])
     nones = rng.choice([0, 0, 0, 30])
     partial = rng.choice([0, 0, 30])
+    devices = rng.choice([0, 0, 50, 100])
 
     def host(i: int) -> HostSpec:
         level: Literal["", "none"] = "none" if rng.randrange(100) < nones else ""
@@ -76,6 +77,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
             cpus=32,
             watchdog=not level and rng.randrange(100) < watchdogs,
             enforcement=level,
+            fencing=rng.randrange(100) < devices,
             datastores=reached,
         )
 
@@ -142,6 +144,7 @@ class _Trouble:
             "start-fails": lambda: self._do(
                 "start-fails", vm=self._vm(), host=self._host(), times=self._rng.randrange(1, 4)
             ),
+            "fencing": self._fencing,
             "clock": lambda: self._do("clock-jump", host=self._host(), by=self._rng.choice([-1, 1]) * 3600 * SECOND),
             "damage": self._damage,
         }
@@ -258,6 +261,11 @@ class _Trouble:
             self._do(f"{daemon}-stop", host=host)
             self._do(f"{daemon}-resume", self._length(50, 20_000), host=host)
 
+    def _fencing(self) -> None:
+        host = self._host()
+        self._do("fencing-break", host=host, how=self._rng.choice(["fails", "hangs"]))
+        self._do("fencing-mend", self._length(50, 30_000), host=host)
+
     def _damage(self) -> None:
         host, store = self._path()
         self._do(self._rng.choice(["record-damage", "record-damage", "record-clone"]), host=host, datastore=store)
@@ -272,7 +280,7 @@ class _Trouble:
         for host in self._hosts:
             self._do("power-on", host=host)
             self._do("network-heal", host=host)
-            for verb in ("agent-resume", "keeper-resume", "hypervisor-resume"):
+            for verb in ("agent-resume", "keeper-resume", "hypervisor-resume", "fencing-mend"):
                 self._do(verb, host=host)
         for step in list(self._steps):
             if step.do == "start-fails" and step.keys["times"]:
