@@ -12,6 +12,7 @@ _GROUPS = {
     "hook": "outlast.interfaces.hook_cli:hook",
     "status": "outlast.interfaces.status_cli:status",
     "events": "outlast.interfaces.events_cli:events",
+    "fence": "outlast.interfaces.fence_cli:fence",
     "explain": "outlast.interfaces.explain_cli:explain",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
@@ -53,10 +54,12 @@ _CONFIG = click.option(
 @click.option("--check", is_flag=True, help="Only check the settings file.")
 def agent(config: Path, *, check: bool) -> None:
     """Run this host's agent (the service manager does)."""
-    from outlast.runtime.config import load_config
+    from outlast.runtime.config import fencing_warnings, load_config
 
     loaded = load_config(config)
     if check:
+        for warning in fencing_warnings(loaded):
+            click.echo(f"warning: {warning}", err=True)
         click.echo(f"{config} can be used: host {loaded.host.name} of the fault domain {loaded.domain}")
         return
     from outlast.runtime.agent_process import run_agent

@@ -302,7 +302,7 @@ class Fencing:
         self._out.note("fence-confirmed", host=host, relay=True, agent=agent)
 
     def _next_level(self, host: HostId, effort: _Effort, problem: str) -> None:
-        if effort.level + 1 >= len(self._levels[host]) or host not in self._wanted:
+        if effort.level + 1 >= len(self._levels[host]):
             self._back_off(host, effort, problem)
             return
         self._failed(host, effort, problem)

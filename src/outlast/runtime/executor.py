@@ -13,12 +13,16 @@ import structlog
 
 from outlast.drivers import clock
 from outlast.drivers.datastore.store import StorageEffect, Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
 from outlast.model.effects import (
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     LinkPrimary,
     Note,
     Ping,
@@ -53,6 +57,7 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        fencer: Fencer,
         on_note: Callable[[Note], None],
     ) -> None:
         self.machine = machine
@@ -61,6 +66,7 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._fencer = fencer
         self._on_note = on_note
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,6 +125,12 @@ class Executor:
                 self._spawn(self._start_vm(effect))
             case ShutDownVm():
                 self._hypervisor.shut_down(effect.vm)
+            case FenceHost():
+                self._fencer.switch_off(effect.request, effect.host, effect.level)
+            case FenceStatus():
+                self._fencer.ask(effect.request, effect.host, effect.level)
+            case CancelFence():
+                self._fencer.cancel(effect.request)
             case Note():
                 self._on_note(effect)
 

@@ -380,7 +380,7 @@ def _a_primary_that_stood_still_before_it_fenced(rng: random.Random) -> Scenario
     s = _Story(rng, "The primary's agent is stopped when it asks whether it may still fence", hosts=3, first=first)
     s.store(0, "slow", "host3", latency=300 * MILLISECOND)
     s.cut_off(1000, "host1")
-    stopped = 1000 + rng.uniform(4_000, 9_000)
+    stopped = 1000 + rng.uniform(4_200, 5_200)
     s.at(stopped, "agent-stop", host="host3")
     s.at(stopped + 20_000, "agent-resume", host="host3")
     return s.done(stopped + 26_000)
