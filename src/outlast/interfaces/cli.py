@@ -54,6 +54,7 @@ _CONFIG = click.option(
 @click.option("--check", is_flag=True, help="Only check the settings file.")
 def agent(config: Path, *, check: bool) -> None:
     """Run this host's agent (the service manager does)."""
+    from outlast.protocol.planning.rulebook import resolve
     from outlast.runtime.config import fencing_warnings, load_config
 
     loaded = load_config(config)
@@ -61,6 +62,8 @@ def agent(config: Path, *, check: bool) -> None:
         for warning in fencing_warnings(loaded):
             click.echo(f"warning: {warning}", err=True)
         click.echo(f"{config} can be used: host {loaded.host.name} of the fault domain {loaded.domain}")
+        for dropped in resolve(loaded.rules, loaded.hosts).dropped:
+            click.echo(f"! {dropped}")
         return
     from outlast.runtime.agent_process import run_agent
 

@@ -39,6 +39,7 @@ TEMPLATES: dict[str, str] = {
     "keeper-gone": "the keeper of {host} does not answer its agent",
     "hypervisor-up": "libvirt of {host} answers",
     "hypervisor-down": "libvirt of {host} does not answer: {problem}",
+    "rule-dropped": "{problem}",
     "policy-kept": "{vm}: {problem}",
     "policy-problem": "{vm}: {problem}",
     "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
@@ -53,6 +54,7 @@ TEMPLATES: dict[str, str] = {
     "lost": "{host} has lost {vm}: {detail}",
     "adopted": "the keeper of {host} found {vm} running: {detail}",
     "refused": "{host} refused to start {vm}: {detail}",
+    "device-seen": "{vm} on {host} has a device that a freeze does not stop: its lease's end is no proof now ({detail})",
     "cloned-host": "ALARM: {host} has a clone on {datastore}: {detail}",
     "start-voided": "the start of {vm} on {host} is void: {detail}",
 }
@@ -74,12 +76,14 @@ WARNINGS = frozenset(
         "frozen",
         "killed",
         "lost",
+        "device-seen",
         "cloned-host",
         "start-voided",
         "vm-crashed",
         "vm-unprotectable",
         "list-unwritten",
         "policy-problem",
+        "rule-dropped",
     }
 )
 """Kinds that an operator should look at."""

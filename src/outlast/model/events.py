@@ -210,6 +210,14 @@ class FenceTested(msgspec.Struct, frozen=True):
     text: str
 
 
+class VmLookedAt(msgspec.Struct, frozen=True):
+    """libvirt says whether a domain is off: it has no process, and none is being made."""
+
+    request: RequestId
+    vm: VmId
+    off: bool
+
+
 Event = (
     Woken
     | Received
@@ -233,4 +241,5 @@ Event = (
     | FenceEnded
     | FenceStatusEnded
     | FenceTested
+    | VmLookedAt
 )

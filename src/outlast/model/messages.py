@@ -38,6 +38,14 @@ class VerdictNote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FrozenVm(msgspec.Struct, frozen=True):
+    """A VM that stands frozen on the sender, which may be unable to read its register. `epoch`: the last that it owned."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
 
@@ -54,6 +62,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    frozen: tuple[FrozenVm, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -76,6 +85,14 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     detail: str = ""
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Something that happened on the sender, for everybody's event log (best effort, never needed for a decision)."""
 
@@ -90,7 +107,7 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
 
 
 class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
-    """An operator says that a host is off: to the primary, repeated until it is answered. `word` is its number.
+    """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
 
     It is about the boots that `marks` name, and void as soon as anything newer is seen of the host.
     """
@@ -101,11 +118,11 @@ class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
 
 
 class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
-    """What the primary makes of an operator's word."""
+    """What an agent makes of an operator's word."""
 
     word: int
     accepted: bool
     detail: str
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice | OperatorWord | WordReport
+Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice | OperatorWord | WordReport

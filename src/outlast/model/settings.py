@@ -11,6 +11,8 @@ import msgspec
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 
 IsolationResponse = Literal["leave-running", "shut-down", "power-off"]
+FREEZES_WITHIN = Duration(SECOND)
+"""A keeper freezes at once; should it hang or be dead, the agent's grace and its next look come first (rule 4)."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +70,8 @@ def problems(settings: Settings) -> list[str]:
     at_least(
         "lease_margin",
         s.lease_margin,
-        Duration(s.window // 50 + 500 * MILLISECOND),
-        "1 % drift of either clock over the window, and half a second for the keeper to freeze",
+        Duration(s.window // 50 + FREEZES_WITHIN),
+        "1 % drift of either clock over the window, and a second for the agent to freeze when the keeper cannot",
     )
     if s.isolation_after <= s.unreachable_after:
         found.append(

@@ -13,10 +13,12 @@ from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, F
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.model.time import LONG_AGO, Duration, Instant
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
+from outlast.protocol.planning.rulebook import RuleBook, resolve
 from outlast.protocol.verdict import Judgement, Verdict, first_judgement
 
 LIVE = frozenset({Verdict.CONNECTED, Verdict.STORAGE_LOST})
@@ -32,6 +34,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
     `fencing`: the ways of switching each host off, in the order in which they are tried.
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
     domain: str
@@ -44,6 +47,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     first_sequence: int
     fencing: dict[HostId, tuple[FenceLevel, ...]] = {}
+    told: dict[VmId, Instant] = {}
+    rules: tuple[Rule, ...] = ()
 
 
 class BeatSeen(msgspec.Struct, frozen=True):
@@ -112,6 +117,7 @@ class Knowledge:
         self.members = {member.id: member for member in config.hosts}
         self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
         self.datastores = {member.name: member for member in config.datastores}
+        self.rulebook: RuleBook = resolve(config.rules, config.hosts)
         self.now = now
         self.started = now
         self.beats: dict[HostId, BeatSeen] = {}
@@ -233,6 +239,15 @@ class Knowledge:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
 
+    def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
+        """Whether a host says that its lease on a datastore is good."""
+        if host == self.me:
+            return self.holds_lease(datastore)
+        seen = self.beats.get(host)
+        if seen is None or datastore in seen.beat.lapsed:
+            return False
+        return any(reach.datastore == datastore and reach.reachable for reach in seen.beat.reach)
+
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
         if host == self.me:
@@ -266,6 +281,15 @@ class Knowledge:
             if best is None or (self.lives(host), host) > (self.lives(best), best):
                 best = host
         return best
+
+    def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
+        """Every VM on any host's power-on list: its `lister` and its line there, found in one go."""
+        found: dict[VmId, tuple[HostId, PoweredVm]] = {}
+        for host in sorted(self.power_on, key=lambda host: (self.lives(host), host)):
+            content = self.power_on[host]
+            if self.boot_of(host) in (None, content.boot_id):
+                found |= {line.vm: (host, line) for line in content.vms}
+        return found
 
     def listed(self, vm: VmId) -> PoweredVm | None:
         """The VM's line on the power-on list of `lister`."""

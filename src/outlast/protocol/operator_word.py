@@ -1,11 +1,13 @@
 """An operator's word that a host is off (proof `operator_confirmed`), for when nothing else can tell.
 
 The word is bound to what stood on the operator's screen: the incarnation of the host on each datastore, and the session and
-sequence of its last record. Whoever is primary believes it only while that is still the last that anything shows of the
+sequence of its last record. An agent believes it only while that is still the last that anything shows of the
 host, and forgets it at the first later sign of life (`fencing.look`). It proves nothing about a later boot.
 
-    on the host of the operator   `marks` for the screen; `say` sends it to the primary until that answers, for a while
-    on the primary                `word_came`: believed or refused, and why
+    on the host of the operator   `marks` for the screen; `say` sends it to every host until it answers, for a while
+    on each of them               `word_came`: believed or refused, and why
+
+Every agent hears it, because any of them may be responsible for one of that host's VMs, now or a moment later.
 """
 
 import msgspec
@@ -28,6 +30,8 @@ class _Pending(msgspec.Struct):
     word: OperatorWord
     until: Instant
     next_send: Instant
+    silent: set[HostId]
+    refusal: str = ""
 
 
 class OperatorDesk:
@@ -54,35 +58,43 @@ class OperatorDesk:
         return tuple(found)
 
     def say(self, host: HostId, marks: tuple[RecordMark, ...]) -> None:
-        """The operator has confirmed it: tell the primary, until it answers."""
+        """The operator has confirmed it: tell everybody else, until they answer."""
         self._words += 1
         self.answer = None
         word = OperatorWord(word=self._words, host=host, marks=marks)
-        self._pending = _Pending(word, after(self._known.now, PATIENCE), self._known.now)
+        silent = {peer for peer in self._known.peers if peer != host}
+        self._pending = _Pending(word, after(self._known.now, PATIENCE), self._known.now, silent)
+        self._take(*self._judge(word))
 
-    def tick(self, primary: HostId | None) -> None:
+    def tick(self) -> None:
         """Send what waits for its answer."""
         pending, now = self._pending, self._known.now
         if pending is None:
             return
-        if now >= pending.until:
-            self._answered(False, "the primary gave no answer: see `outlast status`, and say it again")
+        if now >= pending.until or not pending.silent:
+            if self.answer is None:
+                self.answer = WordReport(word=pending.word.word, accepted=False, detail=pending.refusal)
+            self._pending = None
         elif now >= pending.next_send:
             pending.next_send = after(now, RESEND)
-            if primary == self._known.me:
-                self._answered(*self._judge(pending.word))
-            elif primary is not None:
-                self._out.put(Send(primary, pending.word))
+            for host in sorted(pending.silent):
+                self._out.put(Send(host, pending.word))
 
-    def _answered(self, accepted: bool, detail: str) -> None:
-        if self._pending is not None:
-            self.answer = WordReport(word=self._pending.word.word, accepted=accepted, detail=detail)
-            self._pending = None
+    def _take(self, accepted: bool, detail: str) -> None:
+        """One agent's answer: who believes it is enough; what the others say is told only if nobody does."""
+        pending = self._pending
+        if pending is None:
+            return
+        if not accepted:
+            pending.refusal = pending.refusal or detail
+        elif self.answer is None:
+            self.answer = WordReport(word=pending.word.word, accepted=True, detail=detail)
 
-    def reported(self, report: WordReport) -> None:
-        """The primary has answered."""
+    def reported(self, sender: HostId, report: WordReport) -> None:
+        """Another agent has answered."""
         if self._pending is not None and self._pending.word.word == report.word:
-            self._answered(report.accepted, report.detail)
+            self._pending.silent.discard(sender)
+            self._take(report.accepted, report.detail)
 
     def next_deadline(self) -> Instant | None:
         """When the word is sent again, or given up."""

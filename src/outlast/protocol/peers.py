@@ -15,7 +15,17 @@ from outlast.model.messages import Heartbeat
 from outlast.model.time import Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
-from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answer_ages, answers_ping, judge, sentence
+from outlast.protocol.verdict import (
+    DatastoreFact,
+    Facts,
+    Rule,
+    Verdict,
+    answer_ages,
+    answers_ping,
+    booted_by,
+    judge,
+    sentence,
+)
 
 
 class _Silence(msgspec.Struct):
@@ -212,6 +222,9 @@ class Peers:
             yield after(silence.first_ping, settings.ping_timeout)
         if silence.answered is not None:
             yield answer_ages(silence.answered, settings)
+        judgement = self._known.judgements[host]
+        if judgement.rule is Rule.PING_ANSWERED_AGAIN:
+            yield booted_by(judgement, settings)
         if silence.unsent_at is not None:
             yield after(silence.unsent_at, settings.unreachable_after)
         for datastore in self._known.associated(host):

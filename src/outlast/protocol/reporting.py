@@ -5,7 +5,7 @@
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, HostId
+from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
 from outlast.model.time import Instant, in_seconds
@@ -159,7 +159,7 @@ class Reporter:
                     home=case.home,
                     epoch=case.last.epoch if case.last is not None else None,
                     lease_age_s=None,
-                    memory_mib=case.memory_mib,
+                    memory_mib=case.needs.memory_mib,
                     note=note,
                 )
         return tuple(sorted(best.values(), key=lambda vm: vm.name))
@@ -312,6 +312,11 @@ class Reporter:
         lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
         return lines
 
+    def _responsible_for(self, home: str) -> str:
+        """The other host that is responsible for a datastore; empty if there is none."""
+        status = self._datastore(DatastoreName(home)) if home in self._known.datastores else None
+        return status.responsible if status is not None and status.responsible != self._known.name(self._known.me) else ""
+
     def explain_vm(self, name: str) -> list[str] | None:
         """Where a VM stands and why; None if nobody here knows it."""
         status = next((vm for vm in self._vms() if name in (vm.name, vm.uuid)), None)
@@ -333,9 +338,20 @@ class Reporter:
             lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
             if case.attempts:
                 lines.append(f"{case.attempts} attempts have failed.")
-        elif status.state == "lost" and not self._machine.election.am_primary:
-            lines.append("Ask the primary's host how far its restart is.")
+        elif status.state == "lost" and (holder := self._responsible_for(status.home)):
+            lines.append(f"Ask {holder}, which is responsible for {status.home}, how far its restart is.")
+        lines += self._explain_placement(VmId(status.uuid))
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:
             lines += self._explain_verdict(host)
+        return lines
+
+    def _explain_placement(self, vm: VmId) -> list[str]:
+        explanation = self._machine.recovery.placement.explained.get(vm)
+        if explanation is None:
+            return []
+        where = f"it went to {explanation.host}" if explanation.host is not None else "no host could take it"
+        lines = [f"When it was last restarted, {where}:"]
+        for each in explanation.considered:
+            lines.append(f"  {each.host}{' (chosen)' if each.chosen else ''}: {each.why}.")
         return lines

@@ -41,6 +41,7 @@ from outlast.runtime.executor import Executor
 from outlast.runtime.fence_desk import FenceDesk
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
+from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
@@ -74,6 +75,7 @@ class AgentProcess:
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
+        told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -86,6 +88,8 @@ class AgentProcess:
                 session=random.hex(),
                 first_sequence=number,
                 fencing={host: tuple(method.level for method in methods) for host, methods in config.fencing.items()},
+                told=told.read(),
+                rules=config.rules,
             ),
             clock.now(),
         )
@@ -98,7 +102,12 @@ class AgentProcess:
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
         self._hypervisor = Hypervisor(
-            config.libvirt_uri, config.datastores, Path(config.state_dir), self._happen, self._note
+            config.libvirt_uri,
+            config.datastores,
+            Path(config.state_dir),
+            self._happen,
+            self._note,
+            reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
         self._fencer = Fencer(config.fencing, self._happen)
@@ -110,6 +119,7 @@ class AgentProcess:
             pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
             keeper=self._keeper,
             fencer=self._fencer,
+            told=told,
             on_note=self._note,
         )
         self._fence_desk = FenceDesk(machine, self._fencer, self._happen)
@@ -134,6 +144,8 @@ class AgentProcess:
         self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
         self._tasks += [loop.create_task(self._look_as_freezer()), loop.create_task(self._tell_manager())]
         self._note(Note("agent-started", host=self._config.host.id, facts={"version": self._version}))
+        for dropped in self._executor.machine.known.rulebook.dropped:
+            self._note(Note("rule-dropped", facts={"problem": str(dropped)}))
         self._happen(Woken())
         notify("READY=1", f"STATUS=Agent of {self._config.host.name} in the fault domain {self._config.domain}")
         await stop.wait()

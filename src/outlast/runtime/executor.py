@@ -24,12 +24,14 @@ from outlast.model.effects import (
     FenceHost,
     FenceStatus,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -41,6 +43,7 @@ from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
+from outlast.runtime.told_file import ToldFile
 
 _log = structlog.get_logger()
 
@@ -58,6 +61,7 @@ class Executor:
         pinger: Pinger,
         keeper: KeeperLink,
         fencer: Fencer,
+        told: ToldFile,
         on_note: Callable[[Note], None],
     ) -> None:
         self.machine = machine
@@ -67,6 +71,8 @@ class Executor:
         self._pinger = pinger
         self._keeper = keeper
         self._fencer = fencer
+        self._told = told
+        self._told_is_written = False
         self._on_note = on_note
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,8 +129,16 @@ class Executor:
                 self._keeper.ask(effect.request)
             case StartVm():
                 self._spawn(self._start_vm(effect))
+            case RememberTold():
+                self._told_is_written = False
+                self._told.write(effect.told)
+                self._told_is_written = True
             case ShutDownVm():
-                self._hypervisor.shut_down(effect.vm)
+                # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
+                if self._told_is_written:
+                    self._hypervisor.shut_down(effect.vm)
+            case LookAtVm():
+                self._hypervisor.look_at(effect.request, effect.vm)
             case FenceHost():
                 self._fencer.switch_off(effect.request, effect.host, effect.level)
             case FenceStatus():

@@ -78,7 +78,7 @@ class FenceDesk:
                 break
             await asyncio.sleep(_LOOKS_EVERY_S)
         if desk.answer is None:
-            return ControlReply(ok=False, problem="the primary gave no answer: see `outlast status`, and say it again")
+            return ControlReply(ok=False, problem="nobody has answered: see `outlast status`, and say it again")
         if not desk.answer.accepted:
             return ControlReply(ok=False, problem=f"refused: {desk.answer.detail}")
         return ControlReply(ok=True, lines=[desk.answer.detail])

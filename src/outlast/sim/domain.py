@@ -2,6 +2,7 @@
 
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember, VmDefinition
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.sim.datastore import Datastore
 from outlast.sim.fence_device import LEVEL, FenceDevice
@@ -31,6 +32,7 @@ class Domain:
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
         self.fence_devices: dict[HostId, FenceDevice] = {}
+        self.rules: tuple[Rule, ...] = ()
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
         self.homes: dict[VmId, DatastoreName] = {}

@@ -58,6 +58,8 @@ class Host:
         self.definitions: dict[VmId, VmDefinition] = {}
         self.memory_mib = 32 << 10
         self.cpus = 8
+        self.networks: tuple[str, ...] | None = None
+        self.cpu_models: tuple[str, ...] = ()
         self.enforcement = Enforcement.KEEPER
         self.watchdog = False
         self.resetting = False
@@ -314,8 +316,9 @@ class Host:
         return tuple(member.id for member in self.domain.hosts)
 
     def capacity(self) -> Capacity:
-        used = sum(self.definitions[vm].memory_mib for vm in self.hypervisor.processes if vm in self.definitions)
-        return Capacity(self.memory_mib, max(0, self.memory_mib - used), self.cpus)
+        used = sum(self.definitions[vm].needs.memory_mib for vm in self.hypervisor.processes if vm in self.definitions)
+        free = max(0, self.memory_mib - used)
+        return Capacity(self.memory_mib, free, self.cpus, networks=self.networks, cpu_models=self.cpu_models)
 
     def home_of(self, vm: VmId) -> DatastoreName | None:
         return self.domain.homes.get(vm)
@@ -345,7 +348,7 @@ class Host:
             enforcement=self.enforcement,
         )
 
-    def agent_config(self, session: str) -> AgentConfig:
+    def agent_config(self, session: str, told: dict[VmId, Instant]) -> AgentConfig:
         domain = self.domain
         return AgentConfig(
             domain=domain.name,
@@ -358,6 +361,8 @@ class Host:
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
             fencing=domain.fencing(),
+            told=told,
+            rules=domain.rules,
         )
 
     def ask_keeper(self, request: KeeperRequest) -> None:

@@ -1,7 +1,9 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. Those about power and operators are in `mutants_of_fencing.py`.
+by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
+leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
+devices and operators are in `mutants_of_fencing.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from typing import Any
 
 import msgspec
 
+from outlast.model.effects import Send
+from outlast.model.ids import Epoch
 from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
+from outlast.model.messages import FrozenVm, TakenOver
 from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol import peers, verdict
@@ -19,18 +24,20 @@ from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
 from outlast.sim import mutants_of_fencing
-from outlast.sim.breaking import MUTANTS, broken
-from outlast.sim.breaking import also as _also
-from outlast.sim.breaking import mutant as _mutant
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
+from outlast.sim.mutation import MUTANTS, broken
+from outlast.sim.mutation import also as _also
+from outlast.sim.mutation import mutant as _mutant
+from outlast.sim.watchdog import WatchdogDevice
 
 __all__ = ["MUTANTS", "broken", "mutants_of_fencing"]
-
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
@@ -167,20 +174,26 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
     return effects
 
 
-_assert_after_read = KeeperMachine._assert_after_read
+_asserted_after_read = Reassertion.after_read
 
 
 @_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
-    (KeeperMachine, "_assert_after_read"),
+    (Reassertion, "after_read"),
 )
-def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    if last is None or last.owner == self.config.host:
-        return _assert_after_read(self, ownership, last)
+def _lost_is_not_killed(self: Reassertion, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self._keeper.config.host:
+        return _asserted_after_read(self, ownership, last)
     ownership.epoch = last.epoch
-    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+    return self._keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+
+@_mutant(4, "whoever hears of a frozen VM claims a later epoch of it", "slow-renewals-end", (LostCopies, "heard"))
+def _lost_on_anybodys_word(self: LostCopies, sender: Any, named: tuple[FrozenVm, ...]) -> None:
+    for frozen in named:
+        self._out.put(Send(sender, TakenOver(vm=frozen.vm, home=frozen.home, epoch=Epoch(frozen.epoch + 1))))
 
 
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
@@ -335,6 +348,25 @@ def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answer
 @_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
 def _no_second_freezer(self: Host, grace: int) -> None:
     return None
+
+
+@_mutant(6, "the watchdog never fires", "keeper-and-agent-stop-on-a-host-with-a-watchdog", (Host, "_watchdog_fires"))
+def _watchdog_never_fires(self: Host) -> None:
+    return None
+
+
+_pet = WatchdogDevice.pet
+
+
+@_mutant(
+    6,
+    "the watchdog's timeout does not fit in lease_margin",
+    "keeper-and-agent-stop-on-a-host-with-a-watchdog",
+    (WatchdogDevice, "pet"),
+)
+def _watchdog_is_too_slow(self: WatchdogDevice) -> None:
+    _pet(self)
+    self._deadline = self._scheduler.now + 3 * self._timeout
 
 
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead
 from outlast.protocol.fencing import Fencing, Stage
 from outlast.protocol.knowledge import Knowledge
-from outlast.sim.breaking import also, mutant
+from outlast.sim.mutation import also, mutant
 
 _ended = Fencing.ended
 

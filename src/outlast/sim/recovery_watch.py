@@ -3,20 +3,35 @@
 A VM is wanted from the moment it has run for a while, until somebody switches it off on purpose. Faults have ceased when
 every host that has power is well in all its parts, and the network, the isolation addresses and all paths to storage are
 whole. A host without power is no fault that lasts: it is dead, and its VMs have to run elsewhere, unless only a person can
-say so (`awaiting_proof`).
+say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
+reach, and the rules that are required.
 """
 
 from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
 from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND
+from outlast.protocol.planning.board import Board
+from outlast.protocol.planning.problem import Problem
+from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
     from outlast.sim.ground import Ground
 
 RECOVERY_BOUND = 60 * SECOND
 LOOKS = 2 * SECOND
+
+
+def recovery_bound(settings: Settings) -> int:
+    """A minute with the default settings; with others longer or shorter, by as much as the waits that they ask for."""
+    return RECOVERY_BOUND + _waits(settings) - _waits(Settings())
+
+
+def _waits(settings: Settings) -> int:
+    """A host is judged, a primary elected, and two leases run out: a primary's register's, then a VM's."""
+    return settings.unreachable_after + settings.ping_timeout + settings.election_timeout + 2 * settings.window
 
 
 class RecoveryWatch:
@@ -26,6 +41,7 @@ class RecoveryWatch:
         self._world = world
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
+        self._bound = recovery_bound(world.domain.settings)
         self._calm_since: int | None = None
         self._at_rest_since: int | None = None
         self._blamed: set[VmId] = set()
@@ -54,7 +70,7 @@ class RecoveryWatch:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
-        elif now - self._calm_since >= RECOVERY_BOUND:
+        elif now - self._calm_since >= self._bound:
             self._judge()
         self._world.scheduler.after(LOOKS, self._look)
 
@@ -85,7 +101,7 @@ class RecoveryWatch:
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
                 last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
-                detail = f"{vm} runs on {where}, a minute after everything was well; its register says: {says}"
+                detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
 
     def _waits_for_proof(self, vm: VmId) -> bool:
@@ -106,11 +122,7 @@ class RecoveryWatch:
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
     def _has_room(self, vm: VmId) -> bool:
-        domain = self._world.domain
-        need, home = domain.definitions[vm].memory_mib, domain.homes[vm]
-        return any(
-            host.powered
-            and any(d.name == home for d in domain.datastores_of(host.id))
-            and host.capacity().free_memory_mib >= need
-            for host in self._world.hosts.values()
-        )
+        """Whether any host could take it as everything stands now: room, reach and required rules."""
+        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted)))
+        board, waiting = Board(problem), problem.vms[vm]
+        return any(not board.refusal(waiting, i) for i in range(len(problem.hosts)))

@@ -1,8 +1,4 @@
-"""How a safety rule is switched off: the registry of mutants, and a `with` in which one of them holds.
-
-Each mutant replaces the method that enforces a rule by one that does not. `ordeal` names the small scenario (`ordeals.py`)
-that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen broken.
-"""
+"""How a safety rule is switched off for a while, and on again: the rules themselves are in `mutants.py`."""
 
 from __future__ import annotations
 
