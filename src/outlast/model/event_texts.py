@@ -40,6 +40,8 @@ TEMPLATES: dict[str, str] = {
     "hypervisor-up": "libvirt of {host} answers",
     "hypervisor-down": "libvirt of {host} does not answer: {problem}",
     "rule-dropped": "{problem}",
+    "capacity-short": "too little is set aside for failures: {problem}",
+    "capacity-enough": "enough is set aside for failures again: {policy}",
     "policy-kept": "{vm}: {problem}",
     "policy-problem": "{vm}: {problem}",
     "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
@@ -84,6 +86,7 @@ WARNINGS = frozenset(
         "list-unwritten",
         "policy-problem",
         "rule-dropped",
+        "capacity-short",
     }
 )
 """Kinds that an operator should look at."""

@@ -104,12 +104,31 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     isolated: bool = False
 
 
+class Admission(msgspec.Struct, frozen=True, tag="admission"):
+    """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
+
+    It takes the place of what was told before, and is forgotten when it is not told again for a while.
+    """
+
+    refused: dict[VmId, str]
+
+
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
 KeeperRequest = (
-    AskGate | AskLaunch | AskEnded | AskForgotten | AskTakeover | AskRelease | AskKill | AskLost | Progress | Subscribe
+    AskGate
+    | AskLaunch
+    | AskEnded
+    | AskForgotten
+    | AskTakeover
+    | AskRelease
+    | AskKill
+    | AskLost
+    | Progress
+    | Admission
+    | Subscribe
 )
 
 

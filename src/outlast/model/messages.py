@@ -17,6 +17,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Capacity, DatastoreReach
+from outlast.model.planning import Outlook
 from outlast.model.records import Proof, RecordMark
 
 
@@ -47,7 +48,11 @@ class FrozenVm(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+
+    `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
+    what the domain can lose now, by the primary alone.
+    """
 
     sender: HostId
     boot_id: BootId
@@ -62,6 +67,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    avoided: dict[HostId, int] = {}
+    outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
 
 

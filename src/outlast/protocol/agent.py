@@ -12,6 +12,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
+    capacity           (primary) what the domain can lose now
+    admission          which VMs may not be newly started here, for the gate
     lost_copies        frozen VMs that another host owns by now
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
@@ -62,6 +64,8 @@ from outlast.model.messages import (
     WordReport,
 )
 from outlast.model.time import MILLISECOND, Instant, after, since
+from outlast.protocol.admission import AdmissionDesk
+from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
@@ -97,6 +101,8 @@ class AgentMachine:
             self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
         )
         self.own = OwnHost(self.known, self._out)
+        self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
+        self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
         self._isolation_ping_due = now
@@ -141,6 +147,8 @@ class AgentMachine:
             self.operator.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
+            self.capacity.next_deadline(),
+            self.admission.next_deadline(),
             self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
@@ -318,6 +326,8 @@ class AgentMachine:
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
         self.own.tick(self.isolation.isolated)
+        self.capacity.tick(self.election.am_primary)
+        self.admission.tick()
         self.forgotten.tick()
         self.known.now = now
 
@@ -395,5 +405,7 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            outlook=self.capacity.outlook,
+            avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
             frozen=self.lost.named(),
         )

@@ -12,6 +12,10 @@ is won here and now. Whom the register names decides how:
     another host's, owned                 refuses, and names the owner
     unreadable                            refuses, and says so
 
+A start that is really new (no register yet, or switched off on purpose) may also be refused because the agent said so a
+moment ago: too little would be left for failures (`admission`). What is to run again is never refused for that, and an
+agent that says nothing refuses nothing.
+
 An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
 epoch won for nobody is owned, not running, until it is released.
 """
@@ -22,6 +26,7 @@ from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, Reply, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
+    Admission,
     AskEnded,
     AskForgotten,
     AskGate,
@@ -37,7 +42,7 @@ from outlast.model.keeping import (
     Subscribe,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
-from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.keeper_books import KeeperBooks
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 
@@ -45,6 +50,8 @@ GATE_PATIENCE = Duration(4 * SECOND)
 """How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
 GRANT_PATIENCE = Duration(15 * SECOND)
 """How long a takeover waits to be used; then its agent is gone or its libvirt hangs, and another host may be better."""
+ADMISSION_LASTS = Duration(15 * SECOND)
+"""How long what the agent said of new starts holds."""
 LAUNCH_PATIENCE = Duration(60 * SECOND)
 """How long libvirt may take from the gate to the process. Later it would be refused at the launch (`AskLaunch`)."""
 
@@ -66,6 +73,7 @@ class Gatekeeper:
         self._keeper = keeper
         self._waiting: dict[VmId, Waiting] = {}
         self._pending: dict[VmId, Instant] = {}
+        self._not_admitted: tuple[dict[VmId, str], Instant] = ({}, LONG_AGO)
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -92,6 +100,9 @@ class Gatekeeper:
                 return [*self._look_for(request), _yes(client, request.request)]
             case Progress():
                 self._keeper.agent_tells(request)
+                return []
+            case Admission():
+                self._not_admitted = (request.refused, after(self._keeper.now, ADMISSION_LASTS))
                 return []
             case Subscribe():
                 return [Changed()]
@@ -189,6 +200,9 @@ class Gatekeeper:
         keeper, proof = self._keeper, None
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
+        not_admitted = self._not_admitted[0].get(ownership.vm, "") if keeper.now < self._not_admitted[1] else ""
+        if not_admitted and (last is None or last.reason is Reason.SWITCHED_OFF):
+            return self.refuse(ownership, not_admitted)
         if last is None:
             ownership.epoch = None
         elif last.owner == keeper.config.host:

@@ -15,7 +15,8 @@ from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
-from outlast.model.time import LONG_AGO, Duration, Instant
+from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
+from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
 from outlast.protocol.planning.rulebook import RuleBook, resolve
@@ -26,6 +27,10 @@ LIVE = frozenset({Verdict.CONNECTED, Verdict.STORAGE_LOST})
 
 LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdict.UNRESPONSIVE}
 """Verdicts of a host that certainly lives, reachable or not: its VMs are its own."""
+
+
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
+"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +143,7 @@ class Knowledge:
         self._inventory: dict[HostId, tuple[object, ...]] = {}
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
+        self.flapping = Flapping()
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
         self.powered_off: dict[HostId, PoweredOff] = {}
         self.silent = self.peers
@@ -218,6 +224,14 @@ class Knowledge:
     def live(self, host: HostId) -> bool:
         """Whether a host can be talked to."""
         return self.verdict(host) in LIVE
+
+    def avoided(self) -> dict[HostId, Duration]:
+        """The hosts that failed again and again, by what this agent and those that it hears have seen."""
+        told = [self.flapping.left(self.now)]
+        for host, seen in self.beats.items():
+            if self.live(host):
+                told.append({each: Duration(ms * MILLISECOND) for each, ms in seen.beat.avoided.items()})
+        return avoided(told, len(self.members))
 
     def lease(self, datastore: DatastoreName) -> LeaseReport | None:
         """Our own lease on a datastore, None while the keeper says nothing."""

@@ -81,6 +81,7 @@ class Peers:
         self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
+            self._known.flapping.booted(beat.sender, before is not None and before.beat.leaving, self._known.now)
         self._boots[beat.sender] = beat.boot_id
         if self._silences[beat.sender] != _HEARD:
             self._silences[beat.sender] = _Silence()
@@ -197,6 +198,11 @@ class Peers:
         self._known.judgements[host] = judgement
         if judgement.verdict is not before.verdict:
             self._known.verdict_changed()
+            if judgement.verdict is Verdict.CONNECTED:
+                self._known.flapping.back(host)
+            elif judgement.verdict is Verdict.DEAD:
+                seen = self._known.beats.get(host)
+                self._known.flapping.died(host, seen is not None and seen.beat.leaving, self._known.now)
             self._out.note(
                 "verdict",
                 host=host,

@@ -6,14 +6,16 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.planning import Outlook
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
-from outlast.model.time import Instant, in_seconds
+from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
-from outlast.protocol.knowledge import LIVES
+from outlast.protocol.flapping import WHY
+from outlast.protocol.knowledge import LIVES, SUSPECT
 from outlast.protocol.observation import Freshness
 from outlast.protocol.restart import Stage
-from outlast.protocol.verdict import SUSPECT, Verdict, explain
+from outlast.protocol.verdict import Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
 
@@ -44,9 +46,18 @@ class Reporter:
             hosts=hosts,
             datastores=tuple(self._datastore(name) for name in self._known.datastores),
             vms=self._vms(),
+            outlook=self._outlook(),
             problems=tuple(self._problems(hosts)),
             dropped_datagrams=dropped,
         )
+
+    def _outlook(self) -> Outlook | None:
+        """What the domain can lose now: our own finding, or what the primary says."""
+        primary = self._machine.election.primary
+        if primary == self._known.me:
+            return self._machine.capacity.outlook
+        seen = self._known.beats.get(primary) if primary is not None else None
+        return seen.beat.outlook if seen is not None and self._known.live(seen.beat.sender) else None
 
     def _host(self, host: HostId) -> HostStatus:
         known = self._known
@@ -222,6 +233,13 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
+        for host, left in known.avoided().items():
+            minutes = -(-left // (60 * SECOND))
+            found.append(f"{known.name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+        outlook = self._outlook()
+        if outlook is not None and outlook.short:
+            found.append(f"too little is set aside for failures: {outlook.short}")
+        found += [str(dropped) for dropped in known.rulebook.dropped]
         for host in known.peers:
             if problem := self._machine.peers.problem(host):
                 found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")

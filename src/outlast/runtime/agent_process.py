@@ -31,6 +31,7 @@ from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Recei
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.time import in_seconds
+from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
@@ -266,6 +267,8 @@ class AgentProcess:
         reporter = Reporter(self._executor.machine, clock.now())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
+        if request.do == "plan":
+            return ControlReply(ok=True, basis=plan_basis.basis(self._executor.machine))
         lines = {
             "host": reporter.explain_host,
             "vm": reporter.explain_vm,

@@ -3,6 +3,7 @@
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
 {"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
+{"do": "plan"}                                    -> {"ok": true, "basis": {...}}
 
 A question that takes its time (a fence device is asked) holds up its own connection alone.
 """
@@ -16,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from outlast.model.errors import OutlastError
+from outlast.model.planning import PlanBasis
 from outlast.model.records import RecordMark
 from outlast.model.status import DomainStatus
 
@@ -25,7 +27,7 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "fence-test", "fence-marks", "fence-confirm"]
+    do: Literal["status", "explain", "plan", "fence-test", "fence-marks", "fence-confirm"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
     marks: tuple[RecordMark, ...] = ()
@@ -40,6 +42,7 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     lines: list[str] = []
     marks: tuple[RecordMark, ...] = ()
     failed: bool = False
+    basis: PlanBasis | None = None
 
 
 class ControlServer:

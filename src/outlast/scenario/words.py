@@ -108,6 +108,7 @@ HOST = (
     Key("labels", Kind.LABELS),
     Key("networks", Kind.TEXTS),
     Key("cpu_models", Kind.TEXTS),
+    Key("spare", Kind.BOOL),
 )
 VM = (
     Key("name", Kind.NAME, required=True),
