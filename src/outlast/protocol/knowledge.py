@@ -29,10 +29,6 @@ LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdi
 """Verdicts of a host that certainly lives, reachable or not: its VMs are its own."""
 
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
-
-
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's place in its fault domain. `session` is random and new at each start of the agent.
 

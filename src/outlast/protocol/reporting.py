@@ -12,7 +12,7 @@ from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmSt
 from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.flapping import WHY
-from outlast.protocol.knowledge import LIVES, SUSPECT
+from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import Verdict, explain
