@@ -154,8 +154,8 @@ class AgentMachine:
         ]
         if self.isolation.silent(now):
             due.append(self._isolation_ping_due)
-        if self._protected_from != (self.known.who_runs_what, self.responsibility.held_datastores()):
-            due.append(now)  # This very turn made something new of who runs what: our own list, a register won.
+        if self.known.who_runs_what != self._protected_from[0]:
+            due.append(now)  # Our own list has just become another one, after everybody looked.
         return max(after(now, MILLISECOND), min(t for t in due if t is not None))
 
     def leave(self, now: Instant) -> list[Effect]:

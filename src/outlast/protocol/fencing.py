@@ -31,9 +31,10 @@ from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, RequestId
 from outlast.model.inventory import FenceLevel
 from outlast.model.records import ProofKind
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox, PoweredOff
+from outlast.protocol.knowledge import Knowledge, Outbox, PoweredOff
 from outlast.protocol.peers import Peers
 from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.verdict import SUSPECT
 
 READ_PATIENCE = Duration(3 * SECOND)
 ASK_AGAIN = Duration(SECOND)

@@ -31,14 +31,14 @@ from outlast.model.records import (
 )
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.fencing import Fencing
-from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
-from outlast.protocol.verdict import Verdict
+from outlast.protocol.verdict import SUSPECT, Verdict
 
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""

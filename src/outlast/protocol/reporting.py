@@ -15,7 +15,7 @@ from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.restart import Stage
-from outlast.protocol.verdict import Verdict, explain
+from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
 

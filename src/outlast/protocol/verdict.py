@@ -47,6 +47,10 @@ class Verdict(enum.StrEnum):
     DEAD = "dead"
 
 
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
+"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
+
+
 class Rule(enum.StrEnum):
     """Which row of the table gave the verdict."""
 

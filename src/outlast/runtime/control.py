@@ -2,8 +2,8 @@
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
-{"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
 {"do": "plan"}                                    -> {"ok": true, "basis": {...}}
+{"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
 
 A question that takes its time (a fence device is asked) holds up its own connection alone.
 """
@@ -40,9 +40,9 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []
+    basis: PlanBasis | None = None
     marks: tuple[RecordMark, ...] = ()
     failed: bool = False
-    basis: PlanBasis | None = None
 
 
 class ControlServer:
