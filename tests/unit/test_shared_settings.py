@@ -193,6 +193,7 @@ def test_of_two_records_of_one_version_the_later_term_counts_everywhere_and_the_
     )
     store = world.domain.stores[world.vm_specs[0].datastore]
     store.settings.write(7, StoredSettings(7, other))
+    machine.settings.look(store.name)  # As before each act; of itself it looks seldom where it is responsible.
     world.run(12)
     for name in world.hosts:
         known = agent(world, name).machine

@@ -19,7 +19,7 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.planning import Outlook
-from outlast.model.records import Proof
+from outlast.model.records import Proof, RecordMark
 from outlast.model.settings import SettingsMark, SettingsRecord
 from outlast.model.time import Duration
 
@@ -154,12 +154,33 @@ class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
     outcome: Outcome
 
 
+class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
+
+    It is about the boots that `marks` name, and void as soon as anything newer is seen of the host.
+    """
+
+    word: int
+    host: HostId
+    marks: tuple[RecordMark, ...]
+
+
+class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
+    """What an agent makes of an operator's word."""
+
+    word: int
+    accepted: bool
+    detail: str
+
+
 Message = (
     Heartbeat
     | RestartOrder
     | OrderReport
     | TakenOver
     | EventNotice
+    | OperatorWord
+    | WordReport
     | ListChanged
     | SettingsWanted
     | SettingsNotice

@@ -9,6 +9,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     responsibility     which datastores this agent is responsible for; their protected lists
     command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
     shared_settings    the fault domain's settings, and whether it is paused
+    fencing            (primary) switching silent hosts off, so that their end is proof
+    operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
@@ -28,6 +30,9 @@ from outlast.model.events import (
     CommandGiven,
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
+    FenceTested,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -57,6 +62,7 @@ from outlast.model.messages import (
     EventNotice,
     Heartbeat,
     ListChanged,
+    OperatorWord,
     OrderReport,
     Rank,
     RestartOrder,
@@ -64,6 +70,7 @@ from outlast.model.messages import (
     SettingsWanted,
     TakenOver,
     VerdictNote,
+    WordReport,
 )
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.admission import AdmissionDesk
@@ -71,11 +78,13 @@ from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
+from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
@@ -101,7 +110,7 @@ class AgentMachine:
         self.election = Election(settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
-        self.follower = WishFollower(self.known, self._out)
+        self.follower = WishFollower(self.known, self._out, self.responsibility)
         self.wishes = WishKeeper(self.known, self._out, self.responsibility)
         self.commands = CommandDesk(
             self.known,
@@ -111,6 +120,10 @@ class AgentMachine:
             wishes=self.wishes,
         )
         self.desk = OrderDesk(self.known, self._out)
+        self.fencing = Fencing(
+            self.known, self._out, peers=self.peers, responsibility=self.responsibility, shared=self.settings
+        )
+        self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(
             self.known,
             self._out,
@@ -118,6 +131,7 @@ class AgentMachine:
             responsibility=self.responsibility,
             shared=self.settings,
             desk=self.desk,
+            fencing=self.fencing,
         )
         self.own = OwnHost(self.known, self._out, self.follower)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
@@ -170,6 +184,8 @@ class AgentMachine:
             self.commands.next_deadline(),
             self.follower.next_deadline(),
             self.recovery.next_deadline(),
+            self.fencing.next_deadline(),
+            self.operator.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
             self.capacity.next_deadline(),
@@ -179,6 +195,8 @@ class AgentMachine:
         ]
         if self.isolation.silent(now):
             due.append(self._isolation_ping_due)
+        if self.known.who_runs_what != self._protected_from[0]:
+            due.append(now)  # Our own list has just become another one, after everybody looked.
         return max(after(now, MILLISECOND), min(t for t in due if t is not None))
 
     def leave(self, now: Instant) -> list[Effect]:
@@ -231,6 +249,7 @@ class AgentMachine:
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
                 self.wishes.registers_read(event)
+                self.fencing.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
             case CommandGiven():
@@ -243,6 +262,12 @@ class AgentMachine:
                 self._keeper(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
+            case FenceEnded():
+                self.fencing.ended(event)
+            case FenceStatusEnded():
+                self.fencing.status_ended(event)
+            case FenceTested():
+                self.fencing.tested(event)
 
     def _received(self, event: Received) -> bool:
         news = self.isolation.isolated or self.isolation.silent(self.known.now)
@@ -254,6 +279,10 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+            case OperatorWord():
+                self.operator.word_came(event.sender, event.message)
+            case WordReport():
+                self.operator.reported(event.sender, event.message)
             case TakenOver():
                 self.lost.told(event.sender, event.message)
             case SettingsWanted():
@@ -347,9 +376,12 @@ class AgentMachine:
         """Every part looks at what is known now."""
         now = self.known.now
         self._use_settings()
+        self.fencing.look()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.follower.tick()
+        self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
         self.commands.tick(self.election.primary)
@@ -357,10 +389,10 @@ class AgentMachine:
         self.settings.tick()
         self.desk.tick()
         self.recovery.tick()
+        self.fencing.tick()
+        self.operator.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
-        self.follower.tick()
-        self.own.tick(self.isolation.isolated)
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()

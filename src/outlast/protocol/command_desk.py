@@ -44,11 +44,12 @@ class Work(Protocol):
 
 
 class _Given(msgspec.Struct):
-    """A command that was given on this host. `why`: what it waits for."""
+    """A command that was given on this host. `why`: what it waits for; `looked_at`: when nobody was there to send it to."""
 
     request: CommandRequest
     deadline: Instant
     sent_at: Instant = LONG_AGO
+    looked_at: Instant = LONG_AGO
     why: str = "there is no primary"
 
 
@@ -108,10 +109,10 @@ class CommandDesk:
                 sentence = f"nobody could carry it out: {given.why}"
                 self._out.put(AnswerOperator(number, Outcome(ok=False, sentences=(sentence,), try_again=True)))
             elif to == self._known.me:
-                given.why = "this host did not come to it in time"
+                given.looked_at, given.why = now, "this host did not come to it in time"
                 self.requested(self._known.me, given.request)
             elif to is None:
-                given.why = why
+                given.looked_at, given.why = now, why
             elif now - given.sent_at >= RESEND:
                 given.sent_at, given.why = now, f"{self._known.name(to)} does not answer"
                 self._out.put(Send(to, given.request))
@@ -176,9 +177,8 @@ class CommandDesk:
 
     def next_deadline(self) -> Instant | None:
         """When something is to be sent again, given up, or looked at again."""
-        soon = after(self._known.now, Duration(RESEND // 5))
-        due = [max(soon, min(given.deadline, after(given.sent_at, RESEND))) for given in self._given.values()]
+        due = [min(g.deadline, after(max(g.sent_at, g.looked_at), RESEND)) for g in self._given.values()]
         if any(work.outcome is None for work in self._works.values()):
-            due.append(soon)
+            due.append(after(self._known.now, Duration(RESEND // 5)))
         due += [t for t in (self._wishes.next_deadline(),) if t is not None]
         return min(due) if due else None

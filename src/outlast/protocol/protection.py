@@ -20,12 +20,16 @@ from outlast.model.records import AsideVm, PoweredVm, ProtectedList, ProtectedVm
 
 
 class Protection:
-    """The wanted VMs of one datastore, and those set aside. `changed`: the list on storage is older than this."""
+    """The wanted VMs of one datastore, and those set aside. `changed`: the list on storage is older than this.
+
+    `wishes`: how often it has become another one in what operators want.
+    """
 
     def __init__(self) -> None:
         self.vms: dict[VmId, ProtectedVm] = {}
         self.aside: dict[VmId, AsideVm] = {}
         self.changed = False
+        self.wishes = 0
 
     def load(self, content: ProtectedList | None) -> None:
         """Take over from the list on storage, keeping what was learnt since."""
@@ -70,17 +74,20 @@ class Protection:
         self.vms.pop(aside.entry.vm, None)
         entry = msgspec.structs.replace(aside.entry, asked=None)
         self.aside[aside.entry.vm] = msgspec.structs.replace(aside, entry=entry)
-        self.changed = True
+        self._wished()
 
     def take_back(self, vm: VmId) -> None:
         """It is not set aside any more."""
         if self.aside.pop(vm, None) is not None:
-            self.changed = True
+            self._wished()
 
     def ask_for(self, entry: ProtectedVm) -> None:
         """An operator wants it to run and to be restarted, whatever its definition says."""
         self.vms[entry.vm] = entry
-        self.changed = True
+        self._wished()
+
+    def _wished(self) -> None:
+        self.changed, self.wishes = True, self.wishes + 1
 
     def drop(self, vm: VmId) -> bool:
         """Not wanted any more. True if it was."""

@@ -12,8 +12,8 @@ response), or when it stands on nobody's list. What happens then depends on its 
     owned by a host with a higher incarnation   proof `rebooted`
     owned, its keeper session's last word       proof `clean_shutdown`
       was the end
-    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`
-      dead or unresponsive
+    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`; or
+      dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 """
@@ -33,7 +33,8 @@ from outlast.model.records import (
 )
 from outlast.model.settings import Pause
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox
+from outlast.protocol.fencing import Fencing
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
@@ -41,7 +42,7 @@ from outlast.protocol.placement import Placement
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.shared_settings import SharedSettings
-from outlast.protocol.verdict import Verdict
+from outlast.protocol.verdict import SUSPECT, Verdict
 
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
@@ -62,6 +63,7 @@ class Recovery:
         responsibility: Responsibility,
         shared: SharedSettings,
         desk: OrderDesk,
+        fencing: Fencing,
     ) -> None:
         self._shared = shared
         self._known = knowledge
@@ -69,6 +71,7 @@ class Recovery:
         self._peers = peers
         self._responsible = responsibility
         self._desk = desk
+        self._fencing = fencing
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
@@ -201,9 +204,19 @@ class Recovery:
         elif last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
             self._owner_lives(case, last.owner)
         elif known.verdict(last.owner) in SUSPECT and watch is not None:
-            self._wait_for_expiry(case, last.owner, watch)
+            self._wait_for_proof(case, last, watch)
         else:
             case.why = f"it waits for a verdict about {known.name(last.owner)}"
+
+    def _wait_for_proof(self, case: Restart, last: RegisterRecord, watch: RecordWatch) -> None:
+        """Whichever comes first: somebody says that the owner is off, or its lease is over."""
+        said_off = self._known.said_off(last, case.home, case.epoch_read_at)
+        if said_off is not None:
+            self._have_proof(case, said_off)
+            return
+        self._wait_for_expiry(case, last.owner, watch)
+        if case.stage is Stage.PROVING:
+            self._fencing.want(last.owner, case.home, case.epoch_read_at)
 
     def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
         known = self._known
@@ -249,7 +262,7 @@ class Recovery:
         owner = case.last.owner if case.last is not None else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         # `one-responsible-primary`: checked on storage before each act; so is whether somebody has paused recovery.
-        self._shared.look(case.home)
+        self._shared.look_before_act(case.home)
         case.request = self._out.request()
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER,)))

@@ -40,6 +40,10 @@ from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.protection import Protection
 
 PATIENCE = Duration(3 * SECOND)
+LOOK_AS_HOLDER = Duration(300 * SECOND)
+LOOK_WHEN_TOLD = Duration(20 * SECOND)
+LOOK_WHEN_CUT_OFF = Duration(5 * SECOND)
+"""How often others' wishes and settings are looked for. Who is responsible has written them, and proves ends meanwhile."""
 REREAD = Duration(SECOND)
 FAST_REREAD = Duration(REREAD // 2)
 """While the register is to be taken."""
@@ -120,6 +124,13 @@ class Responsibility:
             return self._known.me
         last = self._seats[datastore].last
         return last.owner if last is not None and last.state is RegisterState.OWNED else None
+
+    def look_every(self, datastore: DatastoreName) -> Duration:
+        """How often what others may have written there is worth a look."""
+        holder = self.responsible_host(datastore)
+        if holder == self._known.me:
+            return LOOK_AS_HOLDER
+        return LOOK_WHEN_TOLD if holder is not None and self._known.live(holder) else LOOK_WHEN_CUT_OFF
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
@@ -246,6 +257,9 @@ class Responsibility:
             return None
         if watch.incarnation is not None and watch.incarnation > last.incarnation:
             return ProofKind.REBOOTED
+        said_off = self._known.said_off(last, name, seat.read_at)
+        if said_off is not None:
+            return said_off
         if watch.lease_is_over(seat.read_at, self._known.settings.window):
             return ProofKind.LEASE_EXPIRED
         stands_still = watch.progress_at is not None and not watch.agent_works(self._known.now, self._known.settings.window)

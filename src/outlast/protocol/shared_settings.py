@@ -5,7 +5,8 @@ datastore, on every host, and in every agent; whoever meets a newer one takes it
 
     where it is met                      what happens
     a heartbeat says a newer mark        its sender is asked for the record
-    a datastore has a newer one          taken; every agent looks every LOOK_EVERY, so also one that nobody can talk to
+    a datastore has a newer one          taken; every agent looks now and then, so also one that nobody can talk to,
+                                         and oftener then (`Responsibility.look_every`)
     a datastore has an older one         whoever is responsible for that datastore writes ours there
     our keeper uses older ones           it is told
 
@@ -30,8 +31,8 @@ from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.responsibility import Responsibility
 
-LOOK_EVERY = Duration(5 * SECOND)
 PATIENCE = Duration(3 * SECOND)
+AS_GOOD_AS_NEW = Duration(2 * SECOND)
 
 
 class _Copy(msgspec.Struct):
@@ -43,6 +44,7 @@ class _Copy(msgspec.Struct):
     read_as: Epoch | None = None
     request: RequestId | None = None
     asked_at: Instant = LONG_AGO
+    looked_at: Instant = LONG_AGO
     reading_as: Epoch | None = None
     write_after: Instant = LONG_AGO
     problem: str = ""
@@ -87,6 +89,7 @@ class SharedSettings:
                 copy.due = min(copy.due, after(copy.asked_at, SECOND))
             if copy.request is not None:
                 continue
+            copy.due = min(copy.due, after(copy.asked_at, self._responsible.look_every(name)))
             wanted = self._to_write(name, copy, held)
             if wanted is not None:
                 self._write(name, copy, wanted)
@@ -102,6 +105,14 @@ class SharedSettings:
             copy.reading_as = self._responsible.holds(name)
             self._out.put(ReadSettings(copy.request, name))
             self.due = min(self.due, after(self._known.now, PATIENCE))
+
+    def look_before_act(self, name: DatastoreName) -> None:
+        """Whoever is about to act asks whether recovery is paused: a look that is as good as new is not made twice.
+
+        Its answer comes before that of whatever is read there next: a datastore's helper does one thing after the other.
+        """
+        if self._known.now - self._copies[name].looked_at >= AS_GOOD_AS_NEW:
+            self.look(name)
 
     def _to_write(self, name: DatastoreName, copy: _Copy, held: Epoch | None) -> SettingsRecord | None:
         ours = held is not None and copy.read_as == held
@@ -121,7 +132,7 @@ class SharedSettings:
 
     def _ended(self, name: DatastoreName, copy: _Copy, problem: str) -> None:
         """A read or a write ended, or is waited for no longer."""
-        copy.request, copy.due = None, after(self._known.now, LOOK_EVERY)
+        copy.request, copy.due = None, after(self._known.now, self._responsible.look_every(name))
         written, copy.writing = copy.writing, None
         if written is None:
             return
@@ -153,6 +164,7 @@ class SharedSettings:
         self._ended(event.datastore, copy, "")
         if not event.ok:
             return True
+        copy.looked_at = copy.asked_at
         before = (copy.read_as, copy.mark)
         copy.read_as = copy.reading_as
         copy.mark = event.stored.record.mark if event.stored is not None else SettingsMark()

@@ -55,6 +55,7 @@ class WishKeeper:
         self._out = outbox
         self._responsible = responsibility
         self._wishes: list[Wish] = []
+        self._told: dict[DatastoreName, int] = {}
         self._looks: dict[DatastoreName, tuple[RequestId | None, Instant]] = {}
 
     # -- wishes ---------------------------------------------------------------------------------------------------
@@ -175,15 +176,21 @@ class WishKeeper:
                 self._refuse(wish, f"another host is responsible for {wish.home} now", try_again=True)
             elif wish.request is None and self._responsible.is_written(wish.home):
                 self._done(wish, wish.said)
-                self._tell_everybody(wish.home)
             elif self._known.now >= wish.deadline:
                 why = "cannot be read" if wish.request is not None else "could not be written yet, and is tried again"
                 self._refuse(wish, f"what is kept of it on {wish.home} {why}", try_again=True)
         self._wishes = [w for w in self._wishes if w.outcome is None]
         for name in self._known.datastores:
             self._look_for_who_is_off(name)
+            if self.holds(name) and self._responsible.is_written(name):
+                self._tell_everybody(name)
 
     def _tell_everybody(self, home: DatastoreName) -> None:
+        """Once what is wanted now is on storage."""
+        wishes = self._responsible.protection(home).wishes
+        if self._told.get(home, 0) == wishes:
+            return
+        self._told[home] = wishes
         for host in self._known.peers:
             self._out.put(Send(host, ListChanged(home)))
         self._known.lists_changed.add(home)

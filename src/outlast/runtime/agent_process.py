@@ -19,6 +19,7 @@ from outlast.codec.datagrams import Opener, Sealer
 from outlast.drivers import clock, ping
 from outlast.drivers.datastore.client import HelperClient
 from outlast.drivers.datastore.store import Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
@@ -37,10 +38,11 @@ from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
 from outlast.runtime import settings_file
 from outlast.runtime.commands import Commands
-from outlast.runtime.config import Config
+from outlast.runtime.config import Config, fencing_warnings
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
+from outlast.runtime.fence_desk import FenceDesk
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
 from outlast.runtime.told_file import ToldFile
@@ -70,6 +72,14 @@ def _kept_for_the_domain(config: Config) -> dict[str, Any]:
     return {"record": settings_file.load(config.state_dir), "least_margin": config.least_margin}
 
 
+def _stores(config: Config) -> dict[DatastoreName, Store]:
+    ids = tuple(member.id for member in config.hosts)
+    return {
+        d.name: Store(d, HelperClient(d, config.domain, config.host.id, "agent"), config.datastore_key, ids)
+        for d in config.datastores
+    }
+
+
 class AgentProcess:
     """See the top of this file."""
 
@@ -94,18 +104,15 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                fencing={host: tuple(method.level for method in methods) for host, methods in config.fencing.items()},
                 told=told.read(),
                 rules=config.rules,
                 **_kept_for_the_domain(config),
             ),
             clock.now(),
         )
-        ids = tuple(member.id for member in members)
-        self._stores = {
-            d.name: Store(d, HelperClient(d, config.domain, config.host.id, "agent"), config.datastore_key, ids)
-            for d in config.datastores
-        }
-        opener = Opener(config.cluster_key, config.host.id, frozenset(ids))
+        self._stores = _stores(config)
+        opener = Opener(config.cluster_key, config.host.id, frozenset(member.id for member in members))
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
         self._hypervisor = Hypervisor(
@@ -119,6 +126,7 @@ class AgentProcess:
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
         self._commands = Commands(config.host.name, number, self._happen)
         self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
+        self._fencer = Fencer(config.fencing, self._happen)
         self._executor = Executor(
             machine,
             stores=self._stores,
@@ -126,11 +134,13 @@ class AgentProcess:
             network=self._network,
             pinger=self._pinger,
             keeper=self._keeper,
+            fencer=self._fencer,
             told=told,
             on_note=self._note,
             on_settings=self._keep_settings,
             on_outcome=self._commands.ended,
         )
+        self._fence_desk = FenceDesk(machine, self._fencer, self._happen)
         self._control = ControlServer(config.control_socket, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -145,6 +155,8 @@ class AgentProcess:
         problem = await ping.problem()
         if problem:
             self._log.warning(problem)
+        for warning in fencing_warnings(self._config):
+            self._log.warning(warning)
         self._keeper.start()
         self._hypervisor.start()
         self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
@@ -163,6 +175,7 @@ class AgentProcess:
         for task in self._tasks:
             task.cancel()
         await self._executor.stop()
+        self._fencer.stop()
         self._control.stop()
         self._keeper.stop()
         self._network.close()
@@ -276,6 +289,8 @@ class AgentProcess:
     async def _answer(self, request: ControlRequest) -> ControlReply:
         if request.do == "command" and request.command is not None:
             return ControlReply(ok=True, outcome=await self._commands.give(request.command, request.by))
+        if request.do.startswith("fence-"):
+            return await self._fence_desk.answer(request)
         reporter = Reporter(self._executor.machine, clock.now())
         if request.do == "settings":
             return ControlReply(ok=True, settings=reporter.settings())

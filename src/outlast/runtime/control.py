@@ -5,6 +5,9 @@
 {"do": "settings"}                                -> {"ok": true, "settings": {...}}
 {"do": "command", "command": {...}, "by": "..."}  -> {"ok": true, "outcome": {...}}, when the primary has answered
 {"do": "plan"}                                    -> {"ok": true, "basis": {...}}
+{"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
+
+A question that takes its time (a fence device is asked) holds up its own connection alone.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ import msgspec
 from outlast.model.commands import Command, Outcome
 from outlast.model.errors import OutlastError
 from outlast.model.planning import PlanBasis
+from outlast.model.records import RecordMark
 from outlast.model.status import DomainStatus, SettingsView
 
 _LINE_LIMIT = 1 << 16
@@ -26,15 +30,16 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "plan", "settings", "command"]
+    do: Literal["status", "explain", "plan", "settings", "command", "fence-test", "fence-marks", "fence-confirm"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
+    marks: tuple[RecordMark, ...] = ()
     command: Command | None = None
     by: str = ""
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer. `ok` False: `problem` says why."""
+    """The answer. `ok` False: `problem` says why. `failed`: it was done, and what it found is bad."""
 
     ok: bool
     problem: str = ""
@@ -43,6 +48,8 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     settings: SettingsView | None = None
     outcome: Outcome | None = None
     basis: PlanBasis | None = None
+    marks: tuple[RecordMark, ...] = ()
+    failed: bool = False
 
 
 class ControlServer:

@@ -13,6 +13,7 @@ import structlog
 
 from outlast.drivers import clock
 from outlast.drivers.datastore.store import StorageEffect, Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
@@ -20,7 +21,10 @@ from outlast.model.commands import Outcome
 from outlast.model.effects import (
     AnswerOperator,
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     KeepSettings,
     LinkPrimary,
     LookAtVm,
@@ -66,6 +70,7 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        fencer: Fencer,
         told: ToldFile,
         on_note: Callable[[Note], None],
         on_settings: Callable[[SettingsRecord], None],
@@ -77,6 +82,7 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._fencer = fencer
         self._told = told
         self._told_is_written = False
         self._on_note, self._on_settings, self._on_outcome = on_note, on_settings, on_outcome
@@ -153,6 +159,12 @@ class Executor:
                 self._on_settings(effect.record)
             case AnswerOperator():
                 self._on_outcome(effect.number, effect.outcome)
+            case FenceHost():
+                self._fencer.switch_off(effect.request, effect.host, effect.level)
+            case FenceStatus():
+                self._fencer.ask(effect.request, effect.host, effect.level)
+            case CancelFence():
+                self._fencer.cancel(effect.request)
             case Note():
                 self._on_note(effect)
 

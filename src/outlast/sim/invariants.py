@@ -5,8 +5,8 @@
                              execute does so on an epoch whose link was issued in the present term
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
-    one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
-    pause-holds              nobody orders a restart of a VM on whose datastore stands that recovery is paused
+    one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
+    pause-holds              nobody orders a restart or fences for a VM on whose datastore stands that recovery is paused
     wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
@@ -266,28 +266,38 @@ class Invariants:
             self.violated("owner-runs", f"{vm} executes on {', '.join(others)} while {made}")
 
     def noted(self, host: HostId, note: Note) -> None:
-        """An agent says what it does: a restart is ordered by who is responsible for the VM's home."""
-        if note.kind != "restart-ordered" or note.vm is None:
+        """An agent says what it does: a restart is ordered, and a host is fenced, by who is responsible for the home."""
+        if note.kind == "fence-asked" and note.datastore is not None:
+            home, what = note.datastore, f"has {note.host} fenced"
+            self._not_paused(self._domain.stores[home], f"{host} {what}")
+            if note.host == host:
+                self.violated("one-responsible-primary", f"{host} fences itself")
+        elif note.kind == "restart-ordered" and note.vm is not None:
+            home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
+            self._wanted_by_operators(self._domain.stores[home], host, note.vm)
+        else:
             return
-        home = self._domain.homes[note.vm]
-        self._wanted_by_operators(self._domain.stores[home], host, note.vm)
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
         if last is not None and last.owner == host and last.state is RegisterState.OWNED:
             return
         until = self._primary_until.get((home, host))
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
-            self.violated("one-responsible-primary", f"{host} orders a restart of {note.vm}; {home} is held by {holder}")
+            self.violated("one-responsible-primary", f"{host} {what}; {home} is held by {holder}")
 
     def _wanted_by_operators(self, store: Datastore, host: HostId, vm: VmId) -> None:
         """A restart is ordered: nobody has paused recovery for long, but for what he asks himself, nor set the VM aside."""
         content = store.newest_protected()
         asked = content is not None and any(entry.vm == vm and entry.asked is not None for entry in content.vms)
-        paused, aside = store.paused_since, store.aside_since.get(vm)
-        if paused is not None and self.now - paused > PRIMARY_ACTS_LATE and not asked:
-            self.violated("pause-holds", f"{host} orders a restart of {vm}, and {store.name} says that recovery is paused")
+        aside = store.aside_since.get(vm)
+        if not asked:
+            self._not_paused(store, f"{host} orders a restart of {vm}")
         if aside is not None and self.now - aside > PRIMARY_ACTS_LATE:
             self.violated("wishes-hold", f"{host} orders a restart of {vm}, which an operator has set aside")
+
+    def _not_paused(self, store: Datastore, what: str) -> None:
+        if store.paused_since is not None and self.now - store.paused_since > PRIMARY_ACTS_LATE:
+            self.violated("pause-holds", f"{what}, and {store.name} says that recovery is paused")
 
     def takes_over(self, host: Host, ask: AskTakeover) -> None:
         """An agent asks its keeper to take a VM."""

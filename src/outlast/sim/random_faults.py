@@ -228,6 +228,12 @@ def _start_fails(t: Trouble) -> None:
     t.undo("start-fails", None, vm=vm, host=host, times=0)
 
 
+def _fencing(t: Trouble) -> None:
+    host = t.host()
+    t.do("fencing-break", host=host, how=t.rng.choice(["fails", "hangs"]))
+    t.undo("fencing-mend", t.length(50, 30_000), host=host)
+
+
 def _wish(t: Trouble) -> None:
     vm = t.vm()
     t.do("set-state", vm=vm, state=t.rng.choice(["stopped", "stopped", "unprotected", "running"]))
@@ -265,6 +271,7 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "off-and-on": _off_and_on,
     "start": lambda t: t.do("vm-start-elsewhere", vm=t.vm(), host=t.host()),
     "start-fails": _start_fails,
+    "fencing": _fencing,
     "clock": lambda t: t.do("clock-jump", host=t.host(), by=t.rng.choice([-1, 1]) * 3600 * SECOND),
     "damage": lambda t: t.do(t.rng.choice(["record-damage", "record-damage", "record-clone"]), **t.path()),
     "newer": lambda t: t.pair("record-newer", "record-older", host=t.host()),
