@@ -48,10 +48,10 @@ from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
+from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.scheduler import Timer
 from outlast.sim.way import Way
 
-RESTART_AFTER = 2 * SECOND
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
 FREEZER_LOOKS = SECOND // 2
@@ -121,7 +121,8 @@ class AgentHost:
             way.end()
         if restart:
             life = self._life
-            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+            delay = RESTART_AFTER + within(self._host.rng, DAEMON_STARTS)
+            self._host.later(delay, lambda: self.start() if self._life == life else None)
 
     def leave(self, *, restart: bool = True) -> None:
         """SIGTERM: the agent ends in good order, and is started again (an upgrade), or not."""

@@ -17,7 +17,7 @@ from outlast.model.ids import DatastoreName, RequestId, VmId
 from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.hypervisor import Process
-from outlast.sim.physics import FABRIC, HELD_FOREVER
+from outlast.sim.physics import FABRIC, HELD_FOREVER, QEMU_STARTS, within
 
 if TYPE_CHECKING:
     from outlast.sim.host import Host
@@ -230,7 +230,7 @@ class _Start:
         elif self._host.start_failures(self._vm, self._host.id):
             self._fail("internal error: process exited while connecting to monitor")
         else:
-            self._host.later(self._host.rng.randrange(20, 100) * MILLISECOND, self._begin)
+            self._host.later(within(self._host.rng, QEMU_STARTS), self._begin)
 
     def _fail(self, problem: str) -> None:
         """The domain is let go of, and libvirt's hook says so to the keeper."""
