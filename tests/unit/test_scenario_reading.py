@@ -164,7 +164,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ('memory = "512MiB"', 'priority = "high"', 32, "priority of a VM"),
         ('memory = "512MiB"', "max_relocations = -1", 32, "max_relocations"),
         ('memory = "512MiB"', 'ready = "delay:30s"', 32, "ready"),
-        ('memory = "512MiB"', "cpus = 9", 28, "placement by cpus"),
         ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
         ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
     ],
@@ -178,7 +177,7 @@ def test_what_is_not_built_yet_is_refused_by_name(old: str, new: str, line: int,
 
 def test_what_is_not_built_yet_can_be_read_all_the_same() -> None:
     text = GOOD + '\n[[rules]]\nkind = "run-on"\nvms = ["web1"]\nhosts = { host2 = 2, host1 = 1 }\nfailback = true\n'
-    assert "the placement rule run-on is not built yet" in refused(text)
+    assert "failback of a rule is not built yet" in refused(text)
     assert read(text, built_only=False).rules[0].hosts == {"host2": 2, "host1": 1}
 
 

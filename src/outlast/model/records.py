@@ -21,6 +21,7 @@ from outlast.model.ids import (
     VmId,
     VmName,
 )
+from outlast.model.inventory import Needs
 from outlast.model.settings import IsolationResponse
 from outlast.model.time import Duration
 
@@ -144,6 +145,7 @@ class PoweredVm(msgspec.Struct, frozen=True):
     protected: bool
     isolation_response: IsolationResponse | None = None
     note: str = ""
+    needs: Needs = Needs()
 
 
 class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +166,7 @@ class ProtectedVm(msgspec.Struct, frozen=True):
     memory_mib: int
     last_host: HostId
     isolation_response: IsolationResponse | None = None
+    needs: Needs = Needs()
 
 
 class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import msgspec
 from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.inventory import Needs
 from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -127,8 +128,9 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
+                note, memory = definition.unprotectable, definition.memory_mib
                 lines[vm] = PoweredVm(
-                    vm, definition.name, None, None, "running", definition.memory_mib, False, None, definition.unprotectable
+                    vm, definition.name, None, None, "running", memory, False, None, note, definition.needs
                 )
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
@@ -147,7 +149,9 @@ class OwnHost:
             memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
             response = definition.isolation_response
         note = definition.unprotectable if definition is not None else ""
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, _STATES[kept.phase], memory, protected, response, note)
+        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
+        state = _STATES[kept.phase]
+        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, response, note, needs)
 
     # -- definitions ----------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class Protection:
             if not line.protected:
                 self.drop(line.vm)
                 continue
-            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response)
+            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs)
             old = self.vms.get(line.vm)
             if old is None:
                 new.append(entry)

@@ -34,7 +34,7 @@ from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
-from outlast.protocol.placement import Candidate, choose_host
+from outlast.protocol.placement import Placement
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.verdict import Verdict
@@ -62,6 +62,7 @@ class Recovery:
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
+        self.placement = Placement(knowledge, self.cases)
         self.restarts: dict[VmId, int] = {}
         self._settled: dict[VmId, Instant] = {}
         """Until when each settled case is left alone."""
@@ -76,6 +77,8 @@ class Recovery:
             for entry in list(self._responsible.protection(datastore).vms.values()):
                 if entry.vm not in self.cases and entry.vm not in self._settled and self._is_a_case(entry):
                     self._open(entry, datastore)
+        for vm in self.placement.found_room():
+            self._reopen(self.cases[vm])
         for case in list(self.cases.values()):
             if self._responsible.holds(case.home) is None:
                 del self.cases[case.vm]
@@ -248,14 +251,9 @@ class Recovery:
         proof, now = case.proof, self._known.now
         if proof is None:
             return
-        crashed = case.last is not None and case.last.reason is Reason.CRASHED
-        candidates = self._candidates()
-        if proof.kind is ProofKind.OWN:
-            candidates = tuple(c for c in candidates if c.host == proof.owner)
-        prefer = proof.owner if crashed and proof.owner not in case.failed_on else None
-        choice = choose_host(case.home, case.memory_mib, candidates, frozenset(case.failed_on), prefer)
+        choice = self.placement.choose(case)
         if choice.host is None:
-            why = "; ".join(f"{name}: {reason}" for name, reason in choice.refused) or "no host is left"
+            why = "; ".join(f"{name}: {reason}" for name, reason in choice.explanation.refused()) or "no host is left"
             self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
             case.back_off(f"no host can take it ({why})", now)
             return
@@ -264,31 +262,6 @@ class Recovery:
         self._out.note("restart-ordered", vm=case.vm, host=choice.host, relay=True, proof=proof.kind)
         case.enter(Stage.ORDERED, now, ORDER_PATIENCE)
         self._follow_order(case)
-
-    def _candidates(self) -> tuple[Candidate, ...]:
-        known = self._known
-        promised: dict[HostId, int] = {}
-        for case in self.cases.values():
-            if case.target is not None:
-                promised[case.target] = promised.get(case.target, 0) + case.memory_mib
-        found: list[Candidate] = []
-        for host in known.members:
-            seen = known.beats.get(host)
-            mine = host == known.me
-            capacity = known.capacity if mine or seen is None else seen.beat.capacity
-            found.append(
-                Candidate(
-                    host=host,
-                    name=known.name(host),
-                    live=mine or known.live(host),
-                    isolated=seen is not None and not seen.beat.rank.not_isolated,
-                    hypervisor_up=known.hypervisor_up if mine or seen is None else seen.beat.hypervisor_up,
-                    leases=known.leases_of(host),
-                    free_memory_mib=capacity.free_memory_mib,
-                    promised_memory_mib=promised.get(host, 0),
-                )
-            )
-        return tuple(found)
 
     def _follow_order(self, case: Restart) -> None:
         now = self._known.now
@@ -328,7 +301,8 @@ class Recovery:
 
     def next_deadline(self) -> Instant | None:
         """When the next case has to be moved by time alone."""
-        due = list(self._settled.values())
+        look = self.placement.next_deadline()
+        due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
             due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
             if case.stage is Stage.ORDERED and case.order_sent is not None:

@@ -19,6 +19,7 @@ import enum
 from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.protocol.domain_snapshot import needs_of
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
@@ -45,7 +46,8 @@ class Restart:
         self.vm: VmId = entry.vm
         self.name: VmName = entry.name
         self.home = home
-        self.memory_mib = entry.memory_mib
+        self.needs = needs_of(entry, home)
+        self.opened = now
         self.stage = Stage.READING
         self.since = now
         self.deadline = now

@@ -2,7 +2,7 @@
 
 The policy is one element in libvirt's <metadata>:
 
-    <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off"/>
+    <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off" cpus="2"/>
 
 A VM is protected unless it says protected="no". It can be protected only if every disk lies on a datastore of the fault
 domain: on another host it could not be started otherwise.
@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from outlast.drivers.hypervisor.needs import NAMESPACE, needs_of, reservation_problem
 from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreMember, VmDefinition
 from outlast.model.settings import IsolationResponse
 
-NAMESPACE = "https://outlast.dev/ns/vm/1"
 _POLICY = f"metadata/{{{NAMESPACE}}}vm"
 _RESPONSES: tuple[str, ...] = get_args(IsolationResponse)
 _UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
@@ -56,6 +56,8 @@ def find_policy(domain: ElementTree.Element) -> PolicyFound:
     if response is not None and response not in _RESPONSES:
         problems.append(f"isolation-response is {response!r}, and must be one of {', '.join(_RESPONSES)}: it is not used")
         response = None
+    if wrong := reservation_problem(domain):
+        problems.append(wrong)
     typed = msgspec.convert(response, IsolationResponse | None)
     return PolicyFound(Policy(protected != "no", typed), "; ".join(problems))
 
@@ -98,6 +100,7 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
             why = why or problem or f"its disk {path} is not on a datastore of the fault domain: move it to one"
         elif home not in homes:
             homes.append(home)
+    memory = _memory_mib(domain)
     if not homes and not why:
         why = "it has no disk on a datastore of the fault domain, which would keep its register"
     return VmDefinition(
@@ -105,11 +108,12 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
         name=name,
         home=homes[0] if homes else None,
         datastores=tuple(homes),
-        memory_mib=_memory_mib(domain),
+        memory_mib=memory,
         protected=policy.protected and not why,
         unprotectable=why,
         isolation_response=policy.isolation_response,
         xml=xml,
+        needs=needs_of(domain, memory, tuple(homes)),
     )
 
 
