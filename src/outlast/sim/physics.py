@@ -21,7 +21,7 @@ TORN_FOR = 5 * MILLISECOND
 """The longest time in which a reader can meet the first half of a write."""
 HELD_FOREVER = 1 << 62
 RESTART_AFTER = 2 * SECOND
-"""What the service manager waits before it starts a daemon again that has died (`RestartSec` in packaging/systemd)."""
+"""What a service manager waits before it starts a daemon again that has died, as the scenario language has it."""
 DAEMON_STARTS = (400 * MILLISECOND, 1200 * MILLISECOND)
 """From the start of a daemon's process until it does anything: an interpreter starts, a keeper's helpers with it."""
 QEMU_STARTS = (100 * MILLISECOND, 500 * MILLISECOND)
