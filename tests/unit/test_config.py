@@ -9,10 +9,13 @@ from click.testing import CliRunner
 
 from outlast.interfaces.cli import main
 from outlast.model.errors import UsageError
-from outlast.model.settings import Settings, problems
+from outlast.model.settings import FREEZES_WITHIN, Settings, problems
 from outlast.model.time import SECOND, seconds
 from outlast.model.units import parse_duration
+from outlast.runtime.agent_process import FREEZER_LOOKS_EVERY_S
 from outlast.runtime.config import load_config
+from outlast.runtime.second_freezer import GRACE
+from outlast.sim.invariants import AGENT_REACTS
 
 IDS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 
@@ -146,6 +149,7 @@ def test_what_is_no_duration(value: object) -> None:
         ({"unreachable_after": seconds(1.5)}, "unreachable_after"),
         ({"lease_duration": seconds(2.9)}, "lease_duration"),
         ({"lease_margin": seconds(0.4)}, "lease_margin"),
+        ({"lease_margin": seconds(1.1)}, "lease_margin"),
         ({"datastore_stale_after": seconds(5)}, "datastore_stale_after"),
         ({"isolation_after": seconds(3)}, "isolation_after"),
         ({"heartbeat_datastores_per_host": 6}, "heartbeat_datastores_per_host"),
@@ -159,6 +163,12 @@ def test_a_broken_relation_is_named(changed: dict[str, int], name: str) -> None:
 
 def test_the_defaults_hold_all_relations() -> None:
     assert problems(Settings()) == []
+
+
+def test_the_margin_is_long_enough_for_the_second_freezer() -> None:
+    """Found by the simulator: half a second was asked for, and the agent's grace and its next look take longer."""
+    assert GRACE + round(FREEZER_LOOKS_EVERY_S * SECOND) < FREEZES_WITHIN
+    assert AGENT_REACTS < FREEZES_WITHIN
 
 
 # -- rules, labels, what a host keeps for itself ------------------------------------------------------------------------

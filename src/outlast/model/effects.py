@@ -10,6 +10,7 @@ from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.time import Instant
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -103,9 +104,25 @@ class StartVm(msgspec.Struct, frozen=True):
     home: DatastoreName
 
 
+class RememberTold(msgspec.Struct, frozen=True):
+    """Write down, for every later agent of this boot, which VMs isolation has told to end, and until when each may take.
+
+    Done before what follows in the batch; as long as it cannot be done, no guest is asked to shut down.
+    """
+
+    told: dict[VmId, Instant]
+
+
 class ShutDownVm(msgspec.Struct, frozen=True):
     """Ask the guest to shut down."""
 
+    vm: VmId
+
+
+class LookAtVm(msgspec.Struct, frozen=True):
+    """Ask libvirt whether the domain is off; answered by `VmLookedAt`, or never while libvirt gives no answer."""
+
+    request: RequestId
     vm: VmId
 
 
@@ -133,6 +150,8 @@ Effect = (
     | StoreDefinition
     | AskKeeper
     | StartVm
+    | RememberTold
     | ShutDownVm
+    | LookAtVm
     | Note
 )

@@ -34,6 +34,8 @@ TEMPLATES: dict[str, str] = {
     "hypervisor-up": "libvirt of {host} answers",
     "hypervisor-down": "libvirt of {host} does not answer: {problem}",
     "rule-dropped": "{problem}",
+    "capacity-short": "too little is set aside for failures: {problem}",
+    "capacity-enough": "enough is set aside for failures again: {policy}",
     "policy-kept": "{vm}: {problem}",
     "policy-problem": "{vm}: {problem}",
     "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
@@ -48,6 +50,7 @@ TEMPLATES: dict[str, str] = {
     "lost": "{host} has lost {vm}: {detail}",
     "adopted": "the keeper of {host} found {vm} running: {detail}",
     "refused": "{host} refused to start {vm}: {detail}",
+    "device-seen": "{vm} on {host} has a device that a freeze does not stop: its lease's end is no proof now ({detail})",
     "cloned-host": "ALARM: {host} has a clone on {datastore}: {detail}",
     "start-voided": "the start of {vm} on {host} is void: {detail}",
 }
@@ -65,6 +68,7 @@ WARNINGS = frozenset(
         "frozen",
         "killed",
         "lost",
+        "device-seen",
         "cloned-host",
         "start-voided",
         "vm-crashed",
@@ -72,6 +76,7 @@ WARNINGS = frozenset(
         "list-unwritten",
         "policy-problem",
         "rule-dropped",
+        "capacity-short",
     }
 )
 """Kinds that an operator should look at."""

@@ -176,6 +176,14 @@ class VmStartEnded(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class VmLookedAt(msgspec.Struct, frozen=True):
+    """libvirt says whether a domain is off: it has no process, and none is being made."""
+
+    request: RequestId
+    vm: VmId
+    off: bool
+
+
 Event = (
     Woken
     | Received
@@ -196,4 +204,5 @@ Event = (
     | VmStopped
     | HypervisorState
     | VmStartEnded
+    | VmLookedAt
 )

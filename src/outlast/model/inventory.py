@@ -10,7 +10,7 @@ from outlast.model.time import Duration
 class HostMember(msgspec.Struct, frozen=True):
     """One host of the fault domain, from the settings file. `port` is its UDP port for heartbeats.
 
-    `labels` say where it stands (rack, site), so that VMs can be spread over them.
+    `labels` say where it stands (rack, site), so that VMs can be spread over them; `spare`: it is kept for failures.
     """
 
     id: HostId
@@ -18,6 +18,7 @@ class HostMember(msgspec.Struct, frozen=True):
     address: str
     port: int
     labels: dict[str, str] = {}
+    spare: bool = False
 
 
 class DatastoreMember(msgspec.Struct, frozen=True):

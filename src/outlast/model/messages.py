@@ -17,6 +17,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Capacity, DatastoreReach
+from outlast.model.planning import Outlook
 from outlast.model.records import Proof
 
 
@@ -38,8 +39,20 @@ class VerdictNote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FrozenVm(msgspec.Struct, frozen=True):
+    """A VM that stands frozen on the sender, which may be unable to read its register. `epoch`: the last that it owned."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+
+    `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
+    what the domain can lose now, by the primary alone.
+    """
 
     sender: HostId
     boot_id: BootId
@@ -54,6 +67,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    avoided: dict[HostId, int] = {}
+    outlook: Outlook | None = None
+    frozen: tuple[FrozenVm, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -76,6 +92,14 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     detail: str = ""
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Something that happened on the sender, for everybody's event log (best effort, never needed for a decision)."""
 
@@ -89,4 +113,4 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice
+Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice

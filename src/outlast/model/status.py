@@ -6,6 +6,8 @@ nobody else.
 
 import msgspec
 
+from outlast.model.planning import Outlook
+
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose)."""
@@ -69,7 +71,7 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole view."""
+    """The whole view. `outlook`: what the domain can lose now, as its primary says; None: not known (yet)."""
 
     domain: str
     seen_from: str
@@ -80,5 +82,6 @@ class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostStatus, ...]
     datastores: tuple[DatastoreStatus, ...]
     vms: tuple[VmStatus, ...]
+    outlook: Outlook | None = None
     problems: tuple[str, ...]
     dropped_datagrams: dict[str, int]

@@ -15,7 +15,8 @@ from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
-from outlast.model.time import LONG_AGO, Duration, Instant
+from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
+from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
 from outlast.protocol.planning.rulebook import RuleBook, resolve
@@ -28,11 +29,16 @@ LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdi
 """Verdicts of a host that certainly lives, reachable or not: its VMs are its own."""
 
 
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
+"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's place in its fault domain. `session` is random and new at each start of the agent.
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
     domain: str
@@ -44,6 +50,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    told: dict[VmId, Instant] = {}
     rules: tuple[Rule, ...] = ()
 
 
@@ -121,6 +128,7 @@ class Knowledge:
         self._inventory: dict[HostId, tuple[object, ...]] = {}
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
+        self.flapping = Flapping()
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
@@ -201,6 +209,14 @@ class Knowledge:
         """Whether a host can be talked to."""
         return self.verdict(host) in LIVE
 
+    def avoided(self) -> dict[HostId, Duration]:
+        """The hosts that failed again and again, by what this agent and those that it hears have seen."""
+        told = [self.flapping.left(self.now)]
+        for host, seen in self.beats.items():
+            if self.live(host):
+                told.append({each: Duration(ms * MILLISECOND) for each, ms in seen.beat.avoided.items()})
+        return avoided(told, len(self.members))
+
     def lease(self, datastore: DatastoreName) -> LeaseReport | None:
         """Our own lease on a datastore, None while the keeper says nothing."""
         if self.keeper is None:
@@ -220,6 +236,15 @@ class Knowledge:
     def lapsed(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
+
+    def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
+        """Whether a host says that its lease on a datastore is good."""
+        if host == self.me:
+            return self.holds_lease(datastore)
+        seen = self.beats.get(host)
+        if seen is None or datastore in seen.beat.lapsed:
+            return False
+        return any(reach.datastore == datastore and reach.reachable for reach in seen.beat.reach)
 
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""

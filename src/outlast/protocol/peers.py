@@ -15,7 +15,17 @@ from outlast.model.messages import Heartbeat
 from outlast.model.time import Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
-from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answer_ages, answers_ping, judge, sentence
+from outlast.protocol.verdict import (
+    DatastoreFact,
+    Facts,
+    Rule,
+    Verdict,
+    answer_ages,
+    answers_ping,
+    booted_by,
+    judge,
+    sentence,
+)
 
 
 class _Silence(msgspec.Struct):
@@ -71,6 +81,7 @@ class Peers:
         self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
+            self._known.flapping.booted(beat.sender, before is not None and before.beat.leaving, self._known.now)
         self._boots[beat.sender] = beat.boot_id
         if self._silences[beat.sender] != _HEARD:
             self._silences[beat.sender] = _Silence()
@@ -174,6 +185,11 @@ class Peers:
         self._known.judgements[host] = judgement
         if judgement.verdict is not before.verdict:
             self._known.verdict_changed()
+            if judgement.verdict is Verdict.CONNECTED:
+                self._known.flapping.back(host)
+            elif judgement.verdict is Verdict.DEAD:
+                seen = self._known.beats.get(host)
+                self._known.flapping.died(host, seen is not None and seen.beat.leaving, self._known.now)
             self._out.note(
                 "verdict",
                 host=host,
@@ -199,6 +215,9 @@ class Peers:
             yield after(silence.first_ping, settings.ping_timeout)
         if silence.answered is not None:
             yield answer_ages(silence.answered, settings)
+        judgement = self._known.judgements[host]
+        if judgement.rule is Rule.PING_ANSWERED_AGAIN:
+            yield booted_by(judgement, settings)
         if silence.unsent_at is not None:
             yield after(silence.unsent_at, settings.unreachable_after)
         # Of all of them: whether we are outnumbered goes by every record, a verdict by those that are associated.

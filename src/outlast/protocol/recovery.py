@@ -1,8 +1,8 @@
-"""What the primary does about VMs that should run and do not: it moves each `restart.Restart` along.
+"""What is done about VMs that should run and do not: each `restart.Restart` is moved along.
 
-Only for datastores that this agent is responsible for. A VM becomes a case when its host is presumed dead (so that the
-register is read while the window still runs), when its host lives and has let go of it (crash, isolation response), or
-when it stands on nobody's list. What happens then depends on its register, read afresh:
+Only for datastores that this agent is responsible for, elected or not. A VM becomes a case when its host is presumed dead
+(so that the register is read while the window still runs), when its host lives and has let go of it (crash, isolation
+response), or when it stands on nobody's list. What happens then depends on its register, read afresh:
 
     the register says                           then
     released, switched off                      not wanted any more: off the protected list
@@ -30,7 +30,7 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
@@ -39,8 +39,6 @@ from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.verdict import Verdict
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)
@@ -270,7 +268,9 @@ class Recovery:
         if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
             case.back_off(f"{self._known.name(case.target)} did not answer in time", now)
             return
-        if case.stage is Stage.ORDERED and now - (case.order_sent or LONG_AGO) >= RESEND:
+        if now - (case.order_sent or LONG_AGO) >= RESEND:
+            # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
+            # and one whose report was lost repeats it.
             case.order_sent = now
             order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
             if case.target == self._known.me:
@@ -305,7 +305,7 @@ class Recovery:
         due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
             due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
-            if case.stage is Stage.ORDERED and case.order_sent is not None:
+            if case.stage in (Stage.ORDERED, Stage.STARTING) and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         return min(due) if due else None
 

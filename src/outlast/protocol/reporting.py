@@ -6,13 +6,14 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.planning import Outlook
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
-from outlast.model.time import Instant, in_seconds
+from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
-from outlast.protocol.knowledge import LIVES
+from outlast.protocol.flapping import WHY
+from outlast.protocol.knowledge import LIVES, SUSPECT
 from outlast.protocol.observation import Freshness
-from outlast.protocol.recovery import SUSPECT
 from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import Verdict, explain
 
@@ -45,9 +46,18 @@ class Reporter:
             hosts=hosts,
             datastores=tuple(self._datastore(name) for name in self._known.datastores),
             vms=self._vms(),
+            outlook=self._outlook(),
             problems=tuple(self._problems(hosts)),
             dropped_datagrams=dropped,
         )
+
+    def _outlook(self) -> Outlook | None:
+        """What the domain can lose now: our own finding, or what the primary says."""
+        primary = self._machine.election.primary
+        if primary == self._known.me:
+            return self._machine.capacity.outlook
+        seen = self._known.beats.get(primary) if primary is not None else None
+        return seen.beat.outlook if seen is not None and self._known.live(seen.beat.sender) else None
 
     def _host(self, host: HostId) -> HostStatus:
         known = self._known
@@ -218,6 +228,13 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
+        for host, left in known.avoided().items():
+            minutes = -(-left // (60 * SECOND))
+            found.append(f"{known.name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+        outlook = self._outlook()
+        if outlook is not None and outlook.short:
+            found.append(f"too little is set aside for failures: {outlook.short}")
+        found += [str(dropped) for dropped in known.rulebook.dropped]
         for host in known.peers:
             if problem := self._machine.peers.problem(host):
                 found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")
@@ -297,6 +314,11 @@ class Reporter:
         lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
         return lines
 
+    def _responsible_for(self, home: str) -> str:
+        """The other host that is responsible for a datastore; empty if there is none."""
+        status = self._datastore(DatastoreName(home)) if home in self._known.datastores else None
+        return status.responsible if status is not None and status.responsible != self._known.name(self._known.me) else ""
+
     def explain_vm(self, name: str) -> list[str] | None:
         """Where a VM stands and why; None if nobody here knows it."""
         status = next((vm for vm in self._vms() if name in (vm.name, vm.uuid)), None)
@@ -318,8 +340,8 @@ class Reporter:
             lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
             if case.attempts:
                 lines.append(f"{case.attempts} attempts have failed.")
-        elif status.state == "lost" and not self._machine.election.am_primary:
-            lines.append("Ask the primary's host how far its restart is.")
+        elif status.state == "lost" and (holder := self._responsible_for(status.home)):
+            lines.append(f"Ask {holder}, which is responsible for {status.home}, how far its restart is.")
         lines += self._explain_placement(VmId(status.uuid))
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:

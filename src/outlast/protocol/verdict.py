@@ -9,6 +9,8 @@ and on proof alone.
     silent                     under way                             unreachable
     silent                     answered       fresh                  partitioned, or agent down
     silent                     answered       stale everywhere       unresponsive
+    silent                     answered       not fresh, and it was  unreachable for `unreachable_after`: it may be booting
+                                              dead till now
     silent                     no answer                             presumed dead
     silent                     no answer      fresh                  isolated if its list says so, else partitioned
     silent                     no answer      stale everywhere       dead, once proof is at hand on one of them
@@ -56,6 +58,7 @@ class Rule(enum.StrEnum):
     RECORD_FRESH = "record-fresh"
     LISTED_ISOLATED = "listed-isolated"
     PROOF_AT_HAND = "proof-at-hand"
+    PING_ANSWERED_AGAIN = "ping-answered-again"
 
 
 class DatastoreFact(msgspec.Struct, frozen=True):
@@ -113,7 +116,9 @@ def _row(before: Judgement, facts: Facts, settings: Settings, now: Instant) -> t
     fresh = any(_shows_life(fact, facts) for fact in facts.datastores)
     stale = bool(facts.datastores) and all(fact.freshness is Freshness.STALE for fact in facts.datastores)
     if answers_ping(facts, settings, now):
-        return _row_answering(before, facts, fresh, stale)
+        if not fresh and _may_be_booting(before, settings, now):
+            return Verdict.UNREACHABLE, Rule.PING_ANSWERED_AGAIN
+        return _row_answering(facts, fresh, stale)
     if facts.first_ping_at is None or now - facts.first_ping_at < settings.ping_timeout:
         return Verdict.UNREACHABLE, Rule.HEARTBEAT_MISSED
     if fresh:
@@ -135,7 +140,19 @@ def _shows_life(fact: DatastoreFact, facts: Facts) -> bool:
     return facts.first_ping_at is None or fact.changed_at >= facts.first_ping_at
 
 
-def _row_answering(before: Judgement, facts: Facts, fresh: bool, stale: bool) -> tuple[Verdict, Rule]:
+def _may_be_booting(before: Judgement, settings: Settings, now: Instant) -> bool:
+    """A host answers ping before its keeper writes and its agent speaks: who was dead till now gets the time for that."""
+    if before.rule is Rule.PING_ANSWERED_AGAIN:
+        return now < booted_by(before, settings)
+    return before.verdict in (Verdict.PRESUMED_DEAD, Verdict.DEAD)
+
+
+def booted_by(judgement: Judgement, settings: Settings) -> Instant:
+    """When a host that answered ping again has to be heard of otherwise, too."""
+    return after(judgement.since, settings.unreachable_after)
+
+
+def _row_answering(facts: Facts, fresh: bool, stale: bool) -> tuple[Verdict, Rule]:
     if fresh:
         if any(fact.agent_works for fact in facts.datastores):
             return Verdict.PARTITIONED, Rule.PING_ANSWERED_RECORD_FRESH
@@ -168,6 +185,7 @@ _TEXT = {
     Rule.PING_ANSWERED_RECORD_STALE: "it answers ping, but its record is stale on every associated datastore",
     Rule.RECORD_FRESH: "it is silent on the network, but its record on storage changes: it lives",
     Rule.LISTED_ISOLATED: "its record on storage changes, and its power-on list says that it is isolated",
+    Rule.PING_ANSWERED_AGAIN: "it was taken for dead, and answers ping again: it may be booting",
     Rule.PROOF_AT_HAND: "it is silent on every channel, and its lease is provably over on every associated datastore",
 }
 

@@ -30,6 +30,7 @@ from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Recei
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.time import in_seconds
+from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
@@ -39,6 +40,7 @@ from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
+from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
@@ -72,6 +74,7 @@ class AgentProcess:
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
+        told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -83,6 +86,7 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                told=told.read(),
                 rules=config.rules,
             ),
             clock.now(),
@@ -111,6 +115,7 @@ class AgentProcess:
             network=self._network,
             pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
             keeper=self._keeper,
+            told=told,
             on_note=self._note,
         )
         self._control = ControlServer(config.control_socket, self._answer)
@@ -251,6 +256,8 @@ class AgentProcess:
         reporter = Reporter(self._executor.machine, clock.now())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
+        if request.do == "plan":
+            return ControlReply(ok=True, basis=plan_basis.basis(self._executor.machine))
         lines = {
             "host": reporter.explain_host,
             "vm": reporter.explain_vm,

@@ -4,7 +4,7 @@ Tables and keys:
 
     [domain]      name, key_file, isolation_addresses
     [host]        name: which of the hosts below this one is; reserved_memory, reserved_cpus: what it keeps for itself
-    [[hosts]]     name, id, address, port, labels (rack, site)
+    [[hosts]]     name, id, address, port, labels (rack, site), spare (true: for failures alone)
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
     [[rules]]     kind, vms, hosts, required, failback, by; see model/rules.py
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
@@ -28,7 +28,7 @@ from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.rules import Rule, RuleKind, problem
-from outlast.model.settings import Settings, problems
+from outlast.model.settings import AdmissionMode, AdmissionPolicy, Settings, problems
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration, parse_size
 
@@ -72,6 +72,7 @@ class _Member(_Table):
     address: str
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     labels: dict[str, str] = {}
+    spare: bool = False
 
     @field_validator("id")
     @classmethod
@@ -130,6 +131,10 @@ class _Settings(_Table):
     heartbeat_datastores_per_host: int | None = None
     accessibility_threshold: int | None = None
     isolation_response: Literal["leave-running", "shut-down", "power-off"] | None = None
+    admission_policy: AdmissionPolicy | None = None
+    admission_mode: AdmissionMode | None = None
+    admission_host_failures: int | None = None
+    admission_percent: int | None = None
     version: int | None = None
 
 
@@ -224,7 +229,7 @@ def load_config(path: Path) -> Config:
     found += key_problem
     if found:
         raise _error(path, found)
-    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port, m.labels) for m in file.hosts)
+    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port, m.labels, m.spare) for m in file.hosts)
     return Config(
         path=path,
         domain=file.domain.name,

@@ -2,6 +2,7 @@
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
+{"do": "plan"}                                    -> {"ok": true, "basis": {...}}
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from outlast.model.errors import OutlastError
+from outlast.model.planning import PlanBasis
 from outlast.model.status import DomainStatus
 
 _LINE_LIMIT = 1 << 16
@@ -21,7 +23,7 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain"]
+    do: Literal["status", "explain", "plan"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
 
@@ -33,6 +35,7 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []
+    basis: PlanBasis | None = None
 
 
 class ControlServer:

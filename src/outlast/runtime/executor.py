@@ -20,12 +20,14 @@ from outlast.model.effects import (
     AskKeeper,
     Effect,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -37,6 +39,7 @@ from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
+from outlast.runtime.told_file import ToldFile
 
 _log = structlog.get_logger()
 
@@ -53,6 +56,7 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        told: ToldFile,
         on_note: Callable[[Note], None],
     ) -> None:
         self.machine = machine
@@ -61,6 +65,8 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._told = told
+        self._told_is_written = False
         self._on_note = on_note
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,8 +123,16 @@ class Executor:
                 self._keeper.ask(effect.request)
             case StartVm():
                 self._spawn(self._start_vm(effect))
+            case RememberTold():
+                self._told_is_written = False
+                self._told.write(effect.told)
+                self._told_is_written = True
             case ShutDownVm():
-                self._hypervisor.shut_down(effect.vm)
+                # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
+                if self._told_is_written:
+                    self._hypervisor.shut_down(effect.vm)
+            case LookAtVm():
+                self._hypervisor.look_at(effect.request, effect.vm)
             case Note():
                 self._on_note(effect)
 

@@ -10,12 +10,14 @@ from outlast.model.effects import (
     AskKeeper,
     Effect,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -36,6 +38,7 @@ from outlast.model.events import (
     SightingsRead,
     StopReason,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -77,6 +80,7 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._told: dict[VmId, Instant] = {}
         self.works_since = 0
 
     @property
@@ -99,7 +103,7 @@ class AgentHost:
         self._overdue.clear()
         self._running.clear()
         self.works_since = self._host.now
-        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
+        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}", self._told)
         self._machine = AgentMachine(config, self._host.clock())
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         self.happen(Woken())
@@ -244,12 +248,26 @@ class AgentHost:
                 self._host.ask_keeper(effect.request)
             case StartVm():
                 self._start_vm(effect)
+            case RememberTold():
+                self._told = effect.told
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
+            case LookAtVm():
+                self._look_at(effect)
             case Note():
                 self._host.note(effect)
             case _:
                 self._store(effect)
+
+    def _look_at(self, effect: LookAtVm) -> None:
+        life, hypervisor = self._life, self._host.hypervisor
+
+        def answer() -> None:
+            if hypervisor.answers:
+                off = effect.vm not in hypervisor.processes and effect.vm not in hypervisor.starting
+                self._tell(life, VmLookedAt(effect.request, effect.vm, off))
+
+        self._host.later(MILLISECOND, answer)
 
     def _request(
         self,

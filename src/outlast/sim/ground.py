@@ -115,7 +115,7 @@ class Ground:
         for store in stores.values():
             store.now = lambda: self.scheduler.now
         members = tuple(
-            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710, h.labels)
+            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710, h.labels, h.spare)
             for i, h in enumerate(self.host_specs)
         )
         stored = tuple(
@@ -157,8 +157,9 @@ class Ground:
             needs=needs_of(spec),
         )
         self.domain.define(definition)
-        if spec.host:
-            self.hosts[spec.host].definitions[vm] = definition
+        # What runs nowhere yet is defined everywhere, so that an operator can start it anywhere.
+        for name in (spec.host,) if spec.host else self.hosts:
+            self.hosts[name].definitions[vm] = definition
 
     def spec(self, vm: str) -> VmSpec:
         """A VM as the scenario describes it. Raises KeyError."""

@@ -343,7 +343,7 @@ class Host:
             enforcement=self.enforcement,
         )
 
-    def agent_config(self, session: str) -> AgentConfig:
+    def agent_config(self, session: str, told: dict[VmId, Instant]) -> AgentConfig:
         domain = self.domain
         return AgentConfig(
             domain=domain.name,
@@ -355,6 +355,7 @@ class Host:
             boot_id=self.boot_id,
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
+            told=told,
             rules=domain.rules,
         )
 

@@ -132,8 +132,9 @@ class Invariants:
             return
         keeper_works = host.keeper.works and not host.stalled
         if not keeper_works or host.keeper.works_since == self.now:
-            # Nobody could prevent it; whoever comes back has to stop it in time.
-            self._loosen(host, process)
+            # Nobody could prevent it; whoever comes back has to stop it in time, or else the watchdog has to.
+            if not host.watchdog:
+                self._loosen(host, process)
             self._look_later(host, home, KEEPER_REACTS)
             return
         self.violated("owner-runs", f"{vm} begins to execute on {host.id}, but {problem}")
@@ -213,10 +214,15 @@ class Invariants:
             if process.home == datastore and host.executes(vm) and self._overruns(host, process, over_since):
                 again = True
         if again:
-            self._look_later(host, datastore, KEEPER_REACTS)
+            margin_ends = over_since + self._domain.settings.lease_margin
+            until_then = margin_ends - self.now if host.watchdog else KEEPER_REACTS
+            self._look_later(host, datastore, min(KEEPER_REACTS, until_then))
 
     def _overruns(self, host: Host, process: Process, over_since: int) -> bool:
-        """A VM executes although its lease is over. True if somebody may still be about to stop it, or nobody can."""
+        """A VM executes although its lease is over. True if somebody may still be about to stop it, or nobody can.
+
+        Where a watchdog is, it always can, within `lease_margin`: nobody takes the VM before that (rule 6).
+        """
         awake = max(over_since, host.awake_since)
         keeper = host.keeper.works and not host.stalled
         if keeper and max(awake, host.keeper.works_since) + KEEPER_REACTS <= self.now:
@@ -226,10 +232,11 @@ class Invariants:
         if agent and not keeper and max(awake, host.agent.works_since) + AGENT_REACTS <= self.now:
             self.violated("owner-runs", f"{process.vm} executes on {host.id} past its lease; its agent did not freeze it")
             return False
-        if not keeper and not agent:
-            if host.watchdog:
-                self.violated("owner-runs", f"{process.vm} executes on {host.id} past its lease in spite of a watchdog")
-                return False
+        if host.watchdog and over_since + self._domain.settings.lease_margin <= self.now:
+            past = "longer than lease_margin past its lease, in spite of a watchdog"
+            self.violated("owner-runs", f"{process.vm} executes on {host.id} {past}")
+            return False
+        if not keeper and not agent and not host.watchdog:
             self._loosen(host, process)
         return True
 

@@ -242,6 +242,17 @@ def _a_keeper_stops(rng: random.Random) -> Scenario:
 
 
 @_ordeal
+def _keeper_and_agent_stop_on_a_host_with_a_watchdog(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), watchdog=True)
+    s = _Story(rng, "Keeper and agent stop a moment before their lease ends, and a watchdog is left", first=first)
+    s.store(1000, "cut", "host1")
+    stopped = rng.uniform(5_000, 6_800)
+    s.at(stopped, "agent-stop", host="host1")
+    s.at(stopped, "keeper-stop", host="host1")
+    return s.done(14_000)
+
+
+@_ordeal
 def _nothing_freezes_there(rng: random.Random) -> Scenario:
     first = HostSpec(name=HostName("host1"), enforcement="none")
     s = _Story(rng, "A host whose guests a freeze does not stop falls silent", first=first)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
 from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
@@ -23,6 +24,16 @@ RECOVERY_BOUND = 60 * SECOND
 LOOKS = 2 * SECOND
 
 
+def recovery_bound(settings: Settings) -> int:
+    """A minute with the default settings; with others longer or shorter, by as much as the waits that they ask for."""
+    return RECOVERY_BOUND + _waits(settings) - _waits(Settings())
+
+
+def _waits(settings: Settings) -> int:
+    """A host is judged, a primary elected, and two leases run out: a primary's register's, then a VM's."""
+    return settings.unreachable_after + settings.ping_timeout + settings.election_timeout + 2 * settings.window
+
+
 class RecoveryWatch:
     """See the top of this file. It looks every two seconds, and whenever it is told that something happened."""
 
@@ -30,6 +41,7 @@ class RecoveryWatch:
         self._world = world
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
+        self._bound = recovery_bound(world.domain.settings)
         self._calm_since: int | None = None
         self._at_rest_since: int | None = None
         self._blamed: set[VmId] = set()
@@ -58,7 +70,7 @@ class RecoveryWatch:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
-        elif now - self._calm_since >= RECOVERY_BOUND:
+        elif now - self._calm_since >= self._bound:
             self._judge()
         self._world.scheduler.after(LOOKS, self._look)
 
@@ -89,7 +101,7 @@ class RecoveryWatch:
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
                 last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
-                detail = f"{vm} runs on {where}, a minute after everything was well; its register says: {says}"
+                detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
 
     def _waits_for_proof(self, vm: VmId) -> bool:

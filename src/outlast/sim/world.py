@@ -4,6 +4,7 @@ A verb `x-y` is the method `x_y`, with the verb's keys as its arguments (`for` i
 what is cut, or to heal what is whole, changes nothing.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -186,13 +187,20 @@ class World(Ground):
         sighting = store.sightings.get(HostId(host))
         record: HeartbeatRecord | None = sighting.record if sighting is not None else None
         if record is not None:
-            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=1))
+            sequence = record.sequence + 1 if record.session == "clone" else 1
+            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=sequence))
 
     def record_newer(self, host: str) -> None:
         """From now on it writes its heartbeat records in a format that the others cannot read (a rolling upgrade)."""
         self._fault(host, "writes its heartbeat records in a newer format")
         for store in self.domain.stores.values():
             store.newer_format.add(HostId(host))
+
+    def record_older(self, host: str) -> None:
+        """From now on all can read its records again (the upgrade was taken back, or the others were upgraded too)."""
+        self._fault(host, "writes its heartbeat records in a format that all know")
+        for store in self.domain.stores.values():
+            store.newer_format.discard(HostId(host))
 
     # -- daemons --------------------------------------------------------------------------------------------------
 
@@ -271,14 +279,17 @@ class World(Ground):
         """It is switched off on purpose."""
         self._fault("", "it is switched off by an operator", vm)
         self.recovery.wanted.discard(VmId(vm))
-        for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.DESTROYED)
+        self._end(vm, StopReason.DESTROYED)
 
     def vm_crash(self, vm: str) -> None:
         """Its process dies."""
         self._fault("", "it crashes", vm)
+        self._end(vm, StopReason.FAILED)
+
+    def _end(self, vm: str, reason: StopReason) -> None:
         for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.FAILED)
+            # Nothing ends on a host that stands still, nor writes its last there.
+            self.hosts[name].when_awake(functools.partial(self.hosts[name].guests.end, VmId(vm), reason))
 
     def vm_hang(self, vm: str) -> None:
         """Its guest stops answering, and shuts down no more; its process goes on."""

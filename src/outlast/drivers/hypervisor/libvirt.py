@@ -26,7 +26,15 @@ from outlast.drivers.hypervisor import domains, host_facts
 from outlast.drivers.hypervisor.needs import CpuUse, with_use
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
-from outlast.model.events import Event, HypervisorState, InventoryChanged, StopReason, VmStartEnded, VmStopped
+from outlast.model.events import (
+    Event,
+    HypervisorState,
+    InventoryChanged,
+    StopReason,
+    VmLookedAt,
+    VmStartEnded,
+    VmStopped,
+)
 from outlast.model.ids import RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, VmDefinition
 
@@ -343,6 +351,26 @@ class Hypervisor:
         domain = connection.defineXML(xml)
         if not domain.isActive():
             domain.create()
+
+    def look_at(self, request: RequestId, vm: VmId) -> None:
+        """Ask whether a domain is off; answered by `VmLookedAt`, unless libvirt gives no answer."""
+
+        async def work() -> None:
+            with contextlib.suppress(libvirt.libvirtError, TimeoutError):
+                self._happen(VmLookedAt(request, vm, await self._call(self._is_off, vm)))
+
+        self._spawn(work())
+
+    def _is_off(self, vm: VmId) -> bool:
+        connection = self._connection
+        if connection is None:
+            raise libvirt.libvirtError("libvirt is not connected")
+        try:
+            return not connection.lookupByUUIDString(vm).isActive()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return True
+            raise
 
     def shut_down(self, vm: VmId) -> None:
         """Ask the guest to shut down; what comes of it is an event, or the caller's deadline."""
