@@ -118,16 +118,19 @@ def _cells(recovery: Recovery) -> tuple[str, str, str, str]:
 
 
 def sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Everything that came out otherwise, and whatever did not hold in the lab."""
+    """Everything that came out otherwise, and whatever did not hold in the lab: first what counts, then the times."""
     for each in sorted(comparisons, key=lambda each: each.path):
         for difference in each.differences:
             shown = " or ".join(difference.simulated)
             yield f"OUTCOME  {_short(each)}: {difference.what}: {difference.lab} in the lab, {shown} when simulated"
         if not each.passed and not each.lab.failures and not each.lab.violations:
             yield f"OUTCOME  {_short(each)}: does not hold in the simulated world with every seed of {list(each.seeds)}"
-        for text in simulate_cli.wrong(each.lab):
+        counting = tuple(failure for failure in each.lab.failures if failure not in each.late)
+        for text in simulate_cli.wrong(msgspec.structs.replace(each.lab, failures=counting)):
             yield f"OUTCOME  {_short(each)}: in the lab {text}"
     for each in sorted(comparisons, key=lambda each: each.path):
+        for late in each.late:
+            yield f"TIME     {_short(each)}: in the lab at {late.at:.3f} s {late.expectation}: {late.found}"
         for recovery in each.recoveries:
             if recovery.differs:
                 yield (
