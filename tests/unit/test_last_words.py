@@ -46,6 +46,7 @@ def ends_with(looks: int) -> tuple[list[str], Own]:
         _keeper=closing("keeper"),
         _network=closing("network"),
         _stores={},
+        _fencer=closing("fencer"),
     )
     asyncio.run(AgentProcess._stop(cast(AgentProcess, agent)))
     return done, own
