@@ -43,7 +43,11 @@ def play_both(scenario: Scenario, lab: Lab, seeds: int) -> Comparison:
     """Play it in both worlds, with a new lab in the place of one that is left over. Raises LabError, OutlastError."""
     runs = simulated(scenario, seeds)
     lab.down()
-    return compare(scenario, runs, run.run(lab, scenario))
+    try:
+        return compare(scenario, runs, run.run(lab, scenario))
+    finally:
+        # Also what a lab has left that could not be made.
+        lab.down()
 
 
 def play_all(
