@@ -313,7 +313,6 @@ class AgentMachine:
 
     def decide(self) -> None:
         """Every part looks at what is known now."""
-        now = self.known.now
         self.fencing.look()
         self.peers.tick()
         self.watch.tick()
@@ -331,7 +330,6 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
-        self.known.now = now
 
     def _show_progress(self) -> None:
         if self.known.now >= self._progress_due:

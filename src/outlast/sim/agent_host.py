@@ -56,10 +56,10 @@ from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.own_host import LAST_WORDS
+from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.machine_host import HostServices
 from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
-from outlast.sim.scheduler import Timer
 from outlast.sim.way import Way
 
 STORAGE_DEADLINE = 2500 * MILLISECOND
@@ -82,8 +82,7 @@ class AgentHost:
         self._machine: AgentMachine | None = None
         self._ways: dict[DatastoreName, Way] = {}
         self._overdue: set[DatastoreName] = set()
-        self._timer: Timer | None = None
-        self._timer_at = Instant(0)
+        self._alarm = Alarm(services, lambda: self.happen(Woken()))
         self._backlog: list[Event] = []
         self._life = 0
         self._sessions = 0
@@ -130,7 +129,7 @@ class AgentHost:
         self._alive = False
         self._life += 1
         self._backlog.clear()
-        self._cancel_timer()
+        self._alarm.cancel()
         for way in self._ways.values():
             way.end()
         if restart:
@@ -155,7 +154,7 @@ class AgentHost:
     def stop(self) -> None:
         """SIGSTOP."""
         self._stopped = True
-        self._cancel_timer()
+        self._alarm.cancel()
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -167,11 +166,6 @@ class AgentHost:
         for event in backlog:
             self.happen(event)
         self.happen(Woken())
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -185,16 +179,7 @@ class AgentHost:
             return
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._set_timer(self._machine.deadline())
-
-    def _set_timer(self, deadline: Instant) -> None:
-        if self._timer is None or deadline != self._timer_at:
-            self._cancel_timer()
-            self._timer, self._timer_at = self._host.at_clock(deadline, self._timer_rings), deadline
-
-    def _timer_rings(self) -> None:
-        self._timer = None
-        self.happen(Woken())
+        self._alarm.set(self._machine.deadline())
 
     def keeper_gone(self) -> None:
         """The connection to the keeper broke; it is made again every half second."""
