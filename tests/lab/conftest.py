@@ -90,14 +90,15 @@ def lab(down_lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def _at_the_end() -> Iterator[None]:
+def _nothing_left() -> Iterator[None]:
+    """Neither of a run before this one that was cut short, nor of this one."""
+    _taken_down()
     yield
-    if os.geteuid() == 0:
-        the_lab().down()
+    the_lab().down()
 
 
 @pytest.fixture
-def domain(_at_the_end: None) -> Iterator[Lab]:
+def domain(_nothing_left: None) -> Iterator[Lab]:
     """Three guarded hosts, two datastores, four VMs that run; the isolation response of vm4 is power-off."""
     lab = the_lab()
     if not _is_guarded(lab):

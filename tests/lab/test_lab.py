@@ -16,7 +16,7 @@ from outlast.lab import storage, teardown
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.lab.network import NetworkFaults, ruleset
-from outlast.lab.processes import find_marked, is_alive
+from outlast.lab.processes import find_marked, is_alive, send_signal, wait_gone
 
 pytestmark = pytest.mark.lab
 needs_faultfs = pytest.mark.skipif(not storage.faults_are_possible(), reason="the file system for faults does not exist")
@@ -214,6 +214,17 @@ def test_power_is_lost_also_while_storage_hangs(lab: Lab) -> None:
     lab.power_on("host1")
     assert lab.status()["hosts"]["host1"]["storage_faults"] == {"ds1": "hang"}
     lab.storage_heal("host1", "ds1")
+    assert lab.run("host1", ["ls", "/srv/ds1/disks/vm1.raw"]).returncode == 0
+
+
+@needs_faultfs
+def test_a_host_boots_though_its_file_systems_have_died(lab: Lab) -> None:
+    """As after a run that somebody killed: the mounts are there still, and nothing behind them answers."""
+    lab.power_off("host1")
+    for process in lab.state().hosts["host1"].filesystems.values():
+        send_signal(process, signal.SIGKILL)
+        assert wait_gone([process], 10.0) == []
+    lab.power_on("host1")
     assert lab.run("host1", ["ls", "/srv/ds1/disks/vm1.raw"]).returncode == 0
 
 
