@@ -53,10 +53,10 @@ def test_a_vm_is_stopped_in_order_and_stays_off_when_its_host_dies() -> None:
     assert outcome.sentences == (f"{host} shuts it down",)
     assert [aside.entry.vm for aside in stored(world, vm).aside] == [vm]
     assert world.run_until(lambda: not world.processes(vm), 4) is not None
+    world.run(4)
     last = world.register(vm)
     assert last is not None
     assert last.reason == "switched-off"
-    world.run(4)
     assert (status(world, vm).state, status(world, vm).protected) == ("stopped", False)
     world.power_off(host)
     world.run(30)

@@ -30,6 +30,11 @@ def after(start: Instant, length: Duration) -> Instant:
     return Instant(start + length)
 
 
+def backed_off(first: Duration, last: Duration, attempts: int) -> Duration:
+    """How long to wait after so many failed attempts before this one: twice as long each time, up to `last`."""
+    return Duration(min(first << min(attempts, 6), last))
+
+
 def since(start: Instant, now: Instant) -> Duration:
     """How long ago `start` was, seen from `now`."""
     return Duration(now - start)

@@ -374,7 +374,6 @@ class AgentMachine:
 
     def decide(self) -> None:
         """Every part looks at what is known now."""
-        now = self.known.now
         self._use_settings()
         self.fencing.look()
         self.peers.tick()
@@ -396,7 +395,6 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
-        self.known.now = now
 
     def _use_settings(self) -> None:
         """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""

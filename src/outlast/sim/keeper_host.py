@@ -47,13 +47,13 @@ from outlast.model.records import HeartbeatRecord
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.lease import Adopted
+from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore
 from outlast.sim.machine_host import HostServices
-from outlast.sim.scheduler import Timer
+from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.way import Way
 
 AGENT = 1
-RESTART_AFTER = 2 * SECOND
 SAFETY_LOOK = SECOND
 PET_EVERY = SECOND // 4
 Answer = Callable[[KeeperReply], None]
@@ -71,7 +71,7 @@ class KeeperHost:
         self._stopped = False
         self._machine: KeeperMachine | None = None
         self._ways: dict[DatastoreName, Way] = {}
-        self._timer: Timer | None = None
+        self._alarm = Alarm(services, lambda: self.happen(Woken()))
         self._backlog: list[KeeperEvent] = []
         self._answers: dict[int, Answer] = {}
         self._clients = AGENT
@@ -148,18 +148,19 @@ class KeeperHost:
         self._backlog.clear()
         self._answers.clear()
         self._watched.clear()
-        self._cancel_timer()
+        self._alarm.cancel()
         for way in self._ways.values():
             way.end()
         self._host.keeper_gone()
         if restart:
             life = self._life
-            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+            delay = RESTART_AFTER + within(self._host.rng, DAEMON_STARTS)
+            self._host.later(delay, lambda: self.start() if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""
         self._stopped = True
-        self._cancel_timer()
+        self._alarm.cancel()
 
     def resume(self) -> None:
         """SIGCONT: what happened meanwhile is handled now, the oldest first."""
@@ -182,11 +183,6 @@ class KeeperHost:
             self.happen(Woken())
             self._host.later(PET_EVERY, lambda: self._turn(life))
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     # -- what happens ---------------------------------------------------------------------------------------------
 
     def happen(self, event: KeeperEvent) -> None:
@@ -202,7 +198,8 @@ class KeeperHost:
         self._machine.wall_clock_s = self._host.wall_clock_s()
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._set_timer()
+        if self._alive:
+            self._alarm.set(self._machine.deadline())
 
     def _written_in_truth(self, event: HeartbeatWritten) -> None:
         truth, clock = self._host.truth, self._host.clock()
@@ -210,11 +207,6 @@ class KeeperHost:
             truth.void(event.datastore, clock)
         if truth.write_ended(event.datastore, event.sequence, event.ok, clock):
             self._host.lease_extended(event.datastore)
-
-    def _set_timer(self) -> None:
-        self._cancel_timer()
-        if self._machine is not None and self._alive and (deadline := self._machine.deadline()) is not None:
-            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
 
     def ask(self, request: KeeperRequest, answer: Answer) -> int:
         """Somebody on this host asks, over a connection whose number is returned. A dead keeper never answers."""

@@ -63,7 +63,7 @@ def _a_keeper_dies_with_a_record_on_its_way(rng: random.Random, s: Story) -> flo
     s.store(cut, "cut", "host1")
     s.at(cut + 1_100, "keeper-kill", host="host1")
     s.at(cut + rng.uniform(1_200, 2_500), "set", setting="lease_duration", value="20s")
-    return cut + rng.uniform(3_200, 3_700)
+    return cut + rng.uniform(4_350, 4_900)
 
 
 def _cut_off_and_shorter_again(s: Story, at: float) -> None:
