@@ -128,8 +128,8 @@ class Guests:
         self._host.scheduler.after(delay, functools.partial(self._host.on_write, process.vm, process.instance))
 
     def last_write(self, process: Process) -> None:
-        """It is about to be stopped, in the middle of a write."""
-        if process.executing:
+        """It is about to be stopped, in the middle of a write; nothing is in one on a host that stands still."""
+        if self._host.executes(process.vm):
             self._write(process)
 
     def storage_changed(self, datastore: DatastoreName, mode: str) -> None:
@@ -176,7 +176,10 @@ class Guests:
         self._host.agent.vm_stopped(process.vm, process.name, reason)
 
     def power_lost(self) -> None:
-        """Everything ends at once; the kernel's writes are gone, and what was sent may still land."""
+        """Everything ends at once; the kernel's writes are gone, and what was sent may still land.
+
+        A host that stood still sent its last when it began to: that has long landed, or never will.
+        """
         self._held.clear()
         for process in list(self._hypervisor.processes.values()):
             self.last_write(process)
