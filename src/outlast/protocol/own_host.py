@@ -8,6 +8,14 @@ a VM was shut down because its host is                    release: host shutdown
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed because its start was void           release: start failed
 this host became isolated                                 the list says so; then `isolation_response.py`
+
+What is known of a VM's policy (isolation response, protected or not) and needs, the newest first:
+
+libvirt says that it runs                                 its definition
+it was ordered to be started here, and libvirt does not   what the order said, from the protected list: a definition that
+  say yet that it runs                                    libvirt has of it is from its last time here, or there is none
+libvirt knows it                                          its definition
+libvirt is down, or has not said yet                      the line of before, also an earlier agent's of this host
 """
 
 import msgspec
@@ -15,7 +23,7 @@ import msgspec
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.inventory import Needs
+from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -60,7 +68,7 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None, None)
+        self._seen: tuple[object, ...] = (None,) * 6
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -94,7 +102,7 @@ class OwnHost:
         if known.keeper is None or not self._knows_policies(known.keeper):
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
-        seen = (known.keeper, known.definitions, known.running, known.predecessors_list, isolated)
+        seen = (known.keeper, known.definitions, known.running, known.ordered, known.predecessors_list, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -107,9 +115,10 @@ class OwnHost:
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
 
     def _knows_policies(self, keeper: KeeperReport) -> bool:
-        """Whether libvirt has told of all that runs; where it is silent, whether an earlier agent's list was looked for."""
+        """Whether an earlier agent's list was looked for; else, whether libvirt or an order has told of all that runs."""
+        known = self._known
         there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
-        return self._known.looked_back or all(vm in self._known.definitions for vm in there)
+        return known.looked_back or all(vm in known.definitions or vm in known.ordered for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -126,31 +135,24 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
-                note, memory = definition.unprotectable, definition.memory_mib
-                lines[vm] = PoweredVm(
-                    vm, definition.name, None, None, "running", memory, False, None, note, definition.needs
-                )
+                lines[vm] = msgspec.structs.replace(_as_defined(definition), state="running")
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
         )
 
     def _line(self, kept: KeptVm) -> PoweredVm:
-        definition = self._known.definitions.get(kept.vm)
-        old = self._old_line(kept.vm)
-        if definition is None:
-            # libvirt is down or has not said yet: what was known stays, also to the agent before this one; of what nobody
-            # knew anything, it is protected until its owner says no.
-            memory = old.memory_mib if old is not None else 0
-            protected = old.protected if old is not None else True
-            response = old.isolation_response if old is not None else None
-        else:
-            memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
-            response = definition.isolation_response
-        note = definition.unprotectable if definition is not None else old.note if old is not None else ""
-        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
-        state = _STATES[kept.phase]
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, response, note, needs)
+        """How a VM stands on the list: what the keeper knows of it, and what is known of its policy and its needs."""
+        known = self._policy_of(kept)
+        return msgspec.structs.replace(known, name=kept.name, home=kept.home, epoch=kept.epoch, state=_STATES[kept.phase])
+
+    def _policy_of(self, kept: KeptVm) -> PoweredVm:
+        """The newest of what is known: see the second table at the top."""
+        vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
+        if ordered is None and definition is not None:
+            return _as_defined(definition)
+        # Of what nobody knows anything, it is protected until its owner says no.
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
 
     def _old_line(self, vm: VmId) -> PoweredVm | None:
         before = self._known.predecessors_list
@@ -266,3 +268,19 @@ class OwnHost:
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]
         return min(due) if due else None
+
+
+def _as_defined(definition: VmDefinition) -> PoweredVm:
+    """A VM as libvirt tells of it; what can't be protected has no home, and its line says why."""
+    return PoweredVm(
+        vm=definition.vm,
+        name=definition.name,
+        home=None,
+        epoch=None,
+        state="",
+        memory_mib=definition.memory_mib,
+        protected=definition.protected and not definition.unprotectable,
+        isolation_response=definition.isolation_response,
+        note=definition.unprotectable,
+        needs=definition.needs,
+    )
