@@ -39,6 +39,7 @@ class Row(msgspec.Struct, frozen=True):
     """At this stage, this happens to this host. `others`: what the VM may be restarted beside the once that it must.
 
     `waits`: not before this is undone. A host whose keeper hangs owns it and answers ping: nothing proves its end (rule 6).
+    One whose libvirt hangs before it has the gate's last word gives the start back; after that, it would be waited for.
     """
 
     stage: str

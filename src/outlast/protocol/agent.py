@@ -318,6 +318,7 @@ class AgentMachine:
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
         self.responsibility.tick(self._standing())
@@ -327,7 +328,6 @@ class AgentMachine:
         self.operator.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
-        self.own.tick(self.isolation.isolated)
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
