@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HOOK_PATIENCE = 6 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
+LIBVIRTD_RESTARTS = 5 * SECOND
 Ended = Callable[[str], None]
 
 
@@ -162,6 +163,11 @@ class Guests:
             self._hypervisor.stop(vm)
         self._host.later(delay, lambda: self._gone(process, reason))
 
+    def end_process(self, process: Process, reason: StopReason) -> None:
+        """The same, for this very process."""
+        if self._hypervisor.processes.get(process.vm) is process:
+            self.end(process.vm, reason)
+
     def _gone(self, process: Process, reason: StopReason) -> None:
         if self._hypervisor.processes.get(process.vm) is not process:
             return
@@ -299,8 +305,17 @@ class _Start:
             self._host.later(SECOND // 4, self._make)
             return
         process = self._guests.process_begins(self._vm)
-        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))
+        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
+
+    def _let_run(self, process: Process) -> None:
+        """Libvirt lets the guest run, when it goes on; if it has died, its successor ends what was not fully started."""
+        if self._is_over():
+            self._host.later(LIBVIRTD_RESTARTS, lambda: self._guests.end_process(process, StopReason.FAILED))
+        elif self._hypervisor.mode == "hung":
+            self._host.later(SECOND // 4, lambda: self._let_run(process))
+        else:
+            self._hypervisor.let_run(process)
 
     def _started(self, process: Process) -> None:
         self._hypervisor.starting.discard(self._vm)
