@@ -92,7 +92,8 @@ def test_an_order_that_came_to_nothing_tells_nothing_of_a_later_start() -> None:
     (ask,) = (effect.request for effect in agent.out.take() if isinstance(effect, AskKeeper))
     assert isinstance(ask, AskTakeover)
     agent.desk.keeper_answered(KeeperAnswered(KeeperReply(ask.request, False, "it is owned by another")))
-    assert agent.keeps("running").isolation_response is None
+    agent.libvirt_tells("power-off", running=False)
+    assert agent.keeps("running").isolation_response == "power-off"
 
 
 def test_an_order_of_an_older_release_tells_nothing() -> None:
@@ -102,6 +103,9 @@ def test_an_order_of_an_older_release_tells_nothing() -> None:
     assert agent.keeps("starting").isolation_response == "power-off"
 
 
-def test_of_what_nobody_knows_anything_it_is_protected() -> None:
-    line = Agent().keeps("running")
-    assert (line.protected, line.isolation_response, line.memory_mib) == (True, None, 0)
+def test_what_nobody_has_told_of_is_protected_and_left_alone_until_somebody_does() -> None:
+    agent = Agent()
+    line = agent.keeps("running")
+    assert (line.protected, line.isolation_response, line.memory_mib) == (True, "leave-running", 0)
+    agent.libvirt_tells(None, running=True)
+    assert agent.keeps("running").isolation_response is None

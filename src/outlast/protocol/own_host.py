@@ -16,6 +16,8 @@ it was ordered to be started here, and libvirt does not   what the order said, f
   say yet that it runs                                    libvirt has of it is from its last time here, or there is none
 libvirt knows it                                          its definition
 libvirt is down, or has not said yet                      the line of before, also an earlier agent's of this host
+nobody has told of it                                     protected, and nothing is done to it in an isolation: its lease
+                                                          guards it, and its owner may want it left running
 """
 
 import msgspec
@@ -151,8 +153,7 @@ class OwnHost:
         vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
         if ordered is None and definition is not None:
             return _as_defined(definition)
-        # Of what nobody knows anything, it is protected until its owner says no.
-        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True, "leave-running")
 
     def _old_line(self, vm: VmId) -> PoweredVm | None:
         before = self._known.predecessors_list
