@@ -32,7 +32,7 @@ model-check: setup
 test: check test-lab
 
 test-lab: setup
-	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
+	@scripts/timed "tests on real hosts, in four labs side by side" $(V)/pytest tests/lab -n 4 --dist loadgroup
 
 mutants: setup
 	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py

@@ -35,6 +35,8 @@ from outlast.protocol.knowledge import Knowledge, Outbox
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
 """How long libvirt is waited for to say why a VM ended, while it does not answer at all; it is restarted in seconds."""
+LAST_WORDS = Duration(SECOND)
+"""How long an agent that is told to end stays for a VM that has ended: libvirt says why after a while."""
 WRITE_PATIENCE = Duration(3 * SECOND)
 REWRITE = Duration(2 * SECOND)
 
@@ -87,6 +89,11 @@ class OwnHost:
     def sequence(self) -> int:
         """The sequence number of our newest power-on list, announced in heartbeats."""
         return self._list.sequence
+
+    @property
+    def owes_words(self) -> bool:
+        """Whether a VM has ended that is not released yet: until it is, others wait for a proof."""
+        return bool(self._ended_since)
 
     # -- the power-on list ----------------------------------------------------------------------------------------
 

@@ -233,5 +233,6 @@ class Peers:
             yield booted_by(judgement, settings)
         if silence.unsent_at is not None:
             yield after(silence.unsent_at, settings.unreachable_after)
-        for datastore in self._known.associated(host):
+        # Of all of them: whether we are outnumbered goes by every record, a verdict by those that are associated.
+        for datastore in self._known.datastores:
             yield from self._known.watches[host, datastore].turns(settings.datastore_stale_after, settings.window)

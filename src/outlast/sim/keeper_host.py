@@ -49,10 +49,10 @@ from outlast.protocol.keeping import KeeperMachine
 from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore
 from outlast.sim.machine_host import HostServices
+from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.way import Way
 
 AGENT = 1
-RESTART_AFTER = 2 * SECOND
 SAFETY_LOOK = SECOND
 PET_EVERY = SECOND // 4
 Answer = Callable[[KeeperReply], None]
@@ -152,7 +152,8 @@ class KeeperHost:
         self._host.keeper_gone()
         if restart:
             life = self._life
-            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+            delay = RESTART_AFTER + within(self._host.rng, DAEMON_STARTS)
+            self._host.later(delay, lambda: self.start() if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""
