@@ -108,8 +108,7 @@ class OwnHost:
 
     def _refresh_list(self, isolated: bool) -> None:
         known = self._known
-        if known.keeper is None or not self._knows_policies(known.keeper):
-            # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
+        if not self._knows_what_runs():
             return
         seen = (known.keeper, known.definitions, known.running, known.ordered, known.predecessors_list, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
@@ -123,10 +122,16 @@ class OwnHost:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
 
-    def _knows_policies(self, keeper: KeeperReport) -> bool:
-        """Whether an earlier agent's list was looked for; else, whether libvirt or an order has told of all that runs."""
+    def _knows_what_runs(self) -> bool:
+        """Whether a list can be written: until then, what is written stays.
+
+        An agent that has just started, or whose keeper is away, does not know what runs. libvirt or an order has to tell of
+        all of it; where both are silent, an earlier agent's list must have been looked for.
+        """
         known = self._known
-        there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
+        if known.keeper is None:
+            return False
+        there = (kept.vm for kept in known.keeper.vms if kept.phase in _STATES)
         return known.looked_back or all(vm in known.definitions or vm in known.ordered for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
@@ -268,10 +273,12 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due = [after(copy.asked_at, WRITE_PATIENCE) for copy in self._copies.values() if copy.request is not None]
-        due += [
-            copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
-        ]
+        due: list[Instant] = []
+        for copy in self._copies.values() if self._knows_what_runs() else ():
+            if copy.request is not None:
+                due.append(after(copy.asked_at, WRITE_PATIENCE))
+            elif copy.sequence < self._list.sequence:
+                due.append(copy.retry_at)
         patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]
