@@ -26,6 +26,8 @@ from outlast.protocol.restart import Restart, Stage
 
 RESERVED_FOR = Duration(30 * SECOND)
 LOOK_FOR_ROOM = Duration(2 * SECOND)
+ON_THE_WAY = Duration(10 * SECOND)
+"""From the end of a restart until its VM must stand on the list of its new host."""
 MOST_EXPLAINED = 2000
 
 
@@ -43,6 +45,8 @@ class Placement:
         self._known = knowledge
         self._cases = cases
         self._planned: dict[VmId, HostId | None] = {}
+        self._sent: dict[VmId, tuple[PlanVm, Instant]] = {}
+        """VMs that were sent to a host, and when that was last under way."""
         self._last: tuple[Snapshot, Problem, Plan] | None = None
         self._roomless: set[VmId] = set()
         self.explained: dict[VmId, Explanation] = {}
@@ -71,8 +75,21 @@ class Placement:
         return {vm: _waits(case) for vm, case in self._cases.items() if case.target is None}
 
     def ordered(self) -> dict[VmId, PlanVm]:
-        """Every restart that was ordered, on the host that it was ordered from."""
-        return {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
+        """Every restart that was ordered, on the host that it was ordered from.
+
+        One that has succeeded still counts for a while: the list of its new host takes its time.
+        """
+        self._follow()
+        return {vm: sent for vm, (sent, _) in self._sent.items()}
+
+    def _follow(self) -> None:
+        now = self._known.now
+        for vm, case in self._cases.items():
+            self._sent.pop(vm, None)
+            if case.target is not None:
+                self._sent[vm] = (_goes(case), now)
+        if self._sent:
+            self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
         return case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
@@ -95,7 +112,8 @@ class Placement:
         others = (other.vm for other in snapshot.vms if other.wanted and other.host is None and other is not vm)
         if planned is not None and all(other in self._planned for other in others):
             board, i = Board(problem), problem.number[planned]
-            if i in problem.candidates(vm) and board.fits(vm, i):
+            # One that was squeezed in there meanwhile, as planned, takes nobody's planned place away.
+            if i in problem.candidates(vm) and board.fits(vm, i, squeezed=True):
                 return Choice(planned, judge(board, vm, i))
         plan = self._plan(snapshot, problem)
         explanation = explain(problem, plan, case.vm)
@@ -117,6 +135,7 @@ class Placement:
 
     def found_room(self) -> list[VmId]:
         """The VMs that had no room and have some now; asked every turn, it looks now and then."""
+        self._follow()
         now = self._known.now
         self._roomless = {vm for vm in self._roomless if vm in self._cases and self._cases[vm].stage is Stage.WAITING}
         if not self._roomless:
