@@ -9,11 +9,12 @@ from click.testing import CliRunner
 
 from outlast.interfaces.cli import main
 from outlast.model.errors import UsageError
+from outlast.model.ids import HostId
 from outlast.model.settings import FREEZES_WITHIN, Settings, problems
 from outlast.model.time import SECOND, seconds
 from outlast.model.units import parse_duration
 from outlast.runtime.agent_process import FREEZER_LOOKS_EVERY_S
-from outlast.runtime.config import load_config
+from outlast.runtime.config import fencing_warnings, load_config
 from outlast.runtime.second_freezer import GRACE
 from outlast.sim.invariants import AGENT_REACTS
 
@@ -113,6 +114,44 @@ def test_nested_datastores_are_refused(tmp_path: Path) -> None:
     inner = '[[datastores]]\nname = "ds2"\npath = "/srv/ds1/inner"\n\n[settings]'
     with pytest.raises(UsageError, match="ds2 lies inside ds1"):
         load_config(written(tmp_path, "[settings]", inner))
+
+
+FENCED = """address = "192.0.2.2"
+
+[[hosts.fencing]]
+agent = "{agent}"
+timeout = "9s"
+parameters = {{ ip = "192.0.2.66", lanplus = true, port = 3 }}
+secrets = {{ password = "{secret}" }}
+"""
+
+
+def test_fence_devices(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, 'address = "192.0.2.2"', FENCED.format(agent="/bin/true", secret="/dev/null")))
+    (method,) = config.fencing[HostId(IDS[1])]
+    assert (method.level.agent, method.level.timeout) == ("/bin/true", 9 * SECOND)
+    assert method.parameters == {"ip": "192.0.2.66", "lanplus": "1", "port": "3"}
+    assert fencing_warnings(config) == []
+
+
+def test_a_fence_agent_that_is_missing_is_a_warning_with_its_remedy(tmp_path: Path) -> None:
+    path = written(tmp_path, 'address = "192.0.2.2"', FENCED.format(agent="fence_nothing", secret="/no/file"))
+    first, second = fencing_warnings(load_config(path))
+    assert "no fence agent fence_nothing on this host: apt-get install fence-agents" in first
+    assert "/no/file of its password cannot be read (No such file" in second
+    done = CliRunner().invoke(main, ["agent", "--check", "--config", str(path)])
+    assert (done.exit_code, "warning: host2 could not be fenced" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [('timeout = "9s"', 'timeout = "1h"', "timeout is 3600s"), ("lanplus", "action", "cannot hold action")],
+)
+def test_a_mistake_in_a_fence_device(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = FENCED.format(agent="/bin/true", secret="/dev/null").replace(old, new)
+    with pytest.raises(UsageError) as caught:
+        load_config(written(tmp_path, 'address = "192.0.2.2"', text))
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["agent", "keeper"])

@@ -160,7 +160,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ('memory = "64GiB"', "fencing = true", 21, "fencing of a host"),
         ('memory = "512MiB"', 'priority = "high"', 32, "priority of a VM"),
         ('memory = "512MiB"', "max_relocations = -1", 32, "max_relocations"),
         ('memory = "512MiB"', 'ready = "delay:30s"', 32, "ready"),

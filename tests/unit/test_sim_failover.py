@@ -403,3 +403,18 @@ def test_a_host_that_boots_is_not_unresponsive(seed: int) -> None:
     assert any("rule=ping-answered-again" in text for text in verdicts)
     assert not [text for text in verdicts if "verdict=unresponsive" in text]
     never_twice(world)
+
+
+def test_a_process_is_gone_only_when_its_last_slow_write_has_landed() -> None:
+    """Its exit is what a release rests on; found by a random world, in which a write landed after a later owner's first."""
+    world = domain()
+    host, vm = secondary(world)
+    for datastore in ("ds1", "ds2"):
+        world.storage_slow(host, datastore, SECOND * 9 // 10)
+    world.run(2)
+    world.vm_crash(vm)
+    world.run(0.8)
+    assert vm in world.hosts[host].hypervisor.processes
+    world.run(0.2)
+    assert vm not in world.hosts[host].hypervisor.processes
+    never_twice(world)

@@ -68,6 +68,7 @@ def screen(found: DomainStatus) -> Group:
         head,
         _outlook(found.outlook),
         _hosts(found.hosts),
+        *_fencing(found.hosts),
         _datastores(found.datastores, len(found.hosts)),
         _vms(found.vms),
     ]
@@ -120,6 +121,16 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
             Text(lapsed, style="red" if host.lapsed else "") if alive else "-",
         )
     return table
+
+
+def _fencing(hosts: tuple[HostStatus, ...]) -> list[RenderableType]:
+    """What there is to fence with; nothing where no host has a device."""
+    table = _table("FENCING", "DEVICES", "ASKED", "LAST RESULT")
+    for host in hosts:
+        if host.fencing:
+            result = Text(host.fence_result or "not asked yet", style="red" if host.fence_result_ok is False else "")
+            table.add_row(host.name, ", ".join(host.fencing), _seconds(host.fence_result_age_s), result)
+    return [table] if table.row_count else []
 
 
 def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:

@@ -65,6 +65,8 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "hosts that do not reach every datastore: datastores"
     if host.watchdog:
         yield "a watchdog"
+    if host.fencing:
+        yield "a fence device"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
     if host.labels or host.networks is not None or host.cpu_models or host.spare:

@@ -119,6 +119,28 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class FenceHost(msgspec.Struct, frozen=True):
+    """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class FenceStatus(msgspec.Struct, frozen=True):
+    """Ask the fence device of that level whether the host is on or off; answered by `FenceStatusEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class CancelFence(msgspec.Struct, frozen=True):
+    """The host shows life: end what was begun with that request, if it has not reached the device yet."""
+
+    request: RequestId
+
+
 class LookAtVm(msgspec.Struct, frozen=True):
     """Ask libvirt whether the domain is off; answered by `VmLookedAt`, or never while libvirt gives no answer."""
 
@@ -152,6 +174,9 @@ Effect = (
     | StartVm
     | RememberTold
     | ShutDownVm
+    | FenceHost
+    | FenceStatus
+    | CancelFence
     | LookAtVm
     | Note
 )

@@ -24,6 +24,12 @@ TEMPLATES: dict[str, str] = {
     "restart-started": "{vm} is started on {reporter}",
     "restart-done": "{vm} runs again on {host}",
     "restart-failed": "{vm} could not be restarted: {problem}",
+    "fence-asked": "{agent} is told to switch {host} off",
+    "fence-confirmed": "{agent} was asked, and says that {host} is off",
+    "fence-failed": "{host} could not be fenced ({agent}): {problem}",
+    "fence-cancelled": "{host} is {verdict}: its fencing is called off",
+    "fence-void": "{host} shows life: that it was off ({proof}) counts no more",
+    "operator-confirmed": "an operator has confirmed that {host} is off; if it is not, its VMs may run twice",
     "isolated": "{host} is isolated: it hears no other host, and no isolation address answers it",
     "isolation-ended": "{host} is not isolated any more",
     "isolation-response": "{vm}: isolation response {response}",
@@ -58,6 +64,10 @@ TEMPLATES: dict[str, str] = {
 WARNINGS = frozenset(
     {
         "restart-failed",
+        "fence-asked",
+        "fence-failed",
+        "fence-void",
+        "operator-confirmed",
         "isolated",
         "datastore-lost",
         "record-undecodable",

@@ -176,6 +176,40 @@ class VmStartEnded(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class FenceEnded(msgspec.Struct, frozen=True):
+    """A fence device says that it has switched the host off, or why not. Success is no proof: it is asked afterwards."""
+
+    request: RequestId
+    host: HostId
+    ok: bool
+    problem: str = ""
+
+
+class PowerState(enum.StrEnum):
+    """What a fence device says of a host's power."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class FenceStatusEnded(msgspec.Struct, frozen=True):
+    """What a fence device says of the host's power; UNKNOWN: nothing that is understood, and `problem` says why."""
+
+    request: RequestId
+    host: HostId
+    state: PowerState
+    problem: str = ""
+
+
+class FenceTested(msgspec.Struct, frozen=True):
+    """An operator had a host's fence devices tested: the outcome in a sentence, for the screens."""
+
+    host: HostId
+    ok: bool
+    text: str
+
+
 class VmLookedAt(msgspec.Struct, frozen=True):
     """libvirt says whether a domain is off: it has no process, and none is being made."""
 
@@ -204,5 +238,8 @@ Event = (
     | VmStopped
     | HypervisorState
     | VmStartEnded
+    | FenceEnded
+    | FenceStatusEnded
+    | FenceTested
     | VmLookedAt
 )

@@ -41,6 +41,13 @@ class DatastoreReach(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class FenceLevel(msgspec.Struct, frozen=True):
+    """One way of switching a host off. `agent` is what people call it; `timeout` bounds each of its commands."""
+
+    agent: str
+    timeout: Duration
+
+
 class Capacity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a host can give to virtual machines.
 

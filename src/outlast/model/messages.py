@@ -18,7 +18,7 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.planning import Outlook
-from outlast.model.records import Proof
+from outlast.model.records import Proof, RecordMark
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -113,4 +113,23 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice
+class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
+
+    It is about the boots that `marks` name, and void as soon as anything newer is seen of the host.
+    """
+
+    word: int
+    host: HostId
+    marks: tuple[RecordMark, ...]
+
+
+class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
+    """What an agent makes of an operator's word."""
+
+    word: int
+    accepted: bool
+    detail: str
+
+
+Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice | OperatorWord | WordReport

@@ -10,7 +10,10 @@ from outlast.model.planning import Outlook
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose)."""
+    """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose).
+
+    `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent.
+    """
 
     name: str
     id: str
@@ -29,6 +32,10 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     vms: int
     heartbeat_age_s: float | None
     lapsed: tuple[str, ...]
+    fencing: tuple[str, ...] = ()
+    fence_result: str = ""
+    fence_result_ok: bool | None = None
+    fence_result_age_s: float | None = None
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     isolation          is it me?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
+    fencing            (primary) switching silent hosts off, so that their end is proof
+    operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
     orders             (any host) carrying out a restart
     own_host           this host's power-on list, definitions, ends, isolation response
@@ -25,6 +27,9 @@ from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
+    FenceTested,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -47,17 +52,29 @@ from outlast.model.events import (
 )
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
-from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, TakenOver, VerdictNote
+from outlast.model.messages import (
+    EventNotice,
+    Heartbeat,
+    OperatorWord,
+    OrderReport,
+    Rank,
+    RestartOrder,
+    TakenOver,
+    VerdictNote,
+    WordReport,
+)
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
+from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
@@ -78,7 +95,11 @@ class AgentMachine:
         self.election = Election(config.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.desk = OrderDesk(self.known, self._out)
-        self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
+        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility)
+        self.operator = OperatorDesk(self.known, self._out)
+        self.recovery = Recovery(
+            self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
+        )
         self.own = OwnHost(self.known, self._out)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
@@ -122,6 +143,8 @@ class AgentMachine:
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
             self.recovery.next_deadline(),
+            self.fencing.next_deadline(),
+            self.operator.next_deadline(),
             self.desk.next_deadline(),
             self.own.next_deadline(),
             self.capacity.next_deadline(),
@@ -131,6 +154,8 @@ class AgentMachine:
         ]
         if self.isolation.silent(now):
             due.append(self._isolation_ping_due)
+        if self.known.who_runs_what != self._protected_from[0]:
+            due.append(now)  # Our own list has just become another one, after everybody looked.
         return max(after(now, MILLISECOND), min(t for t in due if t is not None))
 
     def leave(self, now: Instant) -> list[Effect]:
@@ -177,6 +202,7 @@ class AgentMachine:
             case RegistersRead():
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
+                self.fencing.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
             case ProtectedListRead():
@@ -188,6 +214,12 @@ class AgentMachine:
                 self._keeper(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
+            case FenceEnded():
+                self.fencing.ended(event)
+            case FenceStatusEnded():
+                self.fencing.status_ended(event)
+            case FenceTested():
+                self.fencing.tested(event)
 
     def _received(self, event: Received) -> bool:
         news = self.isolation.isolated or self.isolation.silent(self.known.now)
@@ -199,6 +231,10 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+            case OperatorWord():
+                self.operator.word_came(event.sender, event.message)
+            case WordReport():
+                self.operator.reported(event.sender, event.message)
             case TakenOver():
                 self.lost.told(event.sender, event.message)
             case EventNotice():
@@ -278,17 +314,20 @@ class AgentMachine:
     def decide(self) -> None:
         """Every part looks at what is known now."""
         now = self.known.now
+        self.fencing.look()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
         self.responsibility.tick(self._standing())
         self.desk.tick()
         self.recovery.tick()
+        self.fencing.tick()
+        self.operator.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
-        self.own.tick(self.isolation.isolated)
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()

@@ -9,10 +9,10 @@ import msgspec
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
-from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, VmDefinition
+from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
-from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
@@ -29,15 +29,12 @@ LIVES = LIVE | {Verdict.PARTITIONED, Verdict.ISOLATED, Verdict.AGENT_DOWN, Verdi
 """Verdicts of a host that certainly lives, reachable or not: its VMs are its own."""
 
 
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
-
-
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's place in its fault domain. `session` is random and new at each start of the agent.
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `fencing`: the ways of switching each host off, in the order in which they are tried.
     `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
@@ -50,6 +47,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    fencing: dict[HostId, tuple[FenceLevel, ...]] = {}
     told: dict[VmId, Instant] = {}
     rules: tuple[Rule, ...] = ()
 
@@ -59,6 +57,19 @@ class BeatSeen(msgspec.Struct, frozen=True):
 
     at: Instant
     beat: Heartbeat
+
+
+class PoweredOff(msgspec.Struct, frozen=True):
+    """Somebody who can tell says that a host is off, as of `asked_at`; it holds until the host shows life.
+
+    `kind` is the proof that it makes; `usable_at`: when what the host sent last has landed for certain. `marks`: the
+    boots that an operator's word is about; a fence device speaks of all that there were when it was asked.
+    """
+
+    kind: ProofKind
+    asked_at: Instant
+    usable_at: Instant
+    marks: tuple[RecordMark, ...] = ()
 
 
 class Outbox:
@@ -114,6 +125,10 @@ class Knowledge:
         max_gap = Duration(4 * self.settings.datastore_poll_interval)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
+        self.predecessors_list: PowerOnList | None = None
+        """This host's newest list by an earlier agent of it: what libvirt does not tell of a VM may stand there."""
+        self.looked_back = False
+        """Whether storage was read for it at all."""
         self._listers: dict[VmId, tuple[HostId, ...]] = {}
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
@@ -130,6 +145,7 @@ class Knowledge:
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.flapping = Flapping()
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
+        self.powered_off: dict[HostId, PoweredOff] = {}
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
 
@@ -158,6 +174,16 @@ class Knowledge:
         for line in content.vms:
             self._listers[line.vm] = (*self._listers.get(line.vm, ()), content.host)
             self.learn_vm_name(line.vm, line.name)
+
+    def look_back(self, own: PowerOnList | None) -> bool:
+        """This host's list on a datastore was read; True if that says more about an earlier agent's than was known."""
+        news, self.looked_back = not self.looked_back, True
+        if own is None or own.sequence >= self.config.first_sequence:
+            return news
+        if self.predecessors_list is not None and own.sequence <= self.predecessors_list.sequence:
+            return news
+        self.predecessors_list = own
+        return True
 
     def take_beat(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host, now."""
@@ -323,6 +349,20 @@ class Knowledge:
             self.watches[host, datastore].freshness(self.now, stale_after) is Freshness.FRESH
             for datastore in self.datastores
         )
+
+    def said_off(self, last: RegisterRecord, home: DatastoreName, read_at: Instant) -> ProofKind | None:
+        """Whether somebody who can tell says that the owner of this epoch is gone; `read_at`: when it was read.
+
+        A fence device speaks of every boot that there was when it was asked: the epoch was read before. An operator speaks
+        of the boots that stood on the screen: the epoch is of one of them.
+        """
+        off = self.powered_off.get(last.owner)
+        if off is None or self.now < off.usable_at:
+            return None
+        if off.kind is ProofKind.POWER_FENCED:
+            return off.kind if read_at <= off.asked_at else None
+        meant = any(mark.datastore == home and last.incarnation <= mark.incarnation for mark in off.marks)
+        return off.kind if meant else None
 
     def expiry_may_prove(self, host: HostId, datastore: DatastoreName, answers_ping: bool) -> bool:
         """Rules 5 and 6: whether `lease_expired` may be proof about that host on that datastore."""

@@ -143,6 +143,18 @@ class Peers:
         silence.next_ping = after(now, self._known.settings.heartbeat_interval)
         self._out.put(Ping(host, self._known.members[host].address))
 
+    def first_ping_at(self, host: HostId) -> Instant | None:
+        """When the pings of a host's present silence began; None while it is heard, or cannot be pinged."""
+        return self._silences[host].first_ping
+
+    def seen_since(self, host: HostId, then: Instant) -> bool:
+        """Whether a host has shown any sign of life since: a heartbeat, a ping's answer, a record that changed."""
+        known, seen = self._known, self._known.beats.get(host)
+        answered = self._silences[host].answered
+        signs = [known.watches[host, name].changed_at for name in known.datastores]
+        signs += [seen.at if seen is not None else None, answered]
+        return any(sign is not None and sign > then for sign in signs)
+
     def answers(self, host: HostId) -> bool:
         """Whether a host answered a ping lately, or might have, had one been sent (rule 6 asks)."""
         return bool(self.problem(host)) or answers_ping(self.facts(host), self._known.settings, self._known.now)
@@ -159,6 +171,7 @@ class Peers:
             ping_answer_at=silence.answered,
             lapsed=seen.beat.lapsed if seen is not None else (),
             listed_isolated=listed is not None and listed.isolated,
+            said_off=off.kind if (off := known.powered_off.get(host)) is not None else None,
         )
         answered = bool(self.problem(host)) or answers_ping(bare, known.settings, known.now)
         facts = tuple(self._datastore_fact(host, name, answered) for name in known.associated(host))

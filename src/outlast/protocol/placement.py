@@ -17,12 +17,13 @@ from outlast.model.planning import Plan, PlanVm, Snapshot
 from outlast.model.records import ProofKind, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of, take
-from outlast.protocol.knowledge import SUSPECT, Knowledge
+from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
 from outlast.protocol.planning.planner import make_plan
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.restart import Restart, Stage
+from outlast.protocol.verdict import SUSPECT
 
 RESERVED_FOR = Duration(30 * SECOND)
 LOOK_FOR_ROOM = Duration(2 * SECOND)

@@ -10,8 +10,8 @@ response), or when it stands on nobody's list. What happens then depends on its 
     owned by a host with a higher incarnation   proof `rebooted`
     owned, its keeper session's last word       proof `clean_shutdown`
       was the end
-    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`
-      dead or unresponsive
+    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`; or
+      dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 """
@@ -30,14 +30,15 @@ from outlast.model.records import (
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import SUSPECT, Knowledge, Outbox
+from outlast.protocol.fencing import Fencing
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
-from outlast.protocol.verdict import Verdict
+from outlast.protocol.verdict import SUSPECT, Verdict
 
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
@@ -50,13 +51,21 @@ class Recovery:
     """See the top of this file."""
 
     def __init__(
-        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, desk: OrderDesk
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        peers: Peers,
+        responsibility: Responsibility,
+        *,
+        desk: OrderDesk,
+        fencing: Fencing,
     ) -> None:
         self._known = knowledge
         self._out = outbox
         self._peers = peers
         self._responsible = responsibility
         self._desk = desk
+        self._fencing = fencing
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
@@ -180,9 +189,19 @@ class Recovery:
         elif last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
             self._owner_lives(case, last.owner)
         elif known.verdict(last.owner) in SUSPECT and watch is not None:
-            self._wait_for_expiry(case, last.owner, watch)
+            self._wait_for_proof(case, last, watch)
         else:
             case.why = f"it waits for a verdict about {known.name(last.owner)}"
+
+    def _wait_for_proof(self, case: Restart, last: RegisterRecord, watch: RecordWatch) -> None:
+        """Whichever comes first: somebody says that the owner is off, or its lease is over."""
+        said_off = self._known.said_off(last, case.home, case.epoch_read_at)
+        if said_off is not None:
+            self._have_proof(case, said_off)
+            return
+        self._wait_for_expiry(case, last.owner, watch)
+        if case.stage is Stage.PROVING:
+            self._fencing.want(last.owner, case.home, case.epoch_read_at)
 
     def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
         known = self._known

@@ -12,10 +12,10 @@ from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmSt
 from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.flapping import WHY
-from outlast.protocol.knowledge import LIVES, SUSPECT
+from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.restart import Stage
-from outlast.protocol.verdict import Verdict, explain
+from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
 
@@ -68,6 +68,7 @@ class Reporter:
         listed = known.power_on.get(host)
         record = next((known.watches[host, d].record for d in known.datastores if known.watches[host, d].record), None)
         enforcement = str(record.enforcement) if record is not None else ""
+        fenced = self._machine.fencing.outcomes.get(host)
         lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
         return HostStatus(
             name=known.name(host),
@@ -87,6 +88,10 @@ class Reporter:
             vms=self._vms_of(host),
             heartbeat_age_s=0.0 if here else self._age_s(seen.at if seen is not None else None),
             lapsed=tuple(lapsed),
+            fencing=tuple(level.agent for level in known.config.fencing.get(host, ())),
+            fence_result=fenced.text if fenced is not None else "",
+            fence_result_ok=fenced.ok if fenced is not None else None,
+            fence_result_age_s=self._age_s(fenced.at) if fenced is not None else None,
         )
 
     def _vms_of(self, host: HostId) -> int:
@@ -265,12 +270,23 @@ class Reporter:
         else:
             lines.append(f"What {self._known.name(self._known.me)} knows of it itself:")
             lines += self._explain_verdict(host)
+        lines += self._explain_fencing(host, status)
         lines.append("Its heartbeat datastores, by accessibility score:")
         lines += [f"  {scored.datastore}: {scored.why}." for scored in self._known.scores(host)]
         listed = self._known.power_on.get(host)
         if listed is not None:
             names = ", ".join(f"{vm.name} ({vm.state})" for vm in listed.vms) or "nothing"
             lines.append(f"Its power-on list names: {names}.")
+        return lines
+
+    def _explain_fencing(self, host: HostId, status: HostStatus) -> list[str]:
+        if not status.fencing:
+            return ["It has no fence device."]
+        lines = [f"Its fence devices, in order: {', '.join(status.fencing)}."]
+        if host != self._known.me and self._known.verdict(host) in SUSPECT:
+            lines.append(f"Seen from here {self._machine.fencing.why(host)}.")
+        if status.fence_result:
+            lines.append(f"They last answered {status.fence_result_age_s:.1f} s ago: {status.fence_result}.")
         return lines
 
     def _explain_verdict(self, host: HostId) -> list[str]:

@@ -234,6 +234,9 @@ class Responsibility:
             return None
         if watch.incarnation is not None and watch.incarnation > last.incarnation:
             return ProofKind.REBOOTED
+        said_off = self._known.said_off(last, name, seat.read_at)
+        if said_off is not None:
+            return said_off
         if watch.lease_is_over(seat.read_at, self._known.settings.window):
             return ProofKind.LEASE_EXPIRED
         stands_still = watch.progress_at is not None and not watch.agent_works(self._known.now, self._known.settings.window)

@@ -13,12 +13,16 @@ import structlog
 
 from outlast.drivers import clock
 from outlast.drivers.datastore.store import StorageEffect, Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
 from outlast.model.effects import (
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     LinkPrimary,
     LookAtVm,
     Note,
@@ -56,6 +60,7 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        fencer: Fencer,
         told: ToldFile,
         on_note: Callable[[Note], None],
     ) -> None:
@@ -65,6 +70,7 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._fencer = fencer
         self._told = told
         self._told_is_written = False
         self._on_note = on_note
@@ -133,6 +139,12 @@ class Executor:
                     self._hypervisor.shut_down(effect.vm)
             case LookAtVm():
                 self._hypervisor.look_at(effect.request, effect.vm)
+            case FenceHost():
+                self._fencer.switch_off(effect.request, effect.host, effect.level)
+            case FenceStatus():
+                self._fencer.ask(effect.request, effect.host, effect.level)
+            case CancelFence():
+                self._fencer.cancel(effect.request)
             case Note():
                 self._on_note(effect)
 

@@ -210,8 +210,13 @@ _ALL_VERBS = (
     ),
     Verb("clock-jump", "the wall clock of {host} jumps by {by}", (_HOST, Key("by", Kind.SPAN, required=True))),
     Verb("host-stall", "{host} stands still as a whole for {for}", (_HOST, Key("for", Kind.DURATION, required=True))),
-    Verb("fencing-break", "the fence device of {host} breaks", (_HOST,)),
+    Verb(
+        "fencing-break",
+        "the fence device of {host} {how}",
+        (_HOST, Key("how", Kind.CHOICE, words=("fails", "hangs"))),
+    ),
     Verb("fencing-mend", "the fence device of {host} works again", (_HOST,)),
+    Verb("operator-confirms", "an operator confirms that {host} is off", (_HOST,)),
     Verb(
         "health",
         "a hardware monitor says that {host} is {level}",

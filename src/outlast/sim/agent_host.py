@@ -8,7 +8,10 @@ from typing import Any
 
 from outlast.model.effects import (
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     LinkPrimary,
     LookAtVm,
     Note,
@@ -28,6 +31,8 @@ from outlast.model.effects import (
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
     HypervisorState,
     InventoryChanged,
     KeeperGone,
@@ -43,7 +48,7 @@ from outlast.model.events import (
     VmStopped,
     Woken,
 )
-from outlast.model.ids import DatastoreName, VmId, VmName
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
@@ -80,6 +85,7 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._fencing: dict[RequestId, Callable[[], None]] = {}
         self._told: dict[VmId, Instant] = {}
         self.works_since = 0
 
@@ -101,6 +107,7 @@ class AgentHost:
         self._life += 1
         self._sessions += 1
         self._overdue.clear()
+        self._fencing.clear()
         self._running.clear()
         self.works_since = self._host.now
         config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}", self._told)
@@ -255,8 +262,29 @@ class AgentHost:
                 self._look_at(effect)
             case Note():
                 self._host.note(effect)
+            case FenceHost() | FenceStatus() | CancelFence():
+                self._fence(effect)
             case _:
                 self._store(effect)
+
+    def _fence(self, effect: FenceHost | FenceStatus | CancelFence) -> None:
+        """A command that is on its way to a device reaches it also when this agent dies."""
+        life = self._life
+        match effect:
+            case FenceHost(request, host):
+                self._fencing[request] = self._host.fence_device_of(host).switch_off(
+                    lambda problem: self._hear(life, FenceEnded(request, host, not problem, problem))
+                )
+            case FenceStatus(request, host):
+                self._host.fence_device_of(host).status(
+                    lambda state, problem: self._hear(life, FenceStatusEnded(request, host, state, problem))
+                )
+            case CancelFence(request):
+                self._fencing.pop(request, lambda: None)()
+
+    def _hear(self, life: int, event: Event) -> None:
+        """What comes from outside this host: it hears nothing while it stands still or has no power."""
+        self._host.later(0, lambda: self._tell(life, event))
 
     def _look_at(self, effect: LookAtVm) -> None:
         life, hypervisor = self._life, self._host.hypervisor

@@ -45,6 +45,8 @@ class Guests:
         self._boot = host.boots
         self._hypervisor = host.hypervisor
         self._held: list[_Held] = []
+        self._lands: dict[int, int] = {}
+        """When the last write of each process lands that is on its way."""
 
     # -- starting -------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Guests:
         if mode == "ok":
             delay = (100 + self._rng.randrange(900)) * 1_000 + host.storage_delay(process.home)
             if delay <= bound:
+                lands = host.scheduler.now + delay
+                self._lands[process.instance] = max(lands, self._lands.get(process.instance, 0))
                 host.scheduler.after(delay, functools.partial(self._land, process, until))
         elif mode == "hang":
             self._hold(process, until)
@@ -138,9 +142,12 @@ class Guests:
                 land = functools.partial(self._host.on_write, each.vm, each.instance)
                 self._host.scheduler.after(self._rng.randrange(50 * MILLISECOND), land)
 
-    def _has_writes_held(self, process: Process) -> bool:
+    def _until_written(self, process: Process) -> int:
+        """How long the kernel will have writes of a process under way, as far as can be told; zero if it has none."""
         now = self._host.scheduler.now
-        return any(h.instance == process.instance and now < h.until for h in self._held)
+        if any(h.instance == process.instance and now < h.until for h in self._held):
+            return SECOND // 4
+        return max(0, self._lands.get(process.instance, 0) - now)
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -160,8 +167,9 @@ class Guests:
             return
         self.last_write(process)
         self._hypervisor.stop(process.vm)
-        if self._has_writes_held(process):
-            self._host.later(SECOND // 4, lambda: self._gone(process, reason))
+        wait = self._until_written(process)
+        if wait:
+            self._host.later(wait + 1, lambda: self._gone(process, reason))
             return
         self._hypervisor.end(process.vm, reason)
         self._host.keeper.process_exited(process.vm)

@@ -5,7 +5,7 @@
                              execute does so on an epoch whose link was issued in the present term
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
-    one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
+    one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -264,17 +264,22 @@ class Invariants:
             self.violated("owner-runs", f"{vm} executes on {', '.join(others)} while {made}")
 
     def noted(self, host: HostId, note: Note) -> None:
-        """An agent says what it does: a restart is ordered by who is responsible for the VM's home."""
-        if note.kind != "restart-ordered" or note.vm is None:
+        """An agent says what it does: a restart is ordered, and a host is fenced, by who is responsible for the home."""
+        if note.kind == "fence-asked" and note.datastore is not None:
+            home, what = note.datastore, f"has {note.host} fenced"
+            if note.host == host:
+                self.violated("one-responsible-primary", f"{host} fences itself")
+        elif note.kind == "restart-ordered" and note.vm is not None:
+            home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
+        else:
             return
-        home = self._domain.homes[note.vm]
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
         if last is not None and last.owner == host and last.state is RegisterState.OWNED:
             return
         until = self._primary_until.get((home, host))
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
-            self.violated("one-responsible-primary", f"{host} orders a restart of {note.vm}; {home} is held by {holder}")
+            self.violated("one-responsible-primary", f"{host} {what}; {home} is held by {holder}")
 
     def takes_over(self, host: Host, ask: AskTakeover) -> None:
         """An agent asks its keeper to take a VM."""

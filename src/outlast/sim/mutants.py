@@ -1,8 +1,9 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. It is registered (`mutant.py`) with the small scenario (`ordeals.py`) that
-leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken.
+by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
+leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
+devices and operators are in `mutants_of_fencing.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
+from outlast.sim import mutants_of_fencing
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
 from outlast.sim.mutation import MUTANTS, broken
@@ -35,7 +37,7 @@ from outlast.sim.mutation import also as _also
 from outlast.sim.mutation import mutant as _mutant
 from outlast.sim.watchdog import WatchdogDevice
 
-__all__ = ["MUTANTS", "broken"]
+__all__ = ["MUTANTS", "broken", "mutants_of_fencing"]
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 

@@ -346,3 +346,52 @@ def _silent_when_our_own_storage_hangs(rng: random.Random) -> Scenario:
     s.at(hangs, "storage-outage", datastore="ds1")
     s.at(hangs + 20_000, "storage-restore", datastore="ds1")
     return s.done(hangs + 40_000)
+
+
+def _switched_on_again(rng: random.Random, s: _Story, *, confirmed: bool) -> Scenario:
+    """Its first end is proven; it comes back, gets a VM, and is cut off from everything while nothing freezes that VM."""
+    s.at(1000, "power-off", host="host1")
+    if confirmed:
+        s.at(12_000, "operator-confirms", host="host1")
+    s.at(25_000, "power-on", host="host1")
+    s.at(35_000, "vm-start", vm="vm2", host="host1")
+    s.cut_off(50_000 + rng.uniform(0, 5_000), "host1")
+    s.at(80_000, "network-heal", host="host1")
+    return s.done(85_000)
+
+
+@_ordeal
+def _fenced_and_switched_on_again(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(
+        rng, "A host is fenced, comes back, and is cut off when its device is broken", vms=("host1", ""), first=first
+    )
+    s.at(40_000, "fencing-break", host="host1")
+    return _switched_on_again(rng, s, confirmed=False)
+
+
+@_ordeal
+def _confirmed_and_switched_on_again(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none")
+    s = _Story(rng, "A host is confirmed to be off, comes back, and is cut off", vms=("host1", ""), first=first)
+    return _switched_on_again(rng, s, confirmed=True)
+
+
+@_ordeal
+def _fenced_while_it_runs(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(rng, "A host whose guests a freeze does not stop falls silent, and is fenced", first=first)
+    s.cut_off(rng.uniform(0, 2_000), "host1")
+    return s.done(24_000)
+
+
+@_ordeal
+def _a_primary_that_stood_still_before_it_fenced(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(rng, "The primary's agent is stopped when it asks whether it may still fence", hosts=3, first=first)
+    s.store(0, "slow", "host3", latency=300 * MILLISECOND)
+    s.cut_off(1000, "host1")
+    stopped = 1000 + rng.uniform(4_200, 5_200)
+    s.at(stopped, "agent-stop", host="host3")
+    s.at(stopped + 20_000, "agent-resume", host="host3")
+    return s.done(stopped + 26_000)

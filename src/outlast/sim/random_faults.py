@@ -227,6 +227,12 @@ def _start_fails(t: Trouble) -> None:
     t.undo("start-fails", None, vm=vm, host=host, times=0)
 
 
+def _fencing(t: Trouble) -> None:
+    host = t.host()
+    t.do("fencing-break", host=host, how=t.rng.choice(["fails", "hangs"]))
+    t.undo("fencing-mend", t.length(50, 30_000), host=host)
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -258,6 +264,7 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "off-and-on": _off_and_on,
     "start": lambda t: t.do("vm-start-elsewhere", vm=t.vm(), host=t.host()),
     "start-fails": _start_fails,
+    "fencing": _fencing,
     "clock": lambda t: t.do("clock-jump", host=t.host(), by=t.rng.choice([-1, 1]) * 3600 * SECOND),
     "damage": lambda t: t.do(t.rng.choice(["record-damage", "record-damage", "record-clone"]), **t.path()),
     "newer": lambda t: t.pair("record-newer", "record-older", host=t.host()),

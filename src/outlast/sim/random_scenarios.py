@@ -71,6 +71,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
     watchdogs = rng.choice([0, 0, 0, 50, 100])
     nones = rng.choice([0, 0, 0, 30])
     partial = rng.choice([0, 0, 30])
+    devices = rng.choice([0, 0, 50, 100])
 
     def host(i: int) -> HostSpec:
         level: Literal["", "none"] = "none" if rng.randrange(100) < nones else ""
@@ -82,6 +83,7 @@ def _hosts(rng: random.Random, count: int, stores: list[DatastoreName]) -> tuple
             cpus=32,
             watchdog=not level and rng.randrange(100) < watchdogs,
             enforcement=level,
+            fencing=rng.randrange(100) < devices,
             datastores=reached,
         )
 

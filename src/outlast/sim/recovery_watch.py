@@ -111,6 +111,9 @@ class RecoveryWatch:
         if owner.powered:
             return False
         sighting = domain.stores[home].sightings.get(last.owner)
+        device = domain.fence_devices.get(last.owner)
+        if device is not None and device.works and not domain.reach:
+            return False
         readable = sighting is not None and sighting.record is not None
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from outlast.model.events import StopReason
+from outlast.model.events import StopReason, Woken
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.records import HeartbeatRecord
 from outlast.model.settings import Settings
@@ -263,6 +263,28 @@ class World(Ground):
         machine.hypervisor.set_mode(mode)
         if machine.powered:
             machine.agent.hypervisor_changed()
+
+    # -- fencing --------------------------------------------------------------------------------------------------
+
+    def fencing_break(self, host: str, how: str = "fails") -> None:
+        """Its fence device fails at once, or hangs."""
+        self._fault(host, f"its fence device {how}")
+        if HostId(host) in self.domain.fence_devices:
+            self.domain.fence_devices[HostId(host)].mode = how
+
+    def fencing_mend(self, host: str) -> None:
+        """Its fence device works again."""
+        self.fencing_break(host, "ok")
+
+    def operator_confirms(self, host: str) -> None:
+        """An operator tells an agent that works that the host is off: the one that is primary, or any other."""
+        self._fault(host, "an operator confirms that it is off")
+        for name in sorted(self.hosts):
+            machine = self.hosts[name].agent.machine
+            if name != host and machine is not None and self.hosts[name].agent.works:
+                machine.operator.say(HostId(host), machine.operator.marks(HostId(host)))
+                self.hosts[name].agent.happen(Woken())
+                return
 
     # -- virtual machines -----------------------------------------------------------------------------------------
 
