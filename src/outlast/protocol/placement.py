@@ -109,21 +109,41 @@ class Placement:
     def _choose(self, case: Restart) -> Choice:
         snapshot = self.snapshot(case.vm)
         problem = Problem(snapshot)
-        vm, planned = problem.vms[case.vm], self._planned.pop(case.vm, None)
-        others = (other.vm for other in snapshot.vms if other.wanted and other.host is None and other is not vm)
-        if planned is not None and all(other in self._planned for other in others):
-            board, i = Board(problem), problem.number[planned]
+        vm = problem.vms[case.vm]
+        board = self._as_planned(problem, case.vm)
+        if board is not None and case.vm in self._planned:
+            planned = self._planned.pop(case.vm)
+            i = problem.number[planned] if planned is not None else _best(board, vm)
             # One that was squeezed in there meanwhile, as planned, takes nobody's planned place away.
-            if i in problem.candidates(vm) and board.fits(vm, i, squeezed=True):
-                return Choice(planned, judge(board, vm, i))
+            if i is None or (i in problem.candidates(vm) and board.fits(vm, i, squeezed=True)):
+                return self._chosen(case.vm, judge(board, vm, i), problem.hosts[i].id if i is not None else None)
         plan = self._plan(snapshot, problem)
-        explanation = explain(problem, plan, case.vm)
-        target = plan.targets[case.vm]
         self._planned.pop(case.vm, None)
-        if target is None:
-            self._roomless.add(case.vm)
+        return self._chosen(case.vm, explain(problem, plan, case.vm), plan.targets[case.vm])
+
+    def _chosen(self, vm: VmId, explanation: Explanation, host: HostId | None) -> Choice:
+        if host is None:
+            self._planned[vm] = None
+            self._roomless.add(vm)
             self._look_at = self._look_at or after(self._known.now, LOOK_FOR_ROOM)
-        return Choice(target, explanation)
+        return Choice(host, explanation)
+
+    def _as_planned(self, problem: Problem, but: VmId | None = None) -> Board | None:
+        """The board with all VMs that wait where they are planned to go, but one; None if the plan cannot be carried out."""
+        board = Board(problem)
+        for vm in problem.snapshot.vms:
+            if vm.host is not None or not vm.wanted or vm.vm == but:
+                continue
+            if vm.vm not in self._planned:
+                return None
+            planned = self._planned[vm.vm]
+            if planned is None:
+                continue
+            i = problem.number[planned]
+            if i not in problem.candidates(vm) or not board.fits(vm, i, squeezed=True):
+                return None
+            board.put(vm, i, squeezed=not board.fits(vm, i))
+        return board
 
     def _plan(self, snapshot: Snapshot, problem: Problem) -> Plan:
         if self._last is None or self._last[0] != snapshot:
@@ -145,14 +165,33 @@ class Placement:
             return []
         self._look_at = after(now, LOOK_FOR_ROOM)
         snapshot = self.snapshot()
-        targets = self._plan(snapshot, Problem(snapshot)).targets
-        found = sorted(vm for vm in self._roomless if targets.get(vm) is not None)
+        problem = Problem(snapshot)
+        board = self._as_planned(problem)
+        if board is None:
+            self._plan(snapshot, problem)
+        else:
+            for vm in (problem.vms[name] for name in sorted(self._roomless)):
+                i = _best(board, vm)
+                if i is not None:
+                    self._planned[vm.vm] = problem.hosts[i].id
+                    board.put(vm, i, squeezed=not board.fits(vm, i))
+        found = sorted(vm for vm in self._roomless if self._planned.get(vm) is not None)
         self._roomless -= set(found)
         return found
 
     def next_deadline(self) -> Instant | None:
         """When to look for room again."""
         return self._look_at
+
+
+def _best(board: Board, vm: PlanVm) -> int | None:
+    """The best host that can take a VM now; one where it is squeezed in, if there is no other."""
+    candidates, view = board.problem.candidates(vm), board.view(vm)
+    for squeezed in (False, True):
+        fitting = [i for i in candidates if view.allows(i) and board.has_room(vm, i, squeezed)]
+        if fitting:
+            return max(fitting, key=lambda i: board.rank(view, i))
+    return None
 
 
 def _waits(case: Restart) -> PlanVm:
