@@ -129,7 +129,7 @@ class Placement:
         return Choice(host, explanation)
 
     def _as_planned(self, problem: Problem, but: VmId | None = None) -> Board | None:
-        """The board with all VMs that wait where they are planned to go, but one; None if the plan cannot be carried out."""
+        """The board with all VMs that wait where they are planned to go, but one; None if that is not possible."""
         board = Board(problem)
         for vm in problem.snapshot.vms:
             if vm.host is not None or not vm.wanted or vm.vm == but:
