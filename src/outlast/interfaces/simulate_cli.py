@@ -83,6 +83,7 @@ def simulate(
         return
     try:
         _check_rule(rule)
+        _check_plan_check(check_plan and bool(paths or shrinks or not randoms))
         runs = [_Run(rule, scenario, seed) for scenario in _read_all(paths)]
         runs += [_Run(rule, random_seed=(seed or 0) + i, checks_plan=check_plan) for i in range(randoms or 0)]
         if not runs:
@@ -149,9 +150,7 @@ class _Run(msgspec.Struct, frozen=True):
         """It. A random one is made anew at each call: a hundred thousand of them would not fit into memory."""
         if self.of_file is not None:
             return self.of_file
-        if self.checks_plan:
-            return plan_checks.with_expectation(plan_checks.generate(self.random_seed))
-        return generate(self.random_seed)
+        return plan_checks.generate(self.random_seed) if self.checks_plan else generate(self.random_seed)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -160,6 +159,11 @@ class _Run(msgspec.Struct, frozen=True):
 def _check_rule(rule: str) -> None:
     if rule and rule not in mutants.MUTANTS:
         raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break help` names them")
+
+
+def _check_plan_check(with_others: bool) -> None:
+    if with_others:
+        raise UsageError("--check-plan is about random losses alone", "say --random N, and neither files nor --shrink")
 
 
 def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
@@ -241,7 +245,10 @@ def _run(run: _Run) -> Outcome:
     began, cpu_began = time.perf_counter(), time.process_time()
     try:
         with mutants.broken(run.rule) if run.rule else contextlib.nullcontext():
-            result = play(run.scenario(), run.seed, until_rest=run.of_file is None and not run.checks_plan)
+            if run.checks_plan:
+                result = plan_checks.check(run.random_seed)
+            else:
+                result = play(run.scenario(), run.seed, until_rest=run.of_file is None)
     except OutlastError as error:
         return str(error)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began

@@ -61,15 +61,25 @@ class Placement:
             for vm, each in self.waiting().items()
             if vm == now_for or vm in self._roomless or self._keeps_room(self._cases[vm])
         }
-        return take(self._known, waiting, self.ordered())
+        return take(self._known, waiting | self._to_come(lately=True), self.ordered())
 
     def whole(self, *, measured: bool = False) -> Snapshot:
         """The domain with every VM that needs a host, also those that nobody has taken up yet."""
-        known, waiting, ordered = self._known, self.waiting(), self.ordered()
-        for vm, (host, line) in known.whereabouts().items():
-            if vm not in waiting and vm not in ordered and line.protected and known.verdict(host) in SUSPECT:
-                waiting[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
-        return take(known, waiting, ordered, measured=measured)
+        return take(self._known, self.waiting() | self._to_come(), self.ordered(), measured=measured)
+
+    def _to_come(self, *, lately: bool = False) -> dict[VmId, PlanVm]:
+        """VMs whose host is presumed dead, and that nobody here has taken up: not yet, or somebody else answers for them.
+
+        `lately`: only those whose host was lost a moment ago.
+        """
+        known, found = self._known, dict[VmId, PlanVm]()
+        lost = {host for host in known.peers if known.verdict(host) in SUSPECT}
+        if lately:
+            lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
+        for vm, (host, line) in known.whereabouts().items() if lost else ():
+            if host in lost and line.protected and vm not in self._cases and vm not in self._sent:
+                found[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
+        return found
 
     def waiting(self) -> dict[VmId, PlanVm]:
         """Every restart that has no host yet, as planning sees it."""
