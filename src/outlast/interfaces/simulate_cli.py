@@ -78,12 +78,10 @@ def simulate(
     """
     began = time.monotonic()
     if rule in ("help", "list"):
-        for mutant in mutants.MUTANTS.values():
-            click.echo(mutant.name if rule == "help" else f"{mutant.name}  (rule {mutant.rule}: {mutant.what})")
+        _list_rules(with_words=rule == "list")
         return
     try:
-        _check_rule(rule)
-        _check_plan_check(check_plan and bool(paths or shrinks or not randoms))
+        _check_options(rule, plan_with_others=check_plan and bool(paths or shrinks or not randoms))
         runs = [_Run(rule, scenario, seed) for scenario in _read_all(paths)]
         runs += [_Run(rule, random_seed=(seed or 0) + i, checks_plan=check_plan) for i in range(randoms or 0)]
         if not runs:
@@ -156,14 +154,16 @@ class _Run(msgspec.Struct, frozen=True):
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _check_rule(rule: str) -> None:
+def _check_options(rule: str, *, plan_with_others: bool) -> None:
     if rule and rule not in mutants.MUTANTS:
         raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break help` names them")
-
-
-def _check_plan_check(with_others: bool) -> None:
-    if with_others:
+    if plan_with_others:
         raise UsageError("--check-plan is about random losses alone", "say --random N, and neither files nor --shrink")
+
+
+def _list_rules(*, with_words: bool) -> None:
+    for mutant in mutants.MUTANTS.values():
+        click.echo(f"{mutant.name}  (rule {mutant.rule}: {mutant.what})" if with_words else mutant.name)
 
 
 def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
