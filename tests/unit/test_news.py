@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from outlast.model.effects import Effect
-from outlast.model.events import Event
+from outlast.model.events import Event, Woken
 from outlast.model.time import MILLISECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.scenario.reading import read_file
@@ -59,3 +59,23 @@ def test_nothing_comes_of_deciding_anew_after_a_calm_event(file: str, missed: li
 def test_nor_in_random_worlds(seed: int, missed: list[str]) -> None:
     random_runs.run(seed)
     assert missed == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_turns_round_and_round(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline that has passed and that nothing moves would have an agent woken every millisecond for nothing."""
+    handle = AgentMachine.handle
+    idle: dict[AgentMachine, int] = {}
+    longest = 0
+
+    def handling(machine: AgentMachine, event: Event, now: Instant) -> list[Effect]:
+        nonlocal longest
+        effects = handle(machine, event, now)
+        at_once = isinstance(event, Woken) and not effects and machine.deadline() <= now + MILLISECOND
+        idle[machine] = idle.get(machine, 0) + 1 if at_once else 0
+        longest = max(longest, idle[machine])
+        return effects
+
+    monkeypatch.setattr(AgentMachine, "handle", handling)
+    random_runs.run(seed)
+    assert longest < 5

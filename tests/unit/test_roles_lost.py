@@ -89,7 +89,10 @@ def scenario() -> Scenario:
 
 
 def is_at(stage: str, world: World) -> bool:
-    """Whether web1's case stands there, by what the primary's machine holds, or by what is true of the VM."""
+    """Whether web1's case stands there, by what the primary's machine holds, or by what is true of the VM.
+
+    It is starting once the target's libvirt has begun to, and not when an order for it is under way.
+    """
     if stage == CLAIMED:
         last = world.register("web1")
         return last is not None and last.owner == TARGET
@@ -97,7 +100,8 @@ def is_at(stage: str, world: World) -> bool:
         return world.where("web1") == [TARGET]
     machine = world.hosts[PRIMARY].agent.machine
     case = machine.recovery.cases.get(VmId("web1")) if machine is not None else None
-    return case is not None and case.stage == stage
+    begun = stage != Stage.STARTING or VmId("web1") in world.hosts[TARGET].hypervisor.starting
+    return case is not None and case.stage == stage and begun
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)

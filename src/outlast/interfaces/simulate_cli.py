@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from outlast.interfaces.violation_report import report
 from outlast.model.errors import OutlastError, UsageError
 from outlast.scenario.model import Scenario
-from outlast.scenario.reading import read_file
+from outlast.scenario.reading import files_in, read_file
 from outlast.scenario.result import Result
 from outlast.scenario.shrinking import shrink
 from outlast.scenario.values import nearest
@@ -172,7 +172,7 @@ def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
     problems: list[UsageError] = []
     for path in paths:
         try:
-            for file in _files(path):
+            for file in files_in(path):
                 try:
                     scenario = read_file(file)
                     stage.check(scenario)
@@ -184,15 +184,6 @@ def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
     if problems:
         raise UsageError("\n".join(problem.message for problem in problems), "nothing was run")
     return found
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.rglob("*.toml"))
-    if not files:
-        raise UsageError(f"there is no .toml file in {path}", "name a scenario, or a directory of scenarios")
-    return files
 
 
 # -- running ----------------------------------------------------------------------------------------------------------

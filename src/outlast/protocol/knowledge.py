@@ -15,7 +15,7 @@ from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
-from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
+from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
@@ -57,6 +57,10 @@ class BeatSeen(msgspec.Struct, frozen=True):
 
     at: Instant
     beat: Heartbeat
+
+
+SETTLES = Duration(SECOND)
+"""How long switches and arrays may hold what a host sent before its power went: no word that it is off is used sooner."""
 
 
 class PoweredOff(msgspec.Struct, frozen=True):
@@ -274,13 +278,12 @@ class Knowledge:
 
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
-        if host == self.me:
-            return frozenset(self.datastores) - frozenset(self.lapsed())
         seen = self.beats.get(host)
-        if seen is None:
-            return frozenset()
-        reached = {reach.datastore for reach in seen.beat.reach if reach.reachable}
-        return frozenset(reached - set(seen.beat.lapsed))
+        if host == self.me:
+            named = tuple(self.datastores)
+        else:
+            named = tuple(reach.datastore for reach in seen.beat.reach) if seen is not None else ()
+        return frozenset(name for name in named if self.has_lease(host, name))
 
     def boot_of(self, host: HostId) -> BootId | None:
         """The newest boot of a host that anything tells of: its heartbeats while it is heard, else its newest record."""

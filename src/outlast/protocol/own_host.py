@@ -25,6 +25,8 @@ from outlast.protocol.knowledge import Knowledge, Outbox
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
 """How long libvirt is waited for to say why a VM ended, while it does not answer at all; it is restarted in seconds."""
+LAST_WORDS = Duration(SECOND)
+"""How long an agent that is told to end stays for a VM that has ended: libvirt says why after a while."""
 WRITE_PATIENCE = Duration(3 * SECOND)
 REWRITE = Duration(2 * SECOND)
 
@@ -78,6 +80,11 @@ class OwnHost:
         """The sequence number of our newest power-on list, announced in heartbeats."""
         return self._list.sequence
 
+    @property
+    def owes_words(self) -> bool:
+        """Whether a VM has ended that is not released yet: until it is, others wait for a proof."""
+        return bool(self._ended_since)
+
     # -- the power-on list ----------------------------------------------------------------------------------------
 
     def tick(self, isolated: bool) -> None:
@@ -91,8 +98,7 @@ class OwnHost:
 
     def _refresh_list(self, isolated: bool) -> None:
         known = self._known
-        if known.keeper is None or not self._knows_policies(known.keeper):
-            # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
+        if not self._knows_what_runs():
             return
         seen = (known.keeper, known.definitions, known.running, known.predecessors_list, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
@@ -106,10 +112,16 @@ class OwnHost:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
 
-    def _knows_policies(self, keeper: KeeperReport) -> bool:
-        """Whether libvirt has told of all that runs; where it is silent, whether an earlier agent's list was looked for."""
-        there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
-        return self._known.looked_back or all(vm in self._known.definitions for vm in there)
+    def _knows_what_runs(self) -> bool:
+        """Whether a list can be written: until then, what is written stays.
+
+        An agent that has just started, or whose keeper is away, does not know what runs. libvirt has to tell of all of it;
+        where it is silent, an earlier agent's list must have been looked for.
+        """
+        keeper, definitions = self._known.keeper, self._known.definitions
+        if keeper is None:
+            return False
+        return self._known.looked_back or all(kept.vm in definitions for kept in keeper.vms if kept.phase in _STATES)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -258,10 +270,12 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due = [after(copy.asked_at, WRITE_PATIENCE) for copy in self._copies.values() if copy.request is not None]
-        due += [
-            copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
-        ]
+        due: list[Instant] = []
+        for copy in self._copies.values() if self._knows_what_runs() else ():
+            if copy.request is not None:
+                due.append(after(copy.asked_at, WRITE_PATIENCE))
+            elif copy.sequence < self._list.sequence:
+                due.append(copy.retry_at)
         patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]

@@ -258,7 +258,7 @@ class Recovery:
         if not event.ok or last is None:
             case.back_off(f"the primary register of {case.home} cannot be read: {event.problem}", now)
             return
-        if last.owner != self._known.me or last.epoch != self._responsible.holds(case.home):
+        if not self._responsible.rests_on(case.home, last):
             self._responsible.read_soon()
             case.settle(f"this host is not responsible for {case.home} any more", now)
             return

@@ -18,7 +18,7 @@ import enum
 
 from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
-from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.model.time import SECOND, Duration, Instant, after, backed_off
 from outlast.protocol.domain_snapshot import needs_of
 
 ORDER_PATIENCE = Duration(5 * SECOND)
@@ -75,10 +75,10 @@ class Restart:
     def back_off(self, why: str, now: Instant) -> None:
         """It did not work; try again later, ever more slowly, for ever."""
         self.why = why
-        length = min(BACK_OFF_FIRST << min(self.attempts, 6), BACK_OFF_LAST)
+        length = backed_off(BACK_OFF_FIRST, BACK_OFF_LAST, self.attempts)
         self.attempts += 1
         self.request, self.target, self.proof = None, None, None
-        self.enter(Stage.WAITING, now, Duration(length))
+        self.enter(Stage.WAITING, now, length)
 
     def look_again(self, why: str, now: Instant) -> None:
         """Nothing failed, but the register does not tell enough yet; read it again in half a second."""

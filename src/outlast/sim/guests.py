@@ -17,7 +17,7 @@ from outlast.model.ids import DatastoreName, RequestId, VmId
 from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.hypervisor import Process
-from outlast.sim.physics import FABRIC, HELD_FOREVER
+from outlast.sim.physics import FABRIC, HELD_FOREVER, LIBVIRT_TELLS, QEMU_STARTS, within
 
 if TYPE_CHECKING:
     from outlast.sim.host import Host
@@ -47,6 +47,8 @@ class Guests:
         self._held: list[_Held] = []
         self._lands: dict[int, int] = {}
         """When the last write of each process lands that is on its way."""
+        self._untold: set[VmId] = set()
+        """VMs that ended a moment ago: libvirt says so, and starts them again only then."""
 
     # -- starting -------------------------------------------------------------------------------------------------
 
@@ -56,6 +58,9 @@ class Guests:
         definition = host.domain.definitions.get(vm)
         if definition is None or hypervisor.mode == "dead":
             ended("libvirt does not answer" if definition is not None else "no such definition")
+            return
+        if vm in self._untold:
+            host.later(LIBVIRT_TELLS[0], lambda: self.start(vm, ended))
             return
         if hypervisor.mode == "hung":
             settled = _Once(ended)
@@ -173,6 +178,11 @@ class Guests:
             return
         self._hypervisor.end(process.vm, reason)
         self._host.keeper.process_exited(process.vm)
+        self._untold.add(process.vm)
+        self._host.later(within(self._rng, LIBVIRT_TELLS), lambda: self._libvirt_tells(process, reason))
+
+    def _libvirt_tells(self, process: Process, reason: StopReason) -> None:
+        self._untold.discard(process.vm)
         self._host.agent.vm_stopped(process.vm, process.name, reason)
 
     def power_lost(self) -> None:
@@ -240,7 +250,7 @@ class _Start:
         elif self._host.start_failures(self._vm, self._host.id):
             self._fail("internal error: process exited while connecting to monitor")
         else:
-            self._host.later(self._host.rng.randrange(20, 100) * MILLISECOND, self._begin)
+            self._host.later(within(self._host.rng, QEMU_STARTS), self._begin)
 
     def _fail(self, problem: str) -> None:
         """The domain is let go of, and libvirt's hook says so to the keeper."""
