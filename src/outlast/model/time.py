@@ -13,6 +13,7 @@ Duration = NewType("Duration", int)
 MILLISECOND = Duration(1_000_000)
 SECOND = Duration(1_000_000_000)
 LONG_AGO = Instant(-(2**62))
+NEVER = Instant(2**62)
 
 
 def seconds(value: float) -> Duration:

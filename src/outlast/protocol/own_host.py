@@ -8,6 +8,16 @@ a VM was shut down because its host is                    release: host shutdown
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed because its start was void           release: start failed
 this host became isolated                                 the list says so; then `isolation_response.py`
+
+What is known of a VM's policy (isolation response, protected or not) and needs, the newest first:
+
+libvirt says that it runs                                 its definition
+it was ordered to be started here, and libvirt does not   what the order said, from the protected list: a definition that
+  say yet that it runs                                    libvirt has of it is from its last time here, or there is none
+libvirt knows it                                          its definition
+libvirt is down, or has not said yet                      the line of before, also an earlier agent's of this host
+nobody has told of it                                     protected, and nothing is done to it in an isolation: its lease
+                                                          guards it, and its owner may want it left running
 """
 
 import msgspec
@@ -15,10 +25,10 @@ import msgspec
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.inventory import Needs
-from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
+from outlast.model.inventory import VmDefinition
+from outlast.model.keeping import AskRelease, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
-from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.wish_following import WishFollower
@@ -64,12 +74,12 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None,) * 7
+        self._seen: tuple[object, ...] = (None,) * 8
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
-        self._definitions_due = False
-        self._report: KeeperReport | None = None
+        self._definitions_due = NEVER
+        self._kept: tuple[KeptVm, ...] = ()
         self._stopped: dict[VmId, Reason] = {}
         self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
@@ -100,13 +110,13 @@ class OwnHost:
 
     def _refresh_list(self, isolated: bool) -> None:
         known = self._known
-        if known.keeper is None or not self._knows_policies(known.keeper):
-            # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
+        if not self._knows_what_runs():
             return
         seen = (
             known.keeper,
             known.definitions,
             known.running,
+            known.ordered,
             known.predecessors_list,
             isolated,
             known.aside,
@@ -123,10 +133,17 @@ class OwnHost:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
 
-    def _knows_policies(self, keeper: KeeperReport) -> bool:
-        """Whether libvirt has told of all that runs; where it is silent, whether an earlier agent's list was looked for."""
-        there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
-        return self._known.looked_back or all(vm in self._known.definitions for vm in there)
+    def _knows_what_runs(self) -> bool:
+        """Whether a list can be written: until then, what is written stays.
+
+        An agent that has just started, or whose keeper is away, does not know what runs. libvirt or an order has to tell of
+        all of it; where both are silent, an earlier agent's list must have been looked for.
+        """
+        known = self._known
+        if known.keeper is None:
+            return False
+        there = (kept.vm for kept in known.keeper.vms if kept.phase in _STATES)
+        return known.looked_back or all(vm in known.definitions or vm in known.ordered for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -143,32 +160,32 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
-                note, memory = definition.unprotectable, definition.memory_mib
-                lines[vm] = PoweredVm(
-                    vm, definition.name, None, None, "running", memory, False, None, note, definition.needs
-                )
+                lines[vm] = msgspec.structs.replace(_as_defined(definition), state="running")
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
         )
 
     def _line(self, kept: KeptVm) -> PoweredVm:
-        definition = self._known.definitions.get(kept.vm)
-        old = self._old_line(kept.vm)
-        if definition is None:
-            # libvirt is down or has not said yet: what was known stays, also to the agent before this one; of what nobody
-            # knew anything, it is protected until its owner says no.
-            memory = old.memory_mib if old is not None else 0
-            protected = old.protected if old is not None else True
-            response = old.isolation_response if old is not None else None
-        else:
-            memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
-            response = definition.isolation_response
-        note = definition.unprotectable if definition is not None else old.note if old is not None else ""
-        protected, note = self._as_wanted(kept.vm, protected, note)
-        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
-        state = _STATES[kept.phase]
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, response, note, needs)
+        """How a VM stands on the list: what the keeper knows of it, and what is known of its policy and its needs."""
+        known = self._policy_of(kept)
+        protected, note = self._as_wanted(kept.vm, known.protected, known.note)
+        return msgspec.structs.replace(
+            known,
+            name=kept.name,
+            home=kept.home,
+            epoch=kept.epoch,
+            state=_STATES[kept.phase],
+            protected=protected,
+            note=note,
+        )
+
+    def _policy_of(self, kept: KeptVm) -> PoweredVm:
+        """The newest of what is known: see the second table at the top."""
+        vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
+        if ordered is None and definition is not None:
+            return _as_defined(definition)
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True, "leave-running")
 
     def _as_wanted(self, vm: VmId, protected: bool, note: str) -> tuple[bool, str]:
         """What an operator asked for counts more than what the definition says (`wish_following.py`)."""
@@ -186,7 +203,7 @@ class OwnHost:
 
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
-        self._definitions_due = True
+        self._definitions_due = LONG_AGO
         self._off = {vm: self._isolation.reason(vm, reason) for vm, reason in event.off.items() if reason in _TOLD}
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
@@ -198,10 +215,10 @@ class OwnHost:
 
         The register's place is the keeper's to know: disks in another order, or one more, do not move it.
         """
-        report = self._known.keeper
-        if report is None or (report is self._report and not self._definitions_due):
+        report, now = self._known.keeper, self._known.now
+        if report is None or (report.vms == self._kept and now < self._definitions_due):
             return
-        self._report, self._definitions_due = report, False
+        self._kept, self._definitions_due = report.vms, NEVER
         homes = {kept.vm: kept.home for kept in report.vms}
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
@@ -219,6 +236,7 @@ class OwnHost:
         storing = self._storing.pop(event.request, None)
         if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
             del self._stored_xml[storing[0]]
+            self._definitions_due = after(self._known.now, REWRITE)
             return
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request:
@@ -283,11 +301,29 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due = [after(copy.asked_at, WRITE_PATIENCE) for copy in self._copies.values() if copy.request is not None]
-        due += [
-            copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
-        ]
+        due = [self._definitions_due] if self._known.keeper is not None else []
+        for copy in self._copies.values() if self._knows_what_runs() else ():
+            if copy.request is not None:
+                due.append(after(copy.asked_at, WRITE_PATIENCE))
+            elif copy.sequence < self._list.sequence:
+                due.append(copy.retry_at)
         patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]
         return min(due) if due else None
+
+
+def _as_defined(definition: VmDefinition) -> PoweredVm:
+    """A VM as libvirt tells of it; what can't be protected has no home, and its line says why."""
+    return PoweredVm(
+        vm=definition.vm,
+        name=definition.name,
+        home=None,
+        epoch=None,
+        state="",
+        memory_mib=definition.memory_mib,
+        protected=definition.protected and not definition.unprotectable,
+        isolation_response=definition.isolation_response,
+        note=definition.unprotectable,
+        needs=definition.needs,
+    )

@@ -316,7 +316,9 @@ class Recovery:
             # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
             # and one whose report was lost repeats it.
             case.order_sent = now
-            order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
+            order = RestartOrder(
+                order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof, entry=case.entry
+            )
             if case.target == self._known.me:
                 self._desk.ordered(self._known.me, order)
             else:

@@ -31,7 +31,7 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     chosen = scenario.seed if seed is None else seed
     world = stage.make(scenario, chosen)
     observer = Observer(world, scenario)
-    _settle(world, scenario)
+    _settle(world, scenario, hurried=until_rest)
     observer.begin()
     world.begin()
     zero, failures = world.now, list[Failure]()
@@ -66,8 +66,8 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     )
 
 
-def _settle(world: World, scenario: Scenario) -> None:
-    world.settle()
+def _settle(world: World, scenario: Scenario, *, hurried: bool) -> None:
+    world.settle(hurried=hurried)
     placed = {vm.name: vm for vm in scenario.vms if vm.host}
 
     def at_rest() -> bool:

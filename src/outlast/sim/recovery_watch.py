@@ -10,7 +10,7 @@ reach, and the rules that are required.
 from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
-from outlast.model.records import Enforcement
+from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
@@ -96,19 +96,16 @@ class RecoveryWatch:
         return True
 
     def _judge(self) -> None:
-        self.awaiting_proof.clear()
         self._judge_who_is_to_be_off()
-        for vm in sorted(self.wanted):
-            if len(self._world.invariants.executing(vm)) == 1 or vm in self._blamed:
-                continue
-            if vm in self._store(vm).aside_since:
-                continue  # Who had it started, and who set it aside, crossed each other.
-            if self._waits_for_proof(vm):
-                self.awaiting_proof.add(vm)
-            elif self._has_room(vm):
+        waiting = [vm for vm in sorted(self.wanted) if len(self._world.invariants.executing(vm)) != 1]
+        # Who had it started, and who set it aside, crossed each other.
+        waiting = [vm for vm in waiting if vm not in self._store(vm).aside_since]
+        self.awaiting_proof = {vm for vm in waiting if self._waits_for_proof(vm)}
+        for vm in waiting:
+            if vm not in self._blamed and vm not in self.awaiting_proof and self._has_room(vm):
                 self._blamed.add(vm)
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
-                last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
+                last = self._last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
@@ -132,9 +129,8 @@ class RecoveryWatch:
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""
-        domain = self._world.domain
+        domain, last = self._world.domain, self._last(vm)
         home = domain.homes[vm]
-        last = domain.stores[home].last(vm)
         if last is None or last.owner not in self._world.hosts:
             return False
         owner = self._world.hosts[last.owner]
@@ -147,8 +143,15 @@ class RecoveryWatch:
         readable = sighting is not None and sighting.record is not None
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
+    def _last(self, vm: VmId) -> RegisterRecord | None:
+        return self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
+
     def _has_room(self, vm: VmId) -> bool:
-        """Whether any host could take it as everything stands now: room, reach and required rules."""
-        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted)))
+        """Whether any host could take it as everything stands now: room, reach and required rules.
+
+        What waits for a proof may run where it ran, for all that anybody can know.
+        """
+        nobody_knows = {each: last.owner for each in self.awaiting_proof if (last := self._last(each)) is not None}
+        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted), nobody_knows))
         board, waiting = Board(problem), problem.vms[vm]
         return any(not board.refusal(waiting, i) for i in range(len(problem.hosts)))

@@ -16,10 +16,10 @@ from outlast.model.records import HeartbeatRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.scenario.model import Scenario, Step
+from outlast.sim.guests import LIBVIRTD_RESTARTS
 from outlast.sim.host import Host
 from outlast.sim.operating import Operating
 
-LIBVIRTD_RESTARTS = 5 * SECOND
 Groups = Sequence[Iterable[str]]
 
 
