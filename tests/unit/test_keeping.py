@@ -51,6 +51,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import (
+    AskEnded,
     AskForgotten,
     AskGate,
     AskLaunch,
@@ -741,3 +742,15 @@ def test_a_start_that_is_launched_is_not_given_back_on_its_agents_word() -> None
     keeper.asks(failed())
     assert not keeper.reply()[0]
     assert keeper.machine.vms[VM].phase == "starting"
+
+
+def test_a_start_of_which_libvirt_has_let_go_is_given_back_at_its_agents_word() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskEnded(RequestId(2), VM))
+    keeper.asks(failed())
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
