@@ -12,7 +12,7 @@ from outlast.sim.ordeals import _ordeal as an_ordeal
 from outlast.sim.ordeals import _Story as Story
 
 _LONG = {"lease_duration": 20 * SECOND, "datastore_stale_after": 22 * SECOND}
-_SHORT = {"lease_duration": 6 * SECOND, "datastore_stale_after": 22 * SECOND}
+_SHORT = {"lease_duration": 8 * SECOND, "datastore_stale_after": 22 * SECOND}
 _HELD_FOR_EVER = (DatastoreSpec(name=DatastoreName("ds1"), in_flight_bound=None),)
 
 
@@ -63,13 +63,13 @@ def _a_keeper_dies_with_a_record_on_its_way(rng: random.Random, s: Story) -> flo
     s.store(cut, "cut", "host1")
     s.at(cut + 1_100, "keeper-kill", host="host1")
     s.at(cut + rng.uniform(1_200, 2_500), "set", setting="lease_duration", value="20s")
-    return cut + rng.uniform(4_350, 4_900)
+    return cut + rng.uniform(5_000, 6_300)
 
 
 def _cut_off_and_shorter_again(s: Story, at: float) -> None:
     """The others wait for no longer than they must, and the host that is cut off never hears that its lease is too long."""
     s.cut_off(at, "host1")
-    s.at(at + 200, "set", setting="lease_duration", value="6s")
+    s.at(at + 200, "set", setting="lease_duration", value="8s")
 
 
 @an_ordeal
