@@ -149,6 +149,9 @@ class WishKeeper:
             self._done(wish, f"nothing to change: it runs on {runs}, and is protected")
         else:
             asked = last.epoch if last is not None else NEVER_RAN
+            if last is not None and last.state is RegisterState.OWNED and not runs:
+                # It is off already, and what was read may be older than its owner's word of that, which is the next epoch.
+                asked = Epoch(asked + 1)
             protection.take_back(vm)
             protection.ask_for(msgspec.structs.replace(entry, asked=asked))
             self._write(wish, f"it runs on {runs}, and is protected" if runs else "it is started where it may run")
