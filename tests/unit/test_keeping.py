@@ -489,7 +489,7 @@ def test_a_takeover_that_nobody_uses_is_given_back() -> None:
         keeper.renews()
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_a_start_whose_process_never_comes_is_given_back() -> None:

@@ -13,6 +13,7 @@ _GROUPS = {
     "status": "outlast.interfaces.status_cli:status",
     "events": "outlast.interfaces.events_cli:events",
     "explain": "outlast.interfaces.explain_cli:explain",
+    "vm": "outlast.interfaces.vm_cli:vm",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
 }

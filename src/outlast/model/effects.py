@@ -109,6 +109,13 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class ProbeGuest(msgspec.Struct, frozen=True):
+    """Ask a VM's guest agent whether it is there; answered by `GuestProbed`."""
+
+    request: RequestId
+    vm: VmId
+
+
 class Note(msgspec.Struct, frozen=True):
     """One line for the event log: a reason code, what it is about, and the facts to fill its sentence."""
 
@@ -134,5 +141,6 @@ Effect = (
     | AskKeeper
     | StartVm
     | ShutDownVm
+    | ProbeGuest
     | Note
 )

@@ -89,4 +89,19 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice
+class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
+    """To the primary: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
+
+    token: str
+    vm: str
+
+
+class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="retried"):
+    """The primary's answer: done, or why not."""
+
+    token: str
+    done: bool
+    sentence: str = ""
+
+
+Message = Heartbeat | RestartOrder | OrderReport | EventNotice | RetryRequest | RetryAnswer

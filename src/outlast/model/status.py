@@ -6,6 +6,8 @@ nobody else.
 
 import msgspec
 
+from outlast.model.policy import VmPolicy
+
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose)."""
@@ -54,7 +56,7 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `lease_age_s`: since the owner's lease on its home was last seen renewed."""
+    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known."""
 
     name: str
     uuid: str
@@ -66,6 +68,7 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     lease_age_s: float | None
     memory_mib: int
     note: str
+    policy: VmPolicy | None = None
 
 
 class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,9 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     election           who is primary
     responsibility     which datastores the primary is responsible for; their protected lists
     recovery           (primary) VMs that should run and do not
+    retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
+    readiness          which of this host's VMs are ready for those that wait for them
     own_host           this host's power-on list, definitions, ends, isolation response
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -21,6 +23,7 @@ from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -34,6 +37,7 @@ from outlast.model.events import (
     ProtectedListRead,
     Received,
     RegistersRead,
+    RetryAsked,
     SightingsRead,
     Stored,
     VmStartEnded,
@@ -42,7 +46,16 @@ from outlast.model.events import (
 )
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
-from outlast.model.messages import EventNotice, Heartbeat, OrderReport, Rank, RestartOrder, VerdictNote
+from outlast.model.messages import (
+    EventNotice,
+    Heartbeat,
+    OrderReport,
+    Rank,
+    RestartOrder,
+    RetryAnswer,
+    RetryRequest,
+    VerdictNote,
+)
 from outlast.model.time import MILLISECOND, Instant, after, since
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
@@ -52,8 +65,10 @@ from outlast.protocol.news import in_heartbeat, in_reach, in_report
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
+from outlast.protocol.readiness import Readiness
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.retrying import Retrying
 from outlast.protocol.verdict import sentence
 
 
@@ -70,7 +85,9 @@ class AgentMachine:
         self.responsibility = Responsibility(self.known, self._out)
         self.desk = OrderDesk(self.known, self._out)
         self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
-        self.own = OwnHost(self.known, self._out)
+        self.retrying = Retrying(self.known, self._out, self.election, self.recovery)
+        self.readiness = Readiness(self.known, self._out, self.desk)
+        self.own = OwnHost(self.known, self._out, self.desk)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -110,6 +127,8 @@ class AgentMachine:
             self.election.next_deadline(now),
             self.recovery.next_deadline(),
             self.desk.next_deadline(),
+            self.retrying.next_deadline(),
+            self.readiness.next_deadline(),
             self.own.next_deadline(),
             self.known.next_lapse(),
         ]
@@ -171,6 +190,10 @@ class AgentMachine:
                 self.own.stored(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
+            case GuestProbed():
+                self.readiness.probed(event)
+            case RetryAsked():
+                self.retrying.asked(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
                 self._hypervisor(event)
 
@@ -184,8 +207,15 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
-            case EventNotice():
-                return news  # The runtime writes it to the event log; it decides nothing.
+            case RetryRequest():
+                self.retrying.requested(event.sender, event.message)
+            case RetryAnswer():
+                self.retrying.answered(event.message)
+            case EventNotice(kind=kind, vm=vm, text=text):
+                # The runtime writes it to the event log; it decides nothing.
+                if vm is not None and kind == "vm-crashed":
+                    self.known.troubles[vm] = text
+                return news
         return True
 
     def _heartbeat(self, sender: HostId, beat: Heartbeat) -> bool:
@@ -265,9 +295,11 @@ class AgentMachine:
         self._protect()
         self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
         self.desk.tick()
+        self.retrying.tick()
         self.recovery.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
+        self.readiness.tick()
         self.own.tick(self.isolation.isolated)
         self.known.now = now
 

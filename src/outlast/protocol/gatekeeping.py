@@ -314,7 +314,7 @@ class Gatekeeper:
             return []
         effects = ownership.start_ended()
         ownership.phase = Phase.ENDED
-        ownership.release_reason = Reason.START_FAILED
+        ownership.release_reason = Reason.HOST_FAULT
         return [*effects, Changed()]
 
     def close(self) -> list[KeeperEffect]:

@@ -107,10 +107,16 @@ class Knowledge:
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
         self._vm_names: dict[VmId, VmName] = {}
+        self.killed: set[VmId] = set()
+        """This host's VMs whose processes our keeper ended, or will not let run."""
+        self.troubles: dict[VmId, str] = {}
+        """What was last said of a VM that crashed, for people: no decision rests on it."""
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
         self.definitions: dict[VmId, VmDefinition] = {}
         self.running: frozenset[VmId] = frozenset()
+        self.ready: frozenset[VmId] = frozenset()
+        """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"

@@ -6,7 +6,8 @@ libvirt says that a definition changed                    the definition, on its
 a VM ended, and libvirt says why                          release: switched off, or crashed
 a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
-a process was killed because its start was void           release: start failed
+a process was killed by the keeper itself                 release: host fault, which is not the VM's own
+a start of ours failed                                    its order says why (`orders`)
 this host became isolated                                 the list says so; then each VM's isolation response
 """
 
@@ -19,6 +20,7 @@ from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.orders import OrderDesk
 
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
@@ -61,13 +63,14 @@ class _Copy(msgspec.Struct):
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, desk: OrderDesk) -> None:
         self._known = knowledge
         self._out = outbox
+        self._desk = desk
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None)
+        self._seen: tuple[object, ...] = (None, None, None, None, None)
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -100,7 +103,7 @@ class OwnHost:
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
         known = self._known
-        seen = (known.keeper, known.definitions, known.running, isolated)
+        seen = (known.keeper, known.definitions, known.running, known.ready, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -127,9 +130,9 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
-                lines[vm] = PoweredVm(
-                    vm, definition.name, None, None, "running", definition.memory_mib, False, None, definition.unprotectable
-                )
+                note, policy = definition.unprotectable, definition.policy
+                memory = definition.memory_mib
+                lines[vm] = PoweredVm(vm, definition.name, None, None, "running", memory, False, policy, note=note)
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
@@ -142,12 +145,13 @@ class OwnHost:
             # libvirt is down or has not said yet: what was known stays, and a VM is protected until its owner says no.
             memory = old.memory_mib if old is not None else 0
             protected = old.protected if old is not None else True
-            response = old.isolation_response if old is not None else None
+            policy = old.policy if old is not None else None
         else:
             memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
-            response = definition.isolation_response
+            policy = definition.policy
         note = definition.unprotectable if definition is not None else ""
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, _STATES[kept.phase], memory, protected, response, note)
+        state, ready = _STATES[kept.phase], kept.vm in self._known.ready
+        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, policy, ready, note)
 
     # -- definitions ----------------------------------------------------------------------------------------------
 
@@ -199,19 +203,29 @@ class OwnHost:
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def vm_stopped(self, event: VmStopped) -> None:
-        """Libvirt says why a VM stopped."""
+        """Libvirt says why a VM stopped. What a start of ours comes to, its answer says."""
+        if self._desk.is_starting(event.vm):
+            return
         reason = _REASONS.get(event.reason, Reason.CRASHED)
         if event.vm in self._responding:
             reason = Reason.ISOLATED
+        elif reason is Reason.CRASHED and event.vm in self._known.killed:
+            reason = Reason.HOST_FAULT
         self._stopped[event.vm] = reason
-        self._out.note(
-            "vm-crashed" if reason is Reason.CRASHED else "vm-stopped", vm=event.vm, name=event.name, reason=event.reason
-        )
+        if reason is Reason.CRASHED:
+            self._known.troubles[event.vm] = event.trace
+            trace = f": {event.trace}" if event.trace else ""
+            self._out.note("vm-crashed", vm=event.vm, relay=True, name=event.name, reason=event.reason, trace=trace)
+        else:
+            self._out.note("vm-stopped", vm=event.vm, name=event.name, reason=event.reason)
 
     def _release_ended(self) -> None:
         now, report = self._known.now, self._known.keeper
         kept = {v.vm: v for v in report.vms} if report is not None else {}
         ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
+        killed = self._known.killed
+        killed |= {vm for vm, v in kept.items() if v.phase in ("void", "killing")}
+        killed -= {vm for vm in killed if vm not in kept or kept[vm].phase == "running"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
             self._asked.pop(vm, None)
@@ -223,7 +237,9 @@ class OwnHost:
                 # libvirt's memory lasts: what is not released yet, because its storage hangs, is not asked for in a loop.
                 reason = self._off.get(vm)
             if reason is None and now - since >= patience:
-                reason = Reason.CRASHED
+                reason = Reason.HOST_FAULT if self._desk.is_starting(vm) else Reason.CRASHED
+            if reason is Reason.CRASHED and vm in killed:
+                reason = Reason.HOST_FAULT
             if reason is not None:
                 self._ended_since[vm] = self._asked[vm] = now
                 self._responding.pop(vm, None)
@@ -265,7 +281,8 @@ class OwnHost:
         return self._list.isolated and any(copy.sequence == self._list.sequence for copy in self._copies.values())
 
     def _respond(self, line: PoweredVm) -> None:
-        response = line.isolation_response or self._known.settings.isolation_response
+        own = line.policy.isolation_response if line.policy is not None else None
+        response = own or self._known.settings.isolation_response
         if response == "leave-running":
             return
         self._out.note("isolation-response", vm=line.vm, response=response)

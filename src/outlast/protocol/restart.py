@@ -1,15 +1,18 @@
 """One VM's way back. Every wait is a state with a deadline; nothing here ever gives up on a wanted VM.
 
     state       waits for                                    then
-    reading     its register                                 proving, confirming, settled, or waiting
-    proving     proof about the owner (rule 5)               confirming; reading again if the owner shows life
-    confirming  our own `primary` register, read afresh      placing and ordered; settled if it is not ours any more
-    ordered     the target's word that it owns the VM        starting; reading again after ORDER_PATIENCE
-    starting    the target's word that it runs               settled; reading again after start_timeout
-    waiting     the back-off (1 s, doubling to 60 s)         reading
+    reading     its register                                 proving, queued, settled, or waiting
+    proving     proof about the owner (rule 5)               queued; reading again if the owner shows life
+    queued      its turn (`sequence`), and a host for it     confirming
+    confirming  our own `primary` register, and the VM's,    ordered; reading again if the VM's has changed; settled if
+                read afresh                                  we are not responsible any more
+    ordered     the target's word that it owns the VM        starting; waiting after ORDER_PATIENCE
+    starting    the target's word that it runs               started; waiting after start_timeout
+    started     the target's list to say so                  settled; reading again after LIST_PATIENCE
+    waiting     its pause (1 s, doubling to 60 s)            reading
     settled     nothing                                      forgotten by `recovery`
 
-The order of the first three states is safety rule 5: the epoch is read first; only then the owner's record for the last
+The order of the first states is safety rule 5: the epoch is read first; only then the owner's record for the last
 time; and the target compares-and-swaps from exactly that epoch. What the register says, not who asked for the restart,
 decides whether the VM may be taken at all.
 """
@@ -17,13 +20,15 @@ decides whether the VM may be taken at all.
 import enum
 
 from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.policy import VmPolicy
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
-BACK_OFF_FIRST = Duration(SECOND)
-BACK_OFF_LAST = Duration(60 * SECOND)
+LIST_PATIENCE = Duration(5 * SECOND)
+HOLD = Duration(SECOND)
+LOOK_AGAIN = Duration(SECOND // 2)
 
 
 class Stage(enum.StrEnum):
@@ -31,9 +36,11 @@ class Stage(enum.StrEnum):
 
     READING = "reading"
     PROVING = "proving"
+    QUEUED = "queued"
     CONFIRMING = "confirming"
     ORDERED = "ordered"
     STARTING = "starting"
+    STARTED = "started"
     WAITING = "waiting"
     SETTLED = "settled"
 
@@ -46,6 +53,7 @@ class Restart:
         self.name: VmName = entry.name
         self.home = home
         self.memory_mib = entry.memory_mib
+        self.policy: VmPolicy = entry.policy
         self.stage = Stage.READING
         self.since = now
         self.deadline = now
@@ -56,8 +64,14 @@ class Restart:
         self.target: HostId | None = None
         self.order = 0
         self.order_sent: Instant | None = None
-        self.attempts = 0
         self.failed_on: set[HostId] = set()
+        self.unheeded: set[VmName] = set()
+        """Dependencies that are not waited for any more."""
+        self.waited = Duration(0)
+        """How long it has waited for its dependencies, as far as that counts."""
+        self.looked_at = now
+        self.look_for_room_at: Instant | None = None
+        """When to look next whether a host can take it, if that is what it waits for."""
         self.owned_idle_since: Instant | None = None
         self.why = "its host is not running it"
 
@@ -70,18 +84,22 @@ class Restart:
         self.request = request
         self.enter(Stage.READING, now, READ_PATIENCE)
 
-    def back_off(self, why: str, now: Instant) -> None:
-        """It did not work; try again later, ever more slowly, for ever."""
+    def wait(self, why: str, now: Instant, length: Duration) -> None:
+        """Read the register again after a while, and begin anew from what it says then."""
         self.why = why
-        length = min(BACK_OFF_FIRST << min(self.attempts, 6), BACK_OFF_LAST)
-        self.attempts += 1
-        self.request, self.target, self.proof = None, None, None
-        self.enter(Stage.WAITING, now, Duration(length))
+        self.request, self.target, self.proof, self.look_for_room_at = None, None, None, None
+        self.enter(Stage.WAITING, now, length)
 
-    def look_again(self, why: str, now: Instant) -> None:
-        """Nothing failed, but the register does not tell enough yet; read it again in half a second."""
-        self.why, self.request = why, None
-        self.enter(Stage.WAITING, now, Duration(SECOND // 2))
+    def queue(self, now: Instant) -> None:
+        """Only its turn has to come."""
+        self.looked_at = now
+        self.enter(Stage.QUEUED, now, Duration(0))
+
+    def wait_counts(self, counts: bool, now: Instant) -> None:
+        """Since it was looked at last it has waited for its dependencies; that counts, or stands still."""
+        if counts:
+            self.waited = Duration(self.waited + now - self.looked_at)
+        self.looked_at = now
 
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""

@@ -2,6 +2,7 @@
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
+{"do": "retry", "name": "vm1", "token": "..."}    -> {"ok": true, "pending": true}, until it is done or refused: ask again
 """
 
 import asyncio
@@ -21,15 +22,17 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain"]
+    do: Literal["status", "explain", "retry"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
+    token: str = ""
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer. `ok` False: `problem` says why."""
+    """The answer. `ok` False: `problem` says why. `pending`: the question was taken up, and is not answered yet."""
 
     ok: bool
+    pending: bool = False
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []

@@ -22,6 +22,7 @@ from outlast.model.effects import (
     LinkPrimary,
     Note,
     Ping,
+    ProbeGuest,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
@@ -119,6 +120,8 @@ class Executor:
                 self._spawn(self._start_vm(effect))
             case ShutDownVm():
                 self._hypervisor.shut_down(effect.vm)
+            case ProbeGuest():
+                self._hypervisor.probe_guest(effect.request, effect.vm)
             case Note():
                 self._on_note(effect)
 
@@ -145,7 +148,8 @@ class Executor:
         store = self._stores.get(effect.home)
         xml, problem = await store.read_definition(effect.vm) if store is not None else (None, "no such datastore here")
         if xml is None:
-            self.happen(VmStartEnded(effect.request, effect.vm, False, f"its definition cannot be read: {problem}"))
+            problem = f"its definition cannot be read: {problem}"
+            self.happen(VmStartEnded(effect.request, effect.vm, False, problem, host_fault=True))
             return
         self._hypervisor.start_vm(effect.request, effect.vm, xml)
 

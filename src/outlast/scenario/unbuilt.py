@@ -26,16 +26,10 @@ VERBS = frozenset(
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})
-STATES = frozenset({"failed"})
 _HOST_KEYS: dict[str, Any] = {"fencing": False}
 _VM_KEYS: dict[str, Any] = {
     "cpu_usage": None,
     "memory_usage_mib": None,
-    "priority": "medium",
-    "max_restarts": 1,
-    "max_relocations": 1,
-    "after": (),
-    "ready": "powered-on",
 }
 """Keys that do nothing yet, with the one value that asks for nothing."""
 
@@ -54,10 +48,6 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
         yield ("rules", i, "kind"), f"the placement rule {rule.kind}"
     for i, step in enumerate(scenario.steps):
         yield from (((("steps", i, key)), what) for key, what in _step(step))
-    for i, expectation in enumerate(scenario.expect):
-        for vm, state in expectation.claims.get("state", {}).items():
-            if state in STATES:
-                yield ("expect", i, "state", vm), f"the state {state}"
 
 
 def _host(host: HostSpec) -> Iterator[tuple[str, str]]:

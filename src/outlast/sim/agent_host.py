@@ -12,6 +12,7 @@ from outlast.model.effects import (
     LinkPrimary,
     Note,
     Ping,
+    ProbeGuest,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
@@ -26,6 +27,7 @@ from outlast.model.effects import (
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     KeeperGone,
@@ -47,6 +49,7 @@ from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.sim.datastore import Datastore, Slots
+from outlast.sim.guests import OWN_FAULTS
 from outlast.sim.machine_host import HostServices
 from outlast.sim.scheduler import Timer
 from outlast.sim.way import Way
@@ -54,6 +57,7 @@ from outlast.sim.way import Way
 RESTART_AFTER = 2 * SECOND
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
+GUEST_PATIENCE = 2 * SECOND
 FREEZER_LOOKS = SECOND // 2
 FREEZER_GRACE = SECOND // 4
 
@@ -245,6 +249,10 @@ class AgentHost:
                 self._start_vm(effect)
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
+            case ProbeGuest():
+                life, answered = self._life, self._host.guest_answers(effect.vm)
+                patience = 5 * MILLISECOND if answered else GUEST_PATIENCE
+                self._host.later(patience, lambda: self._tell(life, GuestProbed(effect.request, effect.vm, answered)))
             case Note():
                 self._host.note(effect)
             case _:
@@ -359,18 +367,21 @@ class AgentHost:
 
         def defined(xml: str | None) -> Event:
             if xml is None:
-                return VmStartEnded(effect.request, effect.vm, False, "its definition cannot be read: there is none")
-            self._host.start_process(
-                effect.vm, lambda problem: self._tell(life, VmStartEnded(effect.request, effect.vm, not problem, problem))
-            )
+                return _start_ended(effect, "its definition cannot be read: there is none")
+            self._host.start_process(effect.vm, lambda problem: self._tell(life, _start_ended(effect, problem)))
             return Woken()
 
         self._request(
             effect.home,
             lambda store: store.definitions.get(effect.vm),
             defined,
-            lambda problem: VmStartEnded(effect.request, effect.vm, False, f"its definition cannot be read: {problem}"),
+            lambda problem: _start_ended(effect, f"its definition cannot be read: {problem}"),
         )
+
+
+def _start_ended(effect: StartVm, problem: str) -> VmStartEnded:
+    host_fault = bool(problem) and problem not in OWN_FAULTS
+    return VmStartEnded(effect.request, effect.vm, not problem, problem, host_fault)
 
 
 def _slots(store: Datastore, content: PowerOnList) -> Slots[PowerOnList]:

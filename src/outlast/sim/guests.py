@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 HOOK_PATIENCE = 6 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
+GUEST_BOOTS = 3 * SECOND
+"""From the moment that a guest runs until its guest agent answers."""
 Ended = Callable[[str], None]
+OWN_FAULTS = frozenset({"internal error: process exited while connecting to monitor", "the process ended at once"})
+"""What a start comes to if the VM itself fails; everything else is its host's fault."""
 
 
 class _Held(msgspec.Struct):
@@ -75,6 +79,13 @@ class Guests:
         self._host.keeper.process_appeared(vm)
         self._write_again(process)
         return process
+
+    def answers(self, vm: VmId) -> bool:
+        """Whether its guest agent answers now, if libvirt asks it."""
+        process = self._hypervisor.processes.get(vm)
+        if process is None or process.hung or not self._host.executes(vm) or not self._hypervisor.answers:
+            return False
+        return process.beats_from is not None and self._host.now >= process.beats_from
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -274,7 +285,9 @@ class _Start:
             self._fail(reply.sentence)
             return
         process = self._guests.process_begins(self._vm)
-        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))
+        runs_after = (20 + self._host.rng.randrange(30)) * MILLISECOND
+        process.beats_from = self._host.now + runs_after + GUEST_BOOTS
+        self._host.later(runs_after, lambda: self._hypervisor.let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
 
     def _started(self, process: Process) -> None:

@@ -289,7 +289,7 @@ class Invariants:
         if process is None or not process.executed or process.ending is not None:
             return
         definition = self._domain.definitions[vm]
-        response = definition.isolation_response or self._domain.settings.isolation_response
+        response = definition.policy.isolation_response or self._domain.settings.isolation_response
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED

@@ -485,4 +485,4 @@ _confirmed = Recovery._confirmed
     (Recovery, "_confirmed"),
 )
 def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
-    self._place(case)
+    self._order(case)

@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, Step, VmSpec
@@ -33,12 +35,19 @@ def generate(seed: int) -> Scenario:
     trouble = _Trouble(rng, hosts, datastores, vms)
     steps = trouble.steps(FAULTS_FOR if not large else FAULTS_FOR // 3)
     ended = max((step.at for step in steps), default=0)
+    run_seed = rng.getrandbits(31)
+    settings: dict[str, Any] = {
+        "isolation_response": rng.choice(["leave-running", "leave-running", "shut-down", "power-off"])
+    }
+    vms = _policies(rng, vms)
+    if any(vm.after for vm in vms):
+        settings["dependency_timeout"] = 10 * SECOND
     return Scenario(
         title=f"random {seed}",
         story=f"Made from seed {seed}: {len(hosts)} hosts, {len(vms)} VMs, faults of the kinds {', '.join(trouble.kinds)}.",
-        seed=rng.getrandbits(31),
-        duration=Duration(ended + RECOVERY),
-        settings={"isolation_response": rng.choice(["leave-running", "leave-running", "shut-down", "power-off"])},
+        seed=run_seed,
+        duration=Duration(ended + RECOVERY + sum(10 * SECOND for vm in vms if vm.after)),
+        settings=settings,
         datastores=datastores,
         hosts=hosts,
         vms=vms,
@@ -95,6 +104,25 @@ def _vms(rng: random.Random, hosts: tuple[HostSpec, ...], stores: list[Datastore
         )
 
     return tuple(vm(i) for i in range(len(hosts) if large else rng.choice([1, 2, 3, 4, 6])))
+
+
+def _policies(rng: random.Random, vms: tuple[VmSpec, ...]) -> tuple[VmSpec, ...]:
+    """In half of the scenarios, policies of the VMs' own. Each waits only for earlier ones: there are no rings."""
+    if rng.randrange(2):
+        return vms
+
+    def policy(i: int, vm: VmSpec) -> VmSpec:
+        earlier = [each.name for each in vms[:i]]
+        return msgspec.structs.replace(
+            vm,
+            priority=rng.choice(["highest", "high", "medium", "medium", "low", "lowest", "disabled"]),
+            after=tuple(sorted(rng.sample(earlier, min(i, rng.choice([0, 0, 1, 2]))))),
+            ready=rng.choice(["powered-on", "powered-on", "guest-heartbeat", "delay:3s"]),
+            max_restarts=rng.choice([-1, 0, 1, 1, 3]),
+            max_relocations=rng.choice([-1, 0, 1, 1, 3]),
+        )
+
+    return tuple(policy(i, vm) for i, vm in enumerate(vms))
 
 
 class _Trouble:
