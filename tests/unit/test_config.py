@@ -159,3 +159,62 @@ def test_a_broken_relation_is_named(changed: dict[str, int], name: str) -> None:
 
 def test_the_defaults_hold_all_relations() -> None:
     assert problems(Settings()) == []
+
+
+# -- rules, labels, what a host keeps for itself ------------------------------------------------------------------------
+
+RULES = """
+[[rules]]
+kind = "keep-apart"
+vms = ["web1", "web2"]
+by = "rack"
+
+[[rules]]
+kind = "run-on"
+vms = ["db1"]
+hosts = { host1 = 2, host2 = 1 }
+required = false
+
+[settings]
+"""
+
+
+def test_rules_labels_and_reserves(tmp_path: Path) -> None:
+    path = written(tmp_path, "[settings]\n", RULES)
+    text = path.read_text().replace('address = "192.0.2.1"', 'address = "192.0.2.1"\nlabels = { rack = "r1" }')
+    own = '[host]\nname = "host1"'
+    path.write_text(text.replace(own, f'{own}\nreserved_memory = "4GiB"\nreserved_cpus = 1.5'))
+    config = load_config(path)
+    assert [str(rule) for rule in config.rules] == [
+        "required keep-apart (rack) of web1 and web2",
+        "preferred run-on of db1: host1, host2",
+    ]
+    assert config.rules[1].hosts == {"host1": 2, "host2": 1}
+    assert config.hosts[0].labels == {"rack": "r1"}
+    assert (config.reserved_memory_mib, config.reserved_cpu) == (4096, 150)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ('kind = "keep-apart"\nvms = ["a"]', "[[rules]] number 1 (keep-apart) needs two VMs or more"),
+        ('kind = "avoid"\nvms = ["a"]\nhosts = ["host9"]', "names the host host9, which is not among [[hosts]]"),
+        ('kind = "keep-apart"\nvms = ["a", "b"]\nby = "rack"', "apart by rack, a label that no host has"),
+        ('kind = "keep-apart"\nvms = ["a", "a"]', "names a twice"),
+        ('kind = "apart"\nvms = ["a", "b"]', "'keep-apart', 'keep-together', 'run-on' or 'avoid'"),
+        ('kind = "avoid"\nvms = ["a"]\nhost = ["host1"]', "the nearest is hosts"),
+    ],
+)
+def test_a_rule_that_says_nothing_is_refused(tmp_path: Path, rule: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(written(tmp_path, "[settings]\n", f"[[rules]]\n{rule}\n\n[settings]\n"))
+    assert words in str(caught.value)
+
+
+def test_contradictory_rules_are_named_and_no_error(tmp_path: Path) -> None:
+    rules = "".join(f'[[rules]]\nkind = "run-on"\nvms = ["a"]\nhosts = ["{host}"]\n' for host in ("host1", "host2"))
+    path = written(tmp_path, "[settings]\n", f"{rules}[settings]\n")
+    done = CliRunner().invoke(main, ["agent", "--check", "--config", str(path)])
+    assert done.exit_code == 0
+    assert "the rule 'required run-on of a: host1' is dropped: no host is left for a" in done.output
+    assert "it contradicts 'required run-on of a: host2'" in done.output

@@ -1,11 +1,11 @@
-"""Small pure decisions: election, isolation of oneself, placement, what is protected."""
+"""Small pure decisions: election, isolation of oneself, what is protected."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from outlast.model.ids import BootId, DatastoreName, ElectionTerm, HostId, HostName, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, ElectionTerm, HostId, VmId, VmName
 from outlast.model.inventory import Capacity
 from outlast.model.messages import Heartbeat, Rank
 from outlast.model.policy import VmPolicy
@@ -14,7 +14,6 @@ from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.election import Election
 from outlast.protocol.isolation import Isolation
-from outlast.protocol.placement import Candidate, choose_host
 from outlast.protocol.protection import Protection
 
 S = Settings()
@@ -147,51 +146,6 @@ def test_an_isolation_address_that_answers_means_that_the_others_are_gone() -> N
 
 def test_a_host_without_peers_is_never_isolated() -> None:
     assert not Isolation(S, 0, 0, at(0)).judge(at(100))
-
-
-# -- placement --------------------------------------------------------------------------------------------------------
-
-
-def candidate(name: str, free_mib: int = 4096) -> Candidate:
-    return Candidate(
-        host=HostId(name),
-        name=HostName(name),
-        live=True,
-        isolated=False,
-        hypervisor_up=True,
-        leases=frozenset({DS1}),
-        free_memory_mib=free_mib,
-    )
-
-
-def test_most_free_memory_wins_and_promises_count() -> None:
-    a, b = candidate("a", 8000), candidate("b", 6000)
-    assert choose_host(DS1, 1000, (a, b)).host == "a"
-    promised = msgspec.structs.replace(a, promised_memory_mib=4000)
-    assert choose_host(DS1, 1000, (promised, b)).host == "b"
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"live": False}, "it is not connected"),
-        ({"isolated": True}, "it is isolated"),
-        ({"hypervisor_up": False}, "its libvirt does not answer"),
-        ({"leases": frozenset()}, "it does not reach ds1, or holds no lease there"),
-        ({"free_memory_mib": 500}, "it has 500 MiB of memory free, and the VM needs 1000 MiB"),
-    ],
-)
-def test_every_refusal_is_named(changed: dict[str, object], words: str) -> None:
-    choice = choose_host(DS1, 1000, (msgspec.structs.replace(candidate("a"), **changed),))
-    assert choice.host is None
-    assert choice.refused == (("a", words),)
-
-
-def test_a_host_that_failed_is_the_last_resort() -> None:
-    a, b = candidate("a", 8000), candidate("b", 2000)
-    assert choose_host(DS1, 1000, (a, b), avoid=frozenset({a.host})).host == "b"
-    assert choose_host(DS1, 1000, (a,), avoid=frozenset({a.host})).host == "a"
-    assert choose_host(DS1, 1000, (a, b), prefer=b.host).host == "b"
 
 
 # -- protection -------------------------------------------------------------------------------------------------------

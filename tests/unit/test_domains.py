@@ -2,7 +2,8 @@
 
 import pytest
 
-from outlast.drivers.hypervisor.domains import NAMESPACE, Policy, define, find_policy, parse, policy_element
+from outlast.drivers.hypervisor.domains import Policy, define, find_policy, parse, policy_element
+from outlast.drivers.hypervisor.needs import NAMESPACE
 from outlast.model.ids import DatastoreName, VmName
 from outlast.model.inventory import DatastoreMember
 from outlast.model.policy import Ready, VmPolicy

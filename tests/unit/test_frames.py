@@ -110,7 +110,7 @@ protected_lists = st.builds(
     primary_epoch=counts.map(Epoch),
     term=counts.map(ElectionTerm),
     vms=st.lists(
-        st.builds(ProtectedVm, texts.map(VmId), texts.map(VmName), counts, texts.map(HostId), policies, attempts),
+        st.builds(ProtectedVm, texts.map(VmId), texts.map(VmName), counts, texts.map(HostId), policies, attempts=attempts),
         max_size=4,
     ).map(tuple),
 )

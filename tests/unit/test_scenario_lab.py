@@ -284,6 +284,15 @@ def test_vms_with_a_policy_of_their_own_say_so_in_their_definition() -> None:
         ('name = "beta"', 'name = "beta-of-a-long-name"', "a host of that name"),
         ('name = "beta"', 'name = "beta"\nwatchdog = true', "a watchdog (beta)"),
         ('do = "power-off"', 'do = "network-cut"\nnetwork = "vm"', 'network = "vm"'),
+        ('name = "beta"', 'name = "beta"\nlabels = { rack = "r1" }', "labels, networks or CPU models of a host (beta)"),
+        ('name = "web1"', 'name = "web1"\ncpu_usage = 3', "a given amount of cpu or memory (web1)"),
+        ('name = "web1"', 'name = "web1"\nnetworks = ["lan"]', "networks or a CPU model of a VM (web1)"),
+        ('name = "web1"', 'name = "web1"\ncpus = 8', "placement by cpus"),
+        (
+            "[[steps]]",
+            '[[rules]]\nkind = "avoid"\nvms = ["web1"]\nhosts = ["beta"]\n\n[[steps]]',
+            "the rule avoid",
+        ),
         ('name = "fast"', 'name = "fast"\nfilesystem = "xfs"', "another filesystem"),
         (
             'do = "power-off"\nhost = "alpha"',

@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from outlast.model.rules import Rule
 from outlast.model.time import SECOND
-from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, RuleSpec, Scenario, Step, VmSpec
+from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, Scenario, Step, VmSpec
 from outlast.scenario.reading import read
 from outlast.scenario.words import CLAIMS, STATES, TABLES, VERBS, VERDICTS, Key, Kind
 from outlast.scenario.writing import write
@@ -43,6 +44,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.SPAN: st.integers(-DURATION_NS, DURATION_NS),
     Kind.BOUND: st.none() | durations,
     Kind.READY: st.sampled_from(["powered-on", "guest-heartbeat", "delay:30s"]),
+    Kind.TEXTS: some(("lan", "v 2")),
     Kind.LABELS: st.dictionaries(st.sampled_from(["rack", "a b"]), st.text(max_size=3)),
     Kind.ANYTHING: st.sampled_from(["5s", 3, True]),
     Kind.SETTING: st.just("lease_duration"),
@@ -92,10 +94,11 @@ def expectations(draw: st.DrawFn) -> Expectation:
     return Expectation(at=draw(st.none() | durations), claims=claims)
 
 
-def sensible_rule(row: dict[str, Any]) -> RuleSpec:
+def sensible_rule(row: dict[str, Any]) -> Rule:
     about_hosts = row["kind"] in ("run-on", "avoid")
     row = row | {"vms": VMS, "hosts": {"host2": 2, "h-3": 1} if about_hosts else {}}
-    return RuleSpec(**(row if row["kind"] == "run-on" else row | {"failback": False}))
+    row |= {} if row["kind"] == "run-on" else {"failback": False}
+    return Rule(**(row if row["kind"] == "keep-apart" else row | {"by": ""}))
 
 
 @st.composite
@@ -105,7 +108,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     for name in HOSTS:
         row = draw(rows(TABLES["hosts"], name=name))
         hosts.append(HostSpec(**(row | {"watchdog": True} if row.get("enforcement") == "watchdog" else row)))
-    vms = [VmSpec(**draw(rows(TABLES["vms"], name=n, host="", after=(), datastore="ds2"))) for n in VMS]
+    vms = [VmSpec(**draw(rows(TABLES["vms"], name=n, host="", after=(), datastore="ds2", disks_on=()))) for n in VMS]
     return Scenario(
         title=draw(VALUES[Kind.TEXT]),
         story=draw(VALUES[Kind.TEXT]),

@@ -11,7 +11,8 @@ import libvirt
 import pytest
 from click.testing import CliRunner
 
-from outlast.drivers.hypervisor.domains import NAMESPACE, Policy, find_policy, parse
+from outlast.drivers.hypervisor.domains import Policy, find_policy, parse
+from outlast.drivers.hypervisor.needs import NAMESPACE
 from outlast.interfaces import vm_cli
 from outlast.interfaces.cli import main
 from outlast.model.errors import OutlastError
@@ -112,6 +113,15 @@ def test_what_is_not_named_stays_as_it_is(domain: Any, monkeypatch: pytest.Monke
     assert found == Policy(protected=False, how=VmPolicy(after=("db", "cache")))  # type: ignore[arg-type]
     outlast("set", "test", "--no-after", "--protected")
     assert policy_of(domain) == Policy()
+
+
+def test_what_else_stands_there_is_not_lost(domain: Any) -> None:
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_AFFECT_LIVE
+    kind, element = libvirt.VIR_DOMAIN_METADATA_ELEMENT, '<vm cpus="2" priority="low"/>'
+    domain.setMetadata(kind, element, "outlast", NAMESPACE, flags)
+    outlast("set", "test", "--priority", "medium")
+    definition = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    assert dict(definition.find(f"metadata/{{{NAMESPACE}}}vm").attrib) == {"cpus": "2"}
 
 
 def test_a_ring_is_refused_by_name(domain: Any, monkeypatch: pytest.MonkeyPatch) -> None:

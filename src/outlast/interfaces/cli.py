@@ -54,11 +54,14 @@ _CONFIG = click.option(
 @click.option("--check", is_flag=True, help="Only check the settings file.")
 def agent(config: Path, *, check: bool) -> None:
     """Run this host's agent (the service manager does)."""
+    from outlast.protocol.planning.rulebook import resolve
     from outlast.runtime.config import load_config
 
     loaded = load_config(config)
     if check:
         click.echo(f"{config} can be used: host {loaded.host.name} of the fault domain {loaded.domain}")
+        for dropped in resolve(loaded.rules, loaded.hosts).dropped:
+            click.echo(f"! {dropped}")
         return
     from outlast.runtime.agent_process import run_agent
 

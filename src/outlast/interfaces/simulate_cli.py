@@ -19,6 +19,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from outlast.interfaces.violation_report import report
 from outlast.model.errors import OutlastError, UsageError
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read_file
@@ -96,6 +97,9 @@ def simulate(
             click.echo(_json(run.name, outcome))
             continue
         click.echo(line(run.name, outcome) + (f"  {outcome.trace}" if trace and isinstance(outcome, Result) else ""))
+        if isinstance(outcome, Result) and outcome.violations:
+            for text in report(outcome, run.arguments()):
+                click.echo(f"  {text}")
         if timeline and isinstance(outcome, Result):
             for text in told(outcome):
                 click.echo(f"  {text}")
@@ -128,6 +132,12 @@ class _Run(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """What people call it."""
         return self.of_file.path or self.of_file.title if self.of_file is not None else f"random {self.random_seed}"
+
+    def arguments(self) -> list[str]:
+        """What `outlast simulate` is to be told to play it once more."""
+        what = [self.of_file.path] if self.of_file is not None else ["--random", "1", "--seed", str(self.random_seed)]
+        seed = ["--seed", str(self.seed)] if self.seed is not None else []
+        return [*what, *seed, *(["--break", self.rule] if self.rule else [])]
 
     def scenario(self) -> Scenario:
         """It. A random one is made anew at each call: a hundred thousand of them would not fit into memory."""

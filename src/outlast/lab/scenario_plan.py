@@ -39,6 +39,13 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for host in scenario.hosts:
         for what in _host(host):
             yield 0, f"the lab cannot do {what} ({host.name})"
+    for vm in scenario.vms:
+        for what in _vm(vm):
+            yield 0, f"the lab cannot do {what} ({vm.name})"
+    if sum(vm.cpus for vm in scenario.vms) > _USUAL.cpus:
+        yield 0, f"the lab cannot do placement by cpus: its VMs may reserve {_USUAL.cpus} together"
+    for rule in scenario.rules:
+        yield 0, f"the lab cannot do the rule {rule.kind}"
     for store in scenario.datastores:
         if store.filesystem != DatastoreSpec(name=store.name).filesystem:
             yield 0, f"the lab cannot do another filesystem than its own ({store.name})"
@@ -63,8 +70,17 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "a watchdog"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
+    if host.labels or host.networks is not None or host.cpu_models:
+        yield "labels, networks or CPU models of a host"
     if len(host.name) > _LONGEST_HOST_NAME or host.name in (BRIDGE, "lo"):
         yield f"a host of that name: at most {_LONGEST_HOST_NAME} letters, and not {BRIDGE} or lo"
+
+
+def _vm(vm: VmSpec) -> Iterator[str]:
+    if vm.cpu_usage is not None or vm.memory_usage_mib is not None:
+        yield "VMs that use a given amount of cpu or memory"
+    if vm.disks_on or vm.networks or vm.cpu_model:
+        yield "disks elsewhere, networks or a CPU model of a VM"
 
 
 def plan(scenario: Scenario) -> LabState:

@@ -36,6 +36,7 @@ TEMPLATES: dict[str, str] = {
     "keeper-gone": "the keeper of {host} does not answer its agent",
     "hypervisor-up": "libvirt of {host} answers",
     "hypervisor-down": "libvirt of {host} does not answer: {problem}",
+    "rule-dropped": "{problem}",
     "policy-kept": "{vm}: {problem}",
     "policy-problem": "{vm}: {problem}",
     "second-freeze": "the keeper of {host} let the lease on {datastore} pass: its agent froze {vm}",
@@ -75,6 +76,7 @@ WARNINGS = frozenset(
         "vm-unprotectable",
         "list-unwritten",
         "policy-problem",
+        "rule-dropped",
     }
 )
 """Kinds that an operator should look at."""

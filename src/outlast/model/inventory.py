@@ -8,12 +8,16 @@ from outlast.model.time import Duration
 
 
 class HostMember(msgspec.Struct, frozen=True):
-    """One host of the fault domain, from the settings file. `port` is its UDP port for heartbeats."""
+    """One host of the fault domain, from the settings file. `port` is its UDP port for heartbeats.
+
+    `labels` say where it stands (rack, site), so that VMs can be spread over them.
+    """
 
     id: HostId
     name: HostName
     address: str
     port: int
+    labels: dict[str, str] = {}
 
 
 class DatastoreMember(msgspec.Struct, frozen=True):
@@ -36,12 +40,37 @@ class DatastoreReach(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class Capacity(msgspec.Struct, frozen=True):
-    """What a host can give to virtual machines now."""
+class Capacity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a host can give to virtual machines.
+
+    `memory_mib` and `cpus` are all that it has, `reserved_*` what it keeps for itself (a core has a hundred parts), and
+    `free_memory_mib` what it measures as available now. `networks`: those that guests can be connected to, None if it does
+    not say; `cpu_models`: the named CPU models that its guests can have, empty if it does not say.
+    """
 
     memory_mib: int = 0
     free_memory_mib: int = 0
     cpus: int = 0
+    reserved_memory_mib: int = 0
+    reserved_cpu: int = 0
+    networks: tuple[str, ...] | None = None
+    cpu_models: tuple[str, ...] = ()
+
+
+class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a virtual machine needs of the host that it runs on.
+
+    `memory_mib` and `cpu` (hundredths of a core) are the larger of what is reserved for it and what it was seen to use;
+    `reserved_cpu` is what is reserved alone. `datastores` hold its disks, its home among them; `cpu_model` is the named CPU
+    model that its guest was promised.
+    """
+
+    memory_mib: int = 0
+    cpu: int = 0
+    reserved_cpu: int = 0
+    datastores: tuple[DatastoreName, ...] = ()
+    networks: tuple[str, ...] = ()
+    cpu_model: str = ""
 
 
 class VmDefinition(msgspec.Struct, frozen=True):
@@ -60,3 +89,4 @@ class VmDefinition(msgspec.Struct, frozen=True):
     unprotectable: str
     policy: VmPolicy
     xml: str
+    needs: Needs = Needs()

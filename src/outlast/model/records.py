@@ -21,6 +21,7 @@ from outlast.model.ids import (
     VmId,
     VmName,
 )
+from outlast.model.inventory import Needs
 from outlast.model.policy import VmPolicy
 from outlast.model.time import Duration
 
@@ -150,6 +151,7 @@ class PoweredVm(msgspec.Struct, frozen=True):
     policy: VmPolicy | None = None
     ready: bool = True
     note: str = ""
+    needs: Needs = Needs()
 
 
 class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +196,7 @@ class ProtectedVm(msgspec.Struct, frozen=True):
     memory_mib: int
     last_host: HostId
     policy: VmPolicy = VmPolicy()
+    needs: Needs = Needs()
     attempts: Attempts = Attempts()
 
 

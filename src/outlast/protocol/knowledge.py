@@ -13,10 +13,12 @@ from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, H
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.model.time import LONG_AGO, Duration, Instant
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
+from outlast.protocol.planning.rulebook import RuleBook, resolve
 from outlast.protocol.verdict import Judgement, Verdict, first_judgement
 
 LIVE = frozenset({Verdict.CONNECTED, Verdict.STORAGE_LOST})
@@ -42,6 +44,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    rules: tuple[Rule, ...] = ()
 
 
 class BeatSeen(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ class Knowledge:
         self.members = {member.id: member for member in config.hosts}
         self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
         self.datastores = {member.name: member for member in config.datastores}
+        self.rulebook: RuleBook = resolve(config.rules, config.hosts)
         self.now = now
         self.started = now
         self.beats: dict[HostId, BeatSeen] = {}
@@ -256,6 +260,15 @@ class Knowledge:
             if best is None or (self.lives(host), host) > (self.lives(best), best):
                 best = host
         return best
+
+    def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
+        """Every VM on any host's power-on list: its `lister` and its line there, found in one go."""
+        found: dict[VmId, tuple[HostId, PoweredVm]] = {}
+        for host in sorted(self.power_on, key=lambda host: (self.lives(host), host)):
+            content = self.power_on[host]
+            if self.boot_of(host) in (None, content.boot_id):
+                found |= {line.vm: (host, line) for line in content.vms}
+        return found
 
     def listed(self, vm: VmId) -> PoweredVm | None:
         """The VM's line on the power-on list of `lister`."""

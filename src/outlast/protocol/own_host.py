@@ -16,6 +16,7 @@ import msgspec
 from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.inventory import Needs
 from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -131,8 +132,8 @@ class OwnHost:
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
                 note, policy = definition.unprotectable, definition.policy
-                memory = definition.memory_mib
-                lines[vm] = PoweredVm(vm, definition.name, None, None, "running", memory, False, policy, note=note)
+                memory, needs = definition.memory_mib, definition.needs
+                lines[vm] = PoweredVm(vm, definition.name, None, None, "running", memory, False, policy, True, note, needs)
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
@@ -150,8 +151,9 @@ class OwnHost:
             memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
             policy = definition.policy
         note = definition.unprotectable if definition is not None else ""
+        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
         state, ready = _STATES[kept.phase], kept.vm in self._known.ready
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, policy, ready, note)
+        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, policy, ready, note, needs)
 
     # -- definitions ----------------------------------------------------------------------------------------------
 

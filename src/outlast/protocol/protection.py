@@ -76,12 +76,8 @@ class Protection:
 def _entry(line: PoweredVm, host: HostId, old: ProtectedVm | None) -> ProtectedVm:
     """A VM as its host's list has it. What its host does not know just now stays as it was."""
     if old is None:
-        return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy())
-    return ProtectedVm(
-        line.vm,
-        line.name,
-        line.memory_mib if line.policy is not None else old.memory_mib,
-        host,
-        line.policy if line.policy is not None else old.policy,
-        runs_again(old.attempts, line),
-    )
+        return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
+    attempts = runs_again(old.attempts, line)
+    if line.policy is None:
+        return msgspec.structs.replace(old, name=line.name, last_host=host, attempts=attempts)
+    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy, line.needs, attempts)

@@ -76,11 +76,8 @@ class Readiness:
 
     def _asked(self) -> list[VmId]:
         """The VMs whose guests are asked, the one that has waited longest first."""
-        asked = [
-            vm
-            for vm in self._started
-            if vm not in self._answered and (wanted := self._wanted(vm)) is not None and wanted.how == "guest-heartbeat"
-        ]
+        pending = self._started.keys() - self._known.ready - self._answered
+        asked = [vm for vm in pending if (wanted := self._wanted(vm)) is not None and wanted.how == "guest-heartbeat"]
         return sorted(asked, key=lambda vm: (self._probe_at.get(vm, self._known.now), vm))
 
     def _probe(self) -> None:
@@ -107,10 +104,10 @@ class Readiness:
     def next_deadline(self) -> Instant | None:
         """The end of a delay, or the next question."""
         due: list[Instant] = []
-        for vm, since in self._started.items():
+        for vm in self._started.keys() - self._known.ready:
             wanted = self._wanted(vm)
-            if vm not in self._known.ready and wanted is not None and wanted.how == "delay":
-                due.append(after(since, wanted.delay))
+            if wanted is not None and wanted.how == "delay":
+                due.append(after(self._started[vm], wanted.delay))
         due += [after(began, PROBE_PATIENCE) for _, began in self._probes.values()]
         if len(self._probes) < PROBES_AT_ONCE and self._known.hypervisor_up:
             due += [self._probe_at.get(vm, self._known.now) for vm in self._asked() if vm not in self._probes]

@@ -25,10 +25,11 @@ from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterRecord
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
+from outlast.protocol.domain_snapshot import why_unusable
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
-from outlast.protocol.placement import Candidate, Choice, choose_host
+from outlast.protocol.placement import Placement
 from outlast.protocol.proving import SUSPECT, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import (
@@ -48,8 +49,6 @@ IDLE_GRACE = Duration(5 * SECOND)
 RESEND = Duration(SECOND // 2)
 TURNS_EVERY = Duration(SECOND // 5)
 """How often it is looked whose turn it is, while somebody waits and nothing happens that asks for a look at once."""
-ROOM_EVERY = Duration(SECOND)
-"""How often it is looked whether a host has room by now for a VM that none could take."""
 SETTLED_FOR = Duration(SECOND)
 """How long a settled case is left alone: the list that shows the VM's place is on its way."""
 _COMING = frozenset({Stage.READING, Stage.PROVING, Stage.QUEUED})
@@ -72,6 +71,7 @@ class Recovery:
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
+        self.placement = Placement(knowledge, self.cases)
         self._trials = Trials(knowledge, outbox, responsibility)
         self._settled: dict[VmId, Instant] = {}
         """Until when each settled case is left alone."""
@@ -92,6 +92,8 @@ class Recovery:
                 else:
                     at_rest.append((datastore, entry))
         self._trials.forget_what_is_stable(at_rest)
+        for vm in self.placement.found_room():
+            self._reopen(self.cases[vm])
         for case in list(self.cases.values()):
             if self._responsible.holds(case.home) is None:
                 del self.cases[case.vm]
@@ -126,7 +128,7 @@ class Recovery:
         now = self._known.now
         match case.stage:
             case Stage.WAITING:
-                if now >= case.deadline or self._has_room_now(case):
+                if now >= case.deadline:
                     self._reopen(case)
             case Stage.READING | Stage.CONFIRMING:
                 if now >= case.deadline:
@@ -267,6 +269,8 @@ class Recovery:
             case.wait_counts(case.vm not in found.standing_still, now)
         for vm, why in found.held.items():
             self.cases[vm].why = why
+        for vm, tier in found.ranks.items():
+            self.cases[vm].tier = tier
         for each in found.unheeded:
             case = self.cases[each.vm]
             if case.stage is Stage.QUEUED:
@@ -288,12 +292,20 @@ class Recovery:
         if proof is None or refusal:
             case.why = refusal
             return
-        choice = self._choose(case)
+        if self._is_good_still(case) and case.chosen is not None:
+            refusal = slots.refusal_of_host(case.chosen, self._known.name(case.chosen))
+            if refusal:
+                case.why = refusal
+                return
+        attempts = self._trials.of(case)
+        case.again = counting.same_host_again(attempts, case.last) if case.last is not None else None
+        case.avoid = frozenset(attempts.hosts) - {case.again}
+        choice = self.placement.choose(case)
+        case.chosen = choice.host
         if choice.host is None:
-            why = "; ".join(f"{name}: {reason}" for name, reason in choice.refused) or "no host is left"
+            why = "; ".join(f"{name}: {reason}" for name, reason in choice.explanation.refused()) or "no host is left"
             self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
             self._trials.in_vain(case, f"no host can take it ({why})")
-            case.look_for_room_at = after(self._known.now, ROOM_EVERY) if proof.kind is not ProofKind.OWN else None
             return
         refusal = slots.refusal_of_host(choice.host, self._known.name(choice.host))
         if refusal:
@@ -307,21 +319,10 @@ class Recovery:
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER, case.vm)))
 
-    def _choose(self, case: Restart) -> Choice:
-        candidates, attempts = self._candidates(), self._trials.of(case)
-        if case.proof is not None and case.proof.kind is ProofKind.OWN:
-            candidates = tuple(c for c in candidates if c.host == case.proof.owner)
-        again = counting.same_host_again(attempts, case.last) if case.last is not None else None
-        avoid = (case.failed_on | set(attempts.hosts)) - {again}
-        return choose_host(case.home, case.memory_mib, candidates, frozenset(avoid), again)
-
-    def _has_room_now(self, case: Restart) -> bool:
-        """Whether a host could take a VM by now that waits because none could: it need not wait any longer."""
-        now = self._known.now
-        if case.look_for_room_at is None or now < case.look_for_room_at:
-            return False
-        case.look_for_room_at = after(now, ROOM_EVERY)
-        return self._choose(case).host is not None
+    def _is_good_still(self, case: Restart) -> bool:
+        """Whether the host that was chosen for it, and had no place then, could start it still."""
+        host = case.chosen
+        return host is not None and not why_unusable(self._known, host) and case.home in self._known.leases_of(host)
 
     # -- the order ------------------------------------------------------------------------------------------------
 
@@ -348,31 +349,6 @@ class Recovery:
         self._out.note("restart-ordered", vm=case.vm, host=case.target, relay=True, proof=proof.kind)
         case.enter(Stage.ORDERED, self._known.now, ORDER_PATIENCE)
         self._follow_order(case)
-
-    def _candidates(self) -> tuple[Candidate, ...]:
-        known = self._known
-        promised: dict[HostId, int] = {}
-        for case in self.cases.values():
-            if case.target is not None:
-                promised[case.target] = promised.get(case.target, 0) + case.memory_mib
-        found: list[Candidate] = []
-        for host in known.members:
-            seen = known.beats.get(host)
-            mine = host == known.me
-            capacity = known.capacity if mine or seen is None else seen.beat.capacity
-            found.append(
-                Candidate(
-                    host=host,
-                    name=known.name(host),
-                    live=mine or known.live(host),
-                    isolated=seen is not None and not seen.beat.rank.not_isolated,
-                    hypervisor_up=known.hypervisor_up if mine or seen is None else seen.beat.hypervisor_up,
-                    leases=known.leases_of(host),
-                    free_memory_mib=capacity.free_memory_mib,
-                    promised_memory_mib=promised.get(host, 0),
-                )
-            )
-        return tuple(found)
 
     def _follow_order(self, case: Restart) -> None:
         now = self._known.now
@@ -418,7 +394,8 @@ class Recovery:
 
     def next_deadline(self) -> Instant | None:
         """When the next case has to be moved by time alone."""
-        due = list(self._settled.values())
+        look = self.placement.next_deadline()
+        due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
             match case.stage:
                 case Stage.PROVING:
@@ -429,8 +406,6 @@ class Recovery:
                     due.append(case.deadline)
             if case.stage is Stage.ORDERED and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
-            if case.stage is Stage.WAITING and case.look_for_room_at is not None:
-                due.append(case.look_for_room_at)
         stable = self._trials.next_deadline()
         if stable is not None:
             due.append(stable)

@@ -5,7 +5,7 @@
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, HostId
+from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
@@ -156,7 +156,7 @@ class Reporter:
                     home=case.home,
                     epoch=case.last.epoch if case.last is not None else None,
                     lease_age_s=None,
-                    memory_mib=case.memory_mib,
+                    memory_mib=case.needs.memory_mib,
                     note=note,
                     policy=case.policy,
                 )
@@ -354,13 +354,23 @@ class Reporter:
             lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
             if case.stage is Stage.WAITING:
                 left_s = max(0.0, in_seconds(case.deadline - self._now))
-                sooner = ", or as soon as a host has room" if case.look_for_room_at is not None else ""
-                lines.append(f"It is tried again in {left_s:.1f} s{sooner}.")
+                lines.append(f"It is tried again in {left_s:.1f} s, or as soon as a host that it lacked has room.")
         elif status.state == "lost" and not self._machine.election.am_primary:
             lines.append("Ask the primary's host how far its restart is.")
+        lines += self._explain_placement(VmId(status.uuid))
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:
             lines += self._explain_verdict(host)
+        return lines
+
+    def _explain_placement(self, vm: VmId) -> list[str]:
+        explanation = self._machine.recovery.placement.explained.get(vm)
+        if explanation is None:
+            return []
+        where = f"it went to {explanation.host}" if explanation.host is not None else "no host could take it"
+        lines = [f"When it was last restarted, {where}:"]
+        for each in explanation.considered:
+            lines.append(f"  {each.host}{' (chosen)' if each.chosen else ''}: {each.why}.")
         return lines
 
 

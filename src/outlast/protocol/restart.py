@@ -20,9 +20,10 @@ decides whether the VM may be taken at all.
 import enum
 
 from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
-from outlast.model.policy import VmPolicy
+from outlast.model.policy import VmPolicy, rank
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.protocol.domain_snapshot import needs_of
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
@@ -52,8 +53,9 @@ class Restart:
         self.vm: VmId = entry.vm
         self.name: VmName = entry.name
         self.home = home
-        self.memory_mib = entry.memory_mib
+        self.needs = needs_of(entry, home)
         self.policy: VmPolicy = entry.policy
+        self.opened = now
         self.stage = Stage.READING
         self.since = now
         self.deadline = now
@@ -70,8 +72,14 @@ class Restart:
         self.waited = Duration(0)
         """How long it has waited for its dependencies, as far as that counts."""
         self.looked_at = now
-        self.look_for_room_at: Instant | None = None
-        """When to look next whether a host can take it, if that is what it waits for."""
+        self.tier = rank(entry.policy.priority)
+        """The smaller, the more important: its own rank, or that of the most important VM that waits for it."""
+        self.again: HostId | None = None
+        """The host on which it failed and is to be tried once more."""
+        self.avoid: frozenset[HostId] = frozenset()
+        """Hosts on which it failed by itself as often as its policy allows."""
+        self.chosen: HostId | None = None
+        """The host that it would go to, if that had a place for one more start."""
         self.owned_idle_since: Instant | None = None
         self.why = "its host is not running it"
 
@@ -87,7 +95,7 @@ class Restart:
     def wait(self, why: str, now: Instant, length: Duration) -> None:
         """Read the register again after a while, and begin anew from what it says then."""
         self.why = why
-        self.request, self.target, self.proof, self.look_for_room_at = None, None, None, None
+        self.request, self.target, self.proof, self.chosen = None, None, None, None
         self.enter(Stage.WAITING, now, length)
 
     def queue(self, now: Instant) -> None:

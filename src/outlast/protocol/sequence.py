@@ -71,11 +71,13 @@ class Unheeded(msgspec.Struct, frozen=True):
 class Turns(msgspec.Struct, frozen=True):
     """`go`: whose turn it is, in order. `held`: why it is not that of the others.
 
-    `standing_still`: whose wait does not count now. `look_again`: when time alone may change the answer.
+    `ranks`: how important each waiter is, as far as others wait for it. `standing_still`: whose wait does not count now.
+    `look_again`: when time alone may change the answer.
     """
 
     go: tuple[VmId, ...]
     held: dict[VmId, str]
+    ranks: dict[VmId, int]
     standing_still: frozenset[VmId]
     unheeded: tuple[Unheeded, ...]
     look_again: Instant | None
@@ -95,6 +97,7 @@ def turns(
     return Turns(
         tuple(waiter.vm for waiter in look.go if waiter.vm not in held_back),
         look.held | held_back,
+        look.ranks,
         frozenset(look.still),
         tuple(look.unheeded),
         min(look.times, default=None),

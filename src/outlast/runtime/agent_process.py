@@ -83,6 +83,7 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                rules=config.rules,
             ),
             clock.now(),
         )
@@ -95,7 +96,12 @@ class AgentProcess:
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
         self._hypervisor = Hypervisor(
-            config.libvirt_uri, config.datastores, Path(config.state_dir), self._happen, self._note
+            config.libvirt_uri,
+            config.datastores,
+            Path(config.state_dir),
+            self._happen,
+            self._note,
+            reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
         self._executor = Executor(
@@ -126,6 +132,8 @@ class AgentProcess:
         self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
         self._tasks += [loop.create_task(self._look_as_freezer()), loop.create_task(self._tell_manager())]
         self._note(Note("agent-started", host=self._config.host.id, facts={"version": self._version}))
+        for dropped in self._executor.machine.known.rulebook.dropped:
+            self._note(Note("rule-dropped", facts={"problem": str(dropped)}))
         self._happen(Woken())
         notify("READY=1", f"STATUS=Agent of {self._config.host.name} in the fault domain {self._config.domain}")
         await stop.wait()

@@ -3,9 +3,10 @@
 Tables and keys:
 
     [domain]      name, key_file, isolation_addresses
-    [host]        name: which of the hosts below this one is
-    [[hosts]]     name, id, address, port
+    [host]        name: which of the hosts below this one is; reserved_memory, reserved_cpus: what it keeps for itself
+    [[hosts]]     name, id, address, port, labels (rack, site)
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
+    [[rules]]     kind, vms, hosts, required, failback, by; see model/rules.py
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
     [paths]       run, state          [hypervisor] uri
     [watchdog]    device, timeout (whole seconds; it and the reset must fit in lease_margin)
@@ -26,9 +27,10 @@ from outlast.model.ids import DatastoreName, HostId, HostName
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
+from outlast.model.rules import Rule, RuleKind, problem
 from outlast.model.settings import Settings, problems
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
-from outlast.model.units import parse_duration
+from outlast.model.units import parse_duration, parse_size
 
 DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
 DEFAULT_PORT = 7710
@@ -44,6 +46,7 @@ def _name(value: object) -> object:
 
 
 _Duration = Annotated[Duration, BeforeValidator(parse_duration)]
+_Size = Annotated[int, BeforeValidator(parse_size)]
 _Name = Annotated[str, BeforeValidator(_name)]
 
 
@@ -59,6 +62,8 @@ class _Domain(_Table):
 
 class _Host(_Table):
     name: _Name
+    reserved_memory: _Size = 0
+    reserved_cpus: float = Field(default=0.0, ge=0, le=4096)
 
 
 class _Member(_Table):
@@ -66,6 +71,7 @@ class _Member(_Table):
     id: str
     address: str
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    labels: dict[str, str] = {}
 
     @field_validator("id")
     @classmethod
@@ -88,6 +94,23 @@ class _Datastore(_Table):
         if not value.is_absolute() or ".." in value.parts:
             raise ValueError("must be an absolute path without '..'")
         return value
+
+
+def _preferences(value: object) -> object:
+    return dict.fromkeys(value, 1) if isinstance(value, list) else value
+
+
+class _Rule(_Table):
+    kind: RuleKind
+    vms: tuple[_Name, ...]
+    hosts: Annotated[dict[str, int], BeforeValidator(_preferences)] = {}
+    required: bool = True
+    failback: bool = False
+    by: str = ""
+
+    def rule(self) -> Rule:
+        """The rule as a value."""
+        return msgspec.convert(self.model_dump(), Rule)
 
 
 class _Settings(_Table):
@@ -133,6 +156,7 @@ class _File(_Table):
     host: _Host
     hosts: tuple[_Member, ...] = Field(min_length=1)
     datastores: tuple[_Datastore, ...] = Field(min_length=1)
+    rules: tuple[_Rule, ...] = ()
     settings: _Settings = _Settings()
     paths: _Paths = _Paths()
     hypervisor: _Hypervisor = _Hypervisor()
@@ -147,6 +171,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     host: HostMember
     hosts: tuple[HostMember, ...]
     datastores: tuple[DatastoreMember, ...]
+    rules: tuple[Rule, ...]
+    reserved_memory_mib: int
+    reserved_cpu: int
     settings: Settings
     isolation_addresses: tuple[str, ...]
     cluster_key: bytes
@@ -194,14 +221,14 @@ def load_config(path: Path) -> Config:
     file = _parse(path)
     found = _relations(file)
     settings = Settings(**{key: value for key, value in file.settings.model_dump().items() if value is not None})
-    found += [f"[settings] {problem}" for problem in problems(settings)]
+    found += [f"[settings] {sentence}" for sentence in problems(settings)]
     if file.watchdog.device:
         found += _watchdog_problems(file.watchdog.timeout, settings)
     key, key_problem = _read_key(file.domain.key_file)
     found += key_problem
     if found:
         raise _error(path, found)
-    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port) for m in file.hosts)
+    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port, m.labels) for m in file.hosts)
     return Config(
         path=path,
         domain=file.domain.name,
@@ -211,6 +238,9 @@ def load_config(path: Path) -> Config:
             DatastoreMember(DatastoreName(d.name), str(d.path), d.in_flight_bound, d.accept_in_flight_risk)
             for d in file.datastores
         ),
+        rules=tuple(rule.rule() for rule in file.rules),
+        reserved_memory_mib=file.host.reserved_memory,
+        reserved_cpu=round(file.host.reserved_cpus * 100),
         settings=settings,
         isolation_addresses=file.domain.isolation_addresses,
         cluster_key=key,
@@ -239,7 +269,7 @@ def _parse(path: Path) -> _File:
 
 
 def _error(path: Path, found: list[str]) -> UsageError:
-    lines = "\n".join(f"  - {problem}" for problem in found)
+    lines = "\n".join(f"  - {sentence}" for sentence in found)
     return UsageError(f"{path} cannot be used:\n{lines}", "correct it; nothing was started or changed")
 
 
@@ -267,6 +297,7 @@ def _nearest(location: tuple[Any, ...]) -> str:
         "host": _Host,
         "hosts": _Member,
         "datastores": _Datastore,
+        "rules": _Rule,
         "paths": _Paths,
         "hypervisor": _Hypervisor,
         "watchdog": _Watchdog,
@@ -293,6 +324,23 @@ def _relations(file: _File) -> list[str]:
         for outer in file.datastores:
             if outer.path in inner.path.parents:
                 found.append(f"[[datastores]] {inner.name} lies inside {outer.name} ({outer.path}): keep them apart")
+    return found + _rule_problems(file)
+
+
+def _rule_problems(file: _File) -> list[str]:
+    found: list[str] = []
+    names = [member.name for member in file.hosts]
+    for i, each in enumerate(file.rules):
+        where, rule = f"[[rules]] number {i + 1} ({each.kind})", each.rule()
+        if wrong := problem(rule):
+            found.append(f"{where} {wrong}")
+        for vm in sorted({vm for vm in rule.vms if rule.vms.count(vm) > 1}):
+            found.append(f"{where} names {vm} twice")
+        for host in rule.hosts:
+            if host not in names:
+                found.append(f"{where} names the host {host}, which is not among [[hosts]]: known are {', '.join(names)}")
+        if rule.by and not any(rule.by in member.labels for member in file.hosts):
+            found.append(f"{where} wants VMs apart by {rule.by}, a label that no host has: give labels to [[hosts]]")
     return found
 
 

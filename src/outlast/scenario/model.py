@@ -10,6 +10,7 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.policy import Priority
+from outlast.model.rules import Rule
 from outlast.model.time import SECOND, Duration
 
 WantedState = Literal["running", "stopped", "unprotected"]
@@ -26,7 +27,10 @@ class DatastoreSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One host. `datastores` None: all of them. `enforcement` empty: watchdog if there is one, else keeper."""
+    """One host. `datastores` None: all of them. `enforcement` empty: watchdog if there is one, else keeper.
+
+    `networks` None: every one that a VM asks for; `cpu_models` empty: every one.
+    """
 
     name: HostName
     cpus: int = 8
@@ -37,10 +41,12 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
     fencing: bool = False
     enforcement: Literal["", "watchdog", "keeper", "none"] = ""
     labels: dict[str, str] = {}
+    networks: tuple[str, ...] | None = None
+    cpu_models: tuple[str, ...] = ()
 
 
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `host` empty: it does not run at the start."""
+    """One virtual machine. `host` empty: it does not run at the start. `disks_on`: datastores of disks beside its home."""
 
     name: VmName
     datastore: DatastoreName
@@ -57,16 +63,9 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
     start_time: Duration = SECOND // 2  # type: ignore[assignment]
     after: tuple[VmName, ...] = ()
     ready: str = "powered-on"
-
-
-class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One placement rule. `hosts`: preference by host, higher first (run-on and avoid alone)."""
-
-    kind: Literal["keep-apart", "keep-together", "run-on", "avoid"]
-    vms: tuple[VmName, ...]
-    hosts: dict[HostName, int] = {}
-    required: bool = True
-    failback: bool = False
+    disks_on: tuple[DatastoreName, ...] = ()
+    networks: tuple[str, ...] = ()
+    cpu_model: str = ""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +96,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     datastores: tuple[DatastoreSpec, ...]
     hosts: tuple[HostSpec, ...]
     vms: tuple[VmSpec, ...] = ()
-    rules: tuple[RuleSpec, ...] = ()
+    rules: tuple[Rule, ...] = ()
     steps: tuple[Step, ...] = ()
     expect: tuple[Expectation, ...] = ()
     path: str = ""

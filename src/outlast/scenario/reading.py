@@ -12,11 +12,12 @@ from typing import Any
 
 from outlast.model.errors import UsageError
 from outlast.model.ids import DatastoreName
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings, problems
 from outlast.model.time import Duration
 from outlast.scenario.lines import Lines
 from outlast.scenario.lines import Path as Place
-from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, RuleSpec, Scenario, Step, VmSpec
+from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, Scenario, Step, VmSpec
 from outlast.scenario.sense import nonsense
 from outlast.scenario.unbuilt import not_built
 from outlast.scenario.values import Names, convert, duration, nearest
@@ -25,7 +26,7 @@ from outlast.scenario.words import CLAIMS, SCENARIO, TABLES, VERBS, Key, Verb
 END = "end"
 _SETTINGS = typing.get_type_hints(Settings)
 _TOP = ("settings", *TABLES, "steps", "expect")
-_SPECS: dict[str, Any] = {"datastores": DatastoreSpec, "hosts": HostSpec, "vms": VmSpec, "rules": RuleSpec}
+_SPECS: dict[str, Any] = {"datastores": DatastoreSpec, "hosts": HostSpec, "vms": VmSpec, "rules": Rule}
 
 
 def read_file(path: Path) -> Scenario:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from outlast.model.policy import cycle_in
+from outlast.model.rules import problem
 from outlast.model.time import Duration
 from outlast.model.units import duration_text
 from outlast.scenario.lines import Path
-from outlast.scenario.model import HostSpec, RuleSpec, Scenario, VmSpec
+from outlast.scenario.model import HostSpec, Scenario, VmSpec
 
 
 def nonsense(scenario: Scenario) -> list[tuple[Path, str]]:
@@ -40,8 +41,10 @@ def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     taken = dict.fromkeys(hosts, 0)
     for i, vm in enumerate(scenario.vms):
         if vm.host:
-            taken[vm.host] += vm.memory_mib
+            taken[vm.host] += max(vm.memory_mib, vm.memory_usage_mib or 0)
             yield from ((("vms", i, "host"), sentence) for sentence in _misplaced(vm, hosts[vm.host], taken[vm.host]))
+        if vm.datastore in vm.disks_on:
+            yield ("vms", i, "disks_on"), f"disks_on names {vm.datastore}, which is the home of {vm.name}: leave it out"
         if vm.name in vm.after:
             yield ("vms", i, "after"), f"{vm.name} cannot wait for itself"
     ring = cycle_in({vm.name: [name for name in vm.after if name != vm.name] for vm in scenario.vms})
@@ -54,24 +57,15 @@ def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
 def _misplaced(vm: VmSpec, host: HostSpec, taken_mib: int) -> Iterator[str]:
     if host.power == "off":
         yield f"{vm.name} cannot run on {host.name} at the start: it is off"
-    if host.datastores is not None and vm.datastore not in host.datastores:
-        yield f"{vm.name} cannot run on {host.name}: it does not reach {vm.datastore}"
+    for store in (vm.datastore, *vm.disks_on):
+        if host.datastores is not None and store not in host.datastores:
+            yield f"{vm.name} cannot run on {host.name}: it does not reach {store}"
     if taken_mib > host.memory_mib:
         yield f"{vm.name} does not fit on {host.name}: its VMs want {taken_mib} MiB, and it has {host.memory_mib} MiB"
 
 
 def _rules(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     for i, rule in enumerate(scenario.rules):
-        yield from ((("rules", i, key), sentence) for key, sentence in _rule(rule))
-
-
-def _rule(rule: RuleSpec) -> Iterator[tuple[str, str]]:
-    about_hosts = rule.kind in ("run-on", "avoid")
-    if about_hosts and not rule.hosts:
-        yield "kind", f"a rule of the kind {rule.kind} must name hosts"
-    if not about_hosts and rule.hosts:
-        yield "hosts", f"a rule of the kind {rule.kind} is about VMs alone: leave hosts out"
-    if not about_hosts and len(rule.vms) < 2:
-        yield "vms", f"a rule of the kind {rule.kind} needs two VMs or more"
-    if rule.failback and rule.kind != "run-on":
-        yield "failback", "failback is for rules of the kind run-on"
+        wrong = problem(rule)
+        if wrong:
+            yield ("rules", i, "kind"), f"a rule of the kind {rule.kind} {wrong}"

@@ -27,10 +27,6 @@ VERBS = frozenset(
 )
 SETTINGS = frozenset({"storage_loss_after"})
 _HOST_KEYS: dict[str, Any] = {"fencing": False}
-_VM_KEYS: dict[str, Any] = {
-    "cpu_usage": None,
-    "memory_usage_mib": None,
-}
 """Keys that do nothing yet, with the one value that asks for nothing."""
 
 
@@ -42,10 +38,9 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
         yield from (((("hosts", i, key)), what) for key, what in _host(host))
     for i, vm in enumerate(scenario.vms):
         yield from (((("vms", i, key)), what) for key, what in _vm(vm))
-    if _cpus_could_run_short(scenario):
-        yield ("vms",), "placement by cpus (these VMs want more of them than the smallest host has)"
     for i, rule in enumerate(scenario.rules):
-        yield ("rules", i, "kind"), f"the placement rule {rule.kind}"
+        if rule.failback:
+            yield ("rules", i, "failback"), "failback of a rule"
     for i, step in enumerate(scenario.steps):
         yield from (((("steps", i, key)), what) for key, what in _step(step))
 
@@ -57,10 +52,6 @@ def _host(host: HostSpec) -> Iterator[tuple[str, str]]:
 
 
 def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
-    for key, nothing in _VM_KEYS.items():
-        if getattr(vm, key) != nothing:
-            word = key.removesuffix("_mib")
-            yield word, f"{word} of a VM, other than {_shown(nothing)}"
     if vm.state == "stopped" and vm.host:
         yield "state", 'state = "stopped" of a VM that runs at the start'
 
@@ -68,12 +59,3 @@ def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
 def _step(step: Step) -> Iterator[tuple[str, str]]:
     if step.do in VERBS:
         yield "do", f"the verb {step.do}"
-
-
-def _cpus_could_run_short(scenario: Scenario) -> bool:
-    """Placement looks at memory alone: as long as all VMs fit on any one host's cpus, nobody can tell."""
-    return sum(vm.cpus for vm in scenario.vms) > min((host.cpus for host in scenario.hosts), default=0)
-
-
-def _shown(nothing: Any) -> str:
-    return "none" if nothing in (None, ()) else str(nothing)

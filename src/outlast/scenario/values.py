@@ -249,6 +249,7 @@ _SIMPLE: dict[Kind, Callable[[object], Any]] = {
     Kind.BOUND: _bound,
     Kind.READY: _ready,
     Kind.LABELS: _labels,
+    Kind.TEXTS: lambda value: _list(value, Kind.TEXTS, _text),
     Kind.ANYTHING: lambda value: value,
     Kind.SETTING: _setting,
 }

@@ -29,6 +29,7 @@ class Kind(enum.StrEnum):
     BOUND = 'a duration like "1s", or "unknown"'
     CHOICE = "one of its words"
     READY = '"powered-on", "guest-heartbeat" or "delay:30s"'
+    TEXTS = "a list of texts"
     LABELS = 'texts by name, like { rack = "r1" }'
     ANYTHING = "a value"
     SETTING = "the name of a setting"
@@ -105,6 +106,8 @@ HOST = (
     Key("fencing", Kind.BOOL),
     Key("enforcement", Kind.CHOICE, words=("watchdog", "keeper", "none")),
     Key("labels", Kind.LABELS),
+    Key("networks", Kind.TEXTS),
+    Key("cpu_models", Kind.TEXTS),
 )
 VM = (
     Key("name", Kind.NAME, required=True),
@@ -122,6 +125,9 @@ VM = (
     Key("start_time", Kind.DURATION),
     Key("after", Kind.VMS),
     Key("ready", Kind.READY),
+    Key("disks_on", Kind.DATASTORES),
+    Key("networks", Kind.TEXTS),
+    Key("cpu_model", Kind.TEXT),
 )
 RULE = (
     Key("kind", Kind.CHOICE, required=True, words=RULES),
@@ -129,6 +135,7 @@ RULE = (
     Key("hosts", Kind.PREFERENCES),
     Key("required", Kind.BOOL),
     Key("failback", Kind.BOOL),
+    Key("by", Kind.TEXT),
 )
 TABLES = {"datastores": DATASTORE, "hosts": HOST, "vms": VM, "rules": RULE}
 """The arrays of tables that say what there is; [[steps]] and [[expect]] say what happens and what must be true."""

@@ -81,7 +81,7 @@ def _written(kind: Kind, value: Any) -> Any:
             return "unknown" if value is None else duration_text(value)
         case Kind.SIZE:
             return size_text(value)
-        case Kind.HOSTS | Kind.VMS | Kind.DATASTORES:
+        case Kind.HOSTS | Kind.VMS | Kind.DATASTORES | Kind.TEXTS:
             return list(value)
         case Kind.GROUPS:
             return [list(group) for group in value]

@@ -2,6 +2,7 @@
 
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.sim.datastore import Datastore
 from outlast.sim.network import Network
@@ -29,6 +30,7 @@ class Domain:
         self.network = network
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
+        self.rules: tuple[Rule, ...] = ()
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
         self.homes: dict[VmId, DatastoreName] = {}

@@ -4,6 +4,7 @@ What can be done to it, the verbs of the scenario language, is in `world.py`.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterable
 
@@ -12,10 +13,11 @@ import msgspec
 from outlast.model.effects import Note
 from outlast.model.events import StopReason
 from outlast.model.ids import HostId, HostName, VmId
-from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
+from outlast.model.inventory import DatastoreMember, HostMember, Needs, VmDefinition
 from outlast.model.keeping import Happened
 from outlast.model.policy import VmPolicy, parse_ready
 from outlast.model.records import Enforcement, RegisterRecord
+from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.scenario.model import DatastoreSpec, HostSpec, VmSpec
@@ -56,6 +58,19 @@ def policy_of(spec: VmSpec) -> VmPolicy:
     )
 
 
+def needs_of(spec: VmSpec) -> Needs:
+    """What a VM needs of a host: the larger of what is reserved for it and what it is measured to use."""
+    reserved = spec.cpus * 100
+    return Needs(
+        memory_mib=max(spec.memory_mib, spec.memory_usage_mib or 0),
+        cpu=max(reserved, math.ceil((spec.cpu_usage or 0) * 100)),
+        reserved_cpu=reserved,
+        datastores=(spec.datastore, *spec.disks_on),
+        networks=spec.networks,
+        cpu_model=spec.cpu_model,
+    )
+
+
 class Ground:
     """Names are ids here: host "host1" has the id "host1"."""
 
@@ -66,6 +81,7 @@ class Ground:
         vms: Iterable[VmSpec],
         *,
         settings: Settings | None = None,
+        rules: Iterable[Rule] = (),
         seed: int = 0,
         physics: Physics | None = None,
     ) -> None:
@@ -83,6 +99,7 @@ class Ground:
         self.domain = self._make_domain(
             tuple(datastores), settings or Settings(), physics or drawn(random.Random(f"physics {seed}"))
         )
+        self.domain.rules = tuple(rules)
         by_id: dict[HostId, Host] = {}
         self.invariants = Invariants(self.scheduler, self.domain, by_id, self.entry)
         self.hosts: dict[str, Host] = {}
@@ -111,7 +128,8 @@ class Ground:
         for store in stores.values():
             store.now = lambda: self.scheduler.now
         members = tuple(
-            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710) for i, h in enumerate(self.host_specs)
+            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710, h.labels)
+            for i, h in enumerate(self.host_specs)
         )
         stored = tuple(
             DatastoreMember(d.name, f"/srv/{d.name}", d.in_flight_bound, d.accept_in_flight_risk) for d in datastores
@@ -123,6 +141,7 @@ class Ground:
     def _make_host(self, spec: HostSpec, host_id: HostId) -> Host:
         host = Host(host_id, self.domain, self.scheduler, random.Random(self.rng.getrandbits(64)))
         host.cpus, host.memory_mib, host.watchdog = spec.cpus, spec.memory_mib, spec.watchdog
+        host.networks, host.cpu_models = spec.networks, spec.cpu_models
         default = Enforcement.WATCHDOG if spec.watchdog else Enforcement.KEEPER
         host.enforcement = Enforcement(spec.enforcement) if spec.enforcement else default
         host.on_note, host.on_happened, host.on_process = self._noted, self._happened, self._process_changed
@@ -142,12 +161,13 @@ class Ground:
             vm=vm,
             name=spec.name,
             home=spec.datastore,
-            datastores=(spec.datastore,),
+            datastores=(spec.datastore, *spec.disks_on),
             memory_mib=spec.memory_mib,
             protected=spec.state != "unprotected",
             unprotectable="",
             policy=policy_of(spec),
             xml=f"<domain>{spec.name}</domain>",
+            needs=needs_of(spec),
         )
         self.domain.define(definition)
         if spec.host:

@@ -254,8 +254,10 @@ class _Start:
     def _begin(self) -> None:
         if self._ended.given or self._libvirt_is_gone():
             return
-        home = self._host.definitions[self._vm].home
-        mode = self._host.storage_mode(home) if home is not None and home in self._host.reached() else "fail"
+        definition, reached = self._host.definitions[self._vm], self._host.reached()
+        home = definition.home
+        there = home is not None and reached.issuperset(definition.datastores)
+        mode = self._host.storage_mode(home) if home is not None and there else "fail"
         if mode == "fail":
             self._fail("Cannot access storage file: No such file or directory")
             return

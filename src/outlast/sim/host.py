@@ -57,6 +57,8 @@ class Host:
         self.definitions: dict[VmId, VmDefinition] = {}
         self.memory_mib = 32 << 10
         self.cpus = 8
+        self.networks: tuple[str, ...] | None = None
+        self.cpu_models: tuple[str, ...] = ()
         self.enforcement = Enforcement.KEEPER
         self.watchdog = False
         self.resetting = False
@@ -308,8 +310,9 @@ class Host:
         return tuple(member.id for member in self.domain.hosts)
 
     def capacity(self) -> Capacity:
-        used = sum(self.definitions[vm].memory_mib for vm in self.hypervisor.processes if vm in self.definitions)
-        return Capacity(self.memory_mib, max(0, self.memory_mib - used), self.cpus)
+        used = sum(self.definitions[vm].needs.memory_mib for vm in self.hypervisor.processes if vm in self.definitions)
+        free = max(0, self.memory_mib - used)
+        return Capacity(self.memory_mib, free, self.cpus, networks=self.networks, cpu_models=self.cpu_models)
 
     def home_of(self, vm: VmId) -> DatastoreName | None:
         return self.domain.homes.get(vm)
@@ -351,6 +354,7 @@ class Host:
             boot_id=self.boot_id,
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
+            rules=domain.rules,
         )
 
     def ask_keeper(self, request: KeeperRequest) -> None:

@@ -3,7 +3,8 @@
 A VM is wanted from the moment it has run for a while, until somebody switches it off on purpose. Faults have ceased when
 every host that has power is well in all its parts, and the network, the isolation addresses and all paths to storage are
 whole. A host without power is no fault that lasts: it is dead, and its VMs have to run elsewhere, unless only a person can
-say so (`awaiting_proof`).
+say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
+reach, and the rules that are required.
 
 A VM of priority `disabled` need not come back. Nor need one that has failed, if it really failed as often by itself as its
 policy allows. One that waits for others has their time as well as its own.
@@ -15,6 +16,9 @@ from outlast.model.ids import VmId
 from outlast.model.policy import WITHOUT_END, parse_ready
 from outlast.model.records import Enforcement
 from outlast.model.time import SECOND
+from outlast.protocol.planning.board import Board
+from outlast.protocol.planning.problem import Problem
+from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
     from outlast.sim.ground import Ground
@@ -133,11 +137,7 @@ class RecoveryWatch:
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
     def _has_room(self, vm: VmId) -> bool:
-        domain = self._world.domain
-        need, home = domain.definitions[vm].memory_mib, domain.homes[vm]
-        return any(
-            host.powered
-            and any(d.name == home for d in domain.datastores_of(host.id))
-            and host.capacity().free_memory_mib >= need
-            for host in self._world.hosts.values()
-        )
+        """Whether any host could take it as everything stands now: room, reach and required rules."""
+        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted)))
+        board, waiting = Board(problem), problem.vms[vm]
+        return any(not board.refusal(waiting, i) for i in range(len(problem.hosts)))

@@ -30,7 +30,7 @@ class World(Ground):
         """The world of a scenario, at its start. Raises TypeError for a setting that there is none of."""
         settings = msgspec.structs.replace(Settings(), **scenario.settings)
         chosen = scenario.seed if seed is None else seed
-        return cls(scenario.hosts, scenario.datastores, scenario.vms, settings=settings, seed=chosen)
+        return cls(scenario.hosts, scenario.datastores, scenario.vms, settings=settings, rules=scenario.rules, seed=chosen)
 
     def do(self, step: Step) -> None:
         """Carry out one step. Raises AttributeError for a verb that this world does not know."""

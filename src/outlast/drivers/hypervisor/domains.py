@@ -3,7 +3,7 @@
 The policy is one element in libvirt's <metadata>:
 
     <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off" priority="high"
-                after="db1, db2" ready="delay:30s" max-restarts="1" max-relocations="-1"/>
+                after="db1, db2" ready="delay:30s" max-restarts="1" max-relocations="-1" cpus="2"/>
 
 A VM is protected unless it says protected="no". It can be protected only if every disk lies on a datastore of the fault
 domain: on another host it could not be started otherwise.
@@ -15,12 +15,12 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from outlast.drivers.hypervisor.needs import NAMESPACE, needs_of, reservation_problem
 from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreMember, VmDefinition
 from outlast.model.policy import PRIORITIES, WITHOUT_END, Ready, VmPolicy, parse_ready
 from outlast.model.settings import IsolationResponse
 
-NAMESPACE = "https://outlast.dev/ns/vm/1"
 _POLICY = f"metadata/{{{NAMESPACE}}}vm"
 _RESPONSES: tuple[str, ...] = get_args(IsolationResponse)
 _DEFAULT = VmPolicy()
@@ -63,13 +63,15 @@ def find_policy(domain: ElementTree.Element) -> PolicyFound:
         max_relocations=_times(element, "max-relocations", _DEFAULT.max_relocations, problems),
         isolation_response=_one_of(element, "isolation-response", _RESPONSES, None, problems),
     )
+    if wrong := reservation_problem(domain):
+        problems.append(wrong)
     return PolicyFound(Policy(protected != "no", how), "; ".join(problems))
 
 
-def policy_element(policy: Policy) -> str:
-    """The element for libvirt's <metadata> that says all of this; `find_policy` reads it back. It names no namespace
+def policy_element(policy: Policy, domain: ElementTree.Element | None = None) -> str:
+    """The element for libvirt's <metadata> that says all of this, without a namespace: libvirt adds the caller's.
 
-    prefix of its own: libvirt adds that of the caller.
+    What the policy element of `domain` says beside it (cpus="2") stays.
     """
     how = policy.how
     said = {
@@ -81,7 +83,9 @@ def policy_element(policy: Policy) -> str:
         "max-restarts": str(how.max_restarts) if how.max_restarts != _DEFAULT.max_restarts else "",
         "max-relocations": str(how.max_relocations) if how.max_relocations != _DEFAULT.max_relocations else "",
     }
-    element = ElementTree.Element("vm", {name: value for name, value in said.items() if value})
+    before = domain.find(_POLICY) if domain is not None else None
+    kept = {name: value for name, value in before.items() if name not in said} if before is not None else {}
+    element = ElementTree.Element("vm", kept | {name: value for name, value in said.items() if value})
     return ElementTree.tostring(element, encoding="unicode")
 
 
@@ -158,6 +162,7 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
             why = why or problem or f"its disk {path} is not on a datastore of the fault domain: move it to one"
         elif home not in homes:
             homes.append(home)
+    memory = _memory_mib(domain)
     if not homes and not why:
         why = "it has no disk on a datastore of the fault domain, which would keep its register"
     return VmDefinition(
@@ -165,11 +170,12 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
         name=name,
         home=homes[0] if homes else None,
         datastores=tuple(homes),
-        memory_mib=_memory_mib(domain),
+        memory_mib=memory,
         protected=policy.protected and not why,
         unprotectable=why,
         policy=policy.how,
         xml=xml,
+        needs=needs_of(domain, memory, tuple(homes)),
     )
 
 

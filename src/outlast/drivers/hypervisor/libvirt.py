@@ -11,6 +11,7 @@ QEMU processes do not depend on any of this: the keeper guards them without libv
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,8 @@ import msgspec
 import structlog
 
 from outlast.drivers.host_shutdown import host_goes_down
-from outlast.drivers.hypervisor import domains
+from outlast.drivers.hypervisor import domains, host_facts
+from outlast.drivers.hypervisor.needs import CpuUse, with_use
 from outlast.drivers.hypervisor.traces import last_words
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
@@ -118,9 +120,15 @@ class Hypervisor:
         state_dir: Path,
         happen: Callable[[Event], None],
         on_note: Callable[[Note], None],
+        *,
+        reserved: tuple[int, int] = (0, 0),
     ) -> None:
+        """`reserved`: the memory (MiB) and CPU (hundredths of a core) that the host keeps for itself."""
         self._uri = uri
         self._datastores = datastores
+        self._reserved = reserved
+        self._cpu_use = CpuUse()
+        self._cpu_models: tuple[str, ...] = ()
         self._happen = happen
         self._on_note = on_note
         self._policies = PolicyMemory(state_dir / "policies.json")
@@ -182,6 +190,14 @@ class Hypervisor:
     async def _connect(self) -> None:
         self._wanted.clear()
         self._connection = await self._call(self._open)
+        self._spawn(self._ask_cpu_models())
+
+    async def _ask_cpu_models(self) -> None:
+        """Beside everything else: QEMU may have to be asked for long, and nothing waits for the answer."""
+        connection = self._connection
+        with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError, TimeoutError):
+            self._cpu_models = await self._call(host_facts.cpu_models, connection)
+            self._wanted.set()
 
     def _open(self) -> Any:
         connection = libvirt.open(self._uri)
@@ -258,7 +274,8 @@ class Hypervisor:
             vm = VmId(domain.UUIDString())
             with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError):
                 active = bool(domain.isActive())
-                found.append(self._definition(vm, domain, notes))
+                definition = self._definition(vm, domain, notes)
+                found.append(with_use(definition, self._cpu_of(vm, domain)) if active else definition)
                 if active:
                     running.add(vm)
                 else:
@@ -266,9 +283,26 @@ class Hypervisor:
         if not connection.isAlive():
             # What could not be asked must not look as if it had vanished.
             raise libvirt.libvirtError("the connection to libvirt broke")
-        total_kib, free_bytes = connection.getInfo()[1] * 1024, connection.getFreeMemory()
-        capacity = Capacity(total_kib // 1024, free_bytes >> 20, connection.getInfo()[2])
-        return _Inventory(tuple(found), frozenset(running), off, capacity, notes)
+        self._cpu_use.keep(running)
+        return _Inventory(tuple(found), frozenset(running), off, self._capacity(connection), notes)
+
+    def _cpu_of(self, vm: VmId, domain: Any) -> int:
+        with contextlib.suppress(libvirt.libvirtError):
+            return self._cpu_use.observe(vm, domain.info()[4], time.monotonic())
+        return 0
+
+    def _capacity(self, connection: Any) -> Capacity:
+        info, available = connection.getInfo(), host_facts.available_memory_mib()
+        memory, cpu = self._reserved
+        return Capacity(
+            memory_mib=info[1],
+            free_memory_mib=available if available is not None else connection.getFreeMemory() >> 20,
+            cpus=info[2],
+            reserved_memory_mib=memory,
+            reserved_cpu=cpu,
+            networks=host_facts.networks(connection),
+            cpu_models=self._cpu_models,
+        )
 
     def _definition(self, vm: VmId, domain: Any, notes: list[Note]) -> VmDefinition:
         persistent = bool(domain.isPersistent())
@@ -297,7 +331,8 @@ class Hypervisor:
         for note in found.notes:
             self._on_note(note)
         # Free memory moves all the time; only a change that matters to a placement is news.
-        content = (found.definitions, found.running, found.capacity.memory_mib, found.capacity.free_memory_mib // 64)
+        coarse = msgspec.structs.replace(found.capacity, free_memory_mib=found.capacity.free_memory_mib // 64)
+        content = (found.definitions, found.running, coarse)
         if content != self._told:
             self._told = content
             self._happen(InventoryChanged(found.definitions, found.running, found.capacity, found.off))

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import libvirt
 import msgspec
 
-from outlast.drivers.hypervisor.domains import NAMESPACE, Policy, find_policy, parse, policy_element
+from outlast.drivers.hypervisor.domains import Policy, find_policy, parse, policy_element
+from outlast.drivers.hypervisor.needs import NAMESPACE
 from outlast.model.errors import OutlastError
 
 _PREFIX = "outlast"
@@ -27,9 +28,12 @@ def _connected(uri: str) -> Iterator[Any]:
         connection.close()
 
 
-def _policy_of(domain: Any) -> Policy:
-    flags = libvirt.VIR_DOMAIN_XML_INACTIVE if domain.isPersistent() else 0
-    return find_policy(parse(domain.XMLDesc(flags))).policy or Policy()
+def _definition(domain: Any) -> ElementTree.Element:
+    return parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if domain.isPersistent() else 0))
+
+
+def _policy_of(definition: ElementTree.Element) -> Policy:
+    return find_policy(definition).policy or Policy()
 
 
 def local_policies(uri: str) -> dict[str, tuple[str, ...]]:
@@ -38,7 +42,7 @@ def local_policies(uri: str) -> dict[str, tuple[str, ...]]:
     with _connected(uri) as connection:
         for domain in connection.listAllDomains():
             with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError):
-                found[domain.name()] = _policy_of(domain).how.after
+                found[domain.name()] = _policy_of(_definition(domain)).how.after
     return found
 
 
@@ -51,13 +55,14 @@ def change_policy(uri: str, name: str, changes: dict[str, Any], protected: bool 
             remedy = "a policy is set on the host where the VM is defined: see `outlast status`, `virsh list --all`"
             raise OutlastError(f"no VM {name} is defined on this host", remedy) from None
         try:
-            old = _policy_of(domain)
+            definition = _definition(domain)
+            old = _policy_of(definition)
             how = msgspec.structs.replace(old.how, **changes)
             policy = Policy(old.protected if protected is None else protected, how)
             flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
             flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
             kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-            domain.setMetadata(kind, policy_element(policy), _PREFIX, NAMESPACE, flags)
+            domain.setMetadata(kind, policy_element(policy, definition), _PREFIX, NAMESPACE, flags)
         except libvirt.libvirtError as error:
             raise OutlastError(f"the definition of {name} cannot be changed: {error}") from None
     return policy

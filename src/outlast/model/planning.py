@@ -1,0 +1,91 @@
+"""What placements are decided from, and what comes of it, as values: a snapshot of the fault domain, and a plan.
+
+A snapshot is immutable and whole: whoever has it comes to the same plan, be it the primary that restarts VMs, an operator
+who asks what would happen, or the simulated world that checks both. CPU is counted in hundredths of a core.
+"""
+
+import msgspec
+
+from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
+from outlast.model.inventory import Needs
+from outlast.model.rules import Rule
+
+UNLIMITED = 1 << 40
+"""The CPU of a host that does not say how much it has."""
+
+
+class PlanHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One host as planning sees it.
+
+    `unusable`: why nothing can be started there, empty if something can. `last_resort`: why it is used only where no other
+    host will do. `memory_mib` and `cpu` are all that it can give to VMs; `free_*` what the VMs that run there leave of it
+    (`free_reserved_cpu`: if only reservations count). `leases`: the datastores where it can hold a lease.
+    """
+
+    id: HostId
+    name: HostName
+    labels: dict[str, str] = {}
+    unusable: str = ""
+    last_resort: str = ""
+    spare: bool = False
+    memory_mib: int = 0
+    cpu: int = UNLIMITED
+    free_memory_mib: int = 0
+    free_cpu: int = UNLIMITED
+    free_reserved_cpu: int = UNLIMITED
+    leases: frozenset[DatastoreName] = frozenset()
+    networks: frozenset[str] | None = None
+    cpu_models: frozenset[str] = frozenset()
+
+
+class PlanVm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One VM as planning sees it. `host` None: it runs nowhere. `wanted`: it is to run (else it only takes room).
+
+    `tier`: lower ones are placed first. `failed_on`: hosts where its start failed, used if no other will do; `prefer`: the
+    host where it ran, if that is to be tried first; `only`: the one host that may start it now.
+    """
+
+    vm: VmId
+    name: VmName
+    needs: Needs
+    host: HostId | None = None
+    wanted: bool = True
+    tier: int = 0
+    failed_on: frozenset[HostId] = frozenset()
+    prefer: HostId | None = None
+    only: HostId | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fault domain at one moment. `rules`: those that hold, contradictions removed."""
+
+    hosts: tuple[PlanHost, ...]
+    vms: tuple[PlanVm, ...]
+    rules: tuple[Rule, ...] = ()
+
+
+class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One decision, in the order in which they were made. `host` None: the VM has to wait.
+
+    `squeezed`: the host has the CPU that is reserved for the VM, but not what it was seen to use.
+    """
+
+    vm: VmId
+    host: HostId | None
+    squeezed: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Where VMs go. `steps`: every decision; a VM that was moved to make room for another stands there again."""
+
+    steps: tuple[Assignment, ...]
+
+    @property
+    def targets(self) -> dict[VmId, HostId | None]:
+        """Where each VM goes in the end; None: it waits."""
+        return {step.vm: step.host for step in self.steps}
+
+    @property
+    def waiting(self) -> tuple[VmId, ...]:
+        """The VMs that no host can take, in the order of the plan."""
+        return tuple(vm for vm, host in self.targets.items() if host is None)

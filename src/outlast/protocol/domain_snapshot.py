@@ -1,0 +1,102 @@
+"""What an agent knows of the fault domain, as the snapshot that placements are decided from.
+
+A host has the room that its VMs leave of it: all that stand on its power-on list, and those whose start was ordered there
+and has not come so far. Of memory, what the host measures as free counts too, if it is less: others use memory as well.
+Whatever a VM stood on last counts as its place, also while nobody hears that host: it may run there.
+"""
+
+from collections.abc import Mapping
+
+from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.inventory import Needs
+from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
+from outlast.model.records import PoweredVm, ProtectedVm
+from outlast.protocol.knowledge import Knowledge
+
+_NONE = Needs()
+
+
+def take(known: Knowledge, waiting: Mapping[VmId, PlanVm], ordered: Mapping[VmId, PlanVm]) -> Snapshot:
+    """`waiting`: VMs that need a host, wherever they stood; `ordered`: those that are being started on their `host`."""
+    vms: dict[VmId, PlanVm] = {}
+    arrived: set[VmId] = set()
+    for vm, (host, line) in known.whereabouts().items():
+        if vm in waiting or vm in ordered:
+            if vm in ordered and ordered[vm].host == host:
+                arrived.add(vm)
+            continue
+        vms[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=line.protected)
+    vms |= waiting
+    vms |= ordered
+    hosts = _hosts(known, vms, {vm: ordered[vm] for vm in ordered if vm not in arrived})
+    return Snapshot(hosts=hosts, vms=tuple(vms[vm] for vm in sorted(vms)), rules=known.rulebook.rules)
+
+
+def needs_of(vm: PoweredVm | ProtectedVm, home: DatastoreName | None) -> Needs:
+    """What a VM on a list needs; an entry of an older release says its memory and its home alone."""
+    needs, datastores = vm.needs, vm.needs.datastores
+    if home is not None and home not in datastores:
+        datastores = (home, *datastores)
+    return Needs(
+        memory_mib=max(vm.memory_mib, needs.memory_mib),
+        cpu=max(needs.cpu, needs.reserved_cpu),
+        reserved_cpu=needs.reserved_cpu,
+        datastores=datastores,
+        networks=needs.networks,
+        cpu_model=needs.cpu_model,
+    )
+
+
+def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, PlanVm]) -> tuple[PlanHost, ...]:
+    used = _sums(vms)
+    promised = _sums(on_the_way)
+    return tuple(_host(known, host, used.get(host, _NONE), promised.get(host, _NONE)) for host in known.members)
+
+
+def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
+    """What the VMs of each host need together."""
+    memory: dict[HostId, list[int]] = {}
+    for vm in vms.values():
+        if vm.host is not None:
+            sums = memory.setdefault(vm.host, [0, 0, 0])
+            sums[0] += vm.needs.memory_mib
+            sums[1] += vm.needs.cpu
+            sums[2] += vm.needs.reserved_cpu
+    return {host: Needs(memory_mib=m, cpu=c, reserved_cpu=r) for host, (m, c, r) in memory.items()}
+
+
+def _host(known: Knowledge, host: HostId, used: Needs, promised: Needs) -> PlanHost:
+    member, seen, mine = known.members[host], known.beats.get(host), host == known.me
+    capacity = known.capacity if mine or seen is None else seen.beat.capacity
+    memory = max(0, capacity.memory_mib - capacity.reserved_memory_mib)
+    cpu = max(0, capacity.cpus * 100 - capacity.reserved_cpu) if capacity.cpus else UNLIMITED
+    measured = capacity.free_memory_mib - promised.memory_mib
+    return PlanHost(
+        id=host,
+        name=member.name,
+        labels=member.labels,
+        unusable=why_unusable(known, host),
+        memory_mib=memory,
+        cpu=cpu,
+        free_memory_mib=max(0, min(memory - used.memory_mib, measured)),
+        free_cpu=cpu - used.cpu,
+        free_reserved_cpu=cpu - used.reserved_cpu,
+        leases=known.leases_of(host),
+        networks=frozenset(capacity.networks) if capacity.networks is not None else None,
+        cpu_models=frozenset(capacity.cpu_models),
+    )
+
+
+def why_unusable(known: Knowledge, host: HostId) -> str:
+    """Why nothing can be started on a host now; an empty string if something can."""
+    seen, mine = known.beats.get(host), host == known.me
+    if not mine and (seen is None or not known.live(host)):
+        return "it is not connected"
+    if seen is not None and not mine:
+        if not seen.beat.rank.not_isolated:
+            return "it is isolated"
+        if seen.beat.leaving:
+            return "its agent is about to end"
+    if not (known.hypervisor_up if mine or seen is None else seen.beat.hypervisor_up):
+        return "its libvirt does not answer"
+    return ""

@@ -1,0 +1,261 @@
+"""Where many VMs go at once. Greedy, then repaired; the same snapshot always gives the same plan.
+
+    order      by tier; then those with the fewest candidates; then the largest; VMs that required rules keep together are
+               placed as one, and as many of them as fit if they do not all fit anywhere
+    spread     each goes to the host that is best for it (`Board.rank`): where it breaks the fewest preferred rules, and
+               then where the most is left, so that nobody is crowded while there is room
+    repair     a VM that found no room may have one that was placed a moment ago moved elsewhere for it
+    pack       if some still wait, everything is tried once more with each VM where it just fits, preferences forgotten;
+               whichever way places more, the important ones first, is taken
+    squeeze    whom no host has the CPU for that it was seen to use goes where there is what is reserved for it: to run
+               slowly is better than not to run
+
+What runs stays where it is. Nobody waits for room that a VM of a lower tier was given.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+from outlast.model.planning import Assignment, Plan, PlanVm
+from outlast.protocol.planning.board import Board, View
+from outlast.protocol.planning.problem import Problem
+
+MOST_REPAIRS = 1000
+"""How many moves are looked at to make room, in one plan."""
+
+_Entry = tuple[int, ...]
+
+
+def make_plan(problem: Problem, lost: frozenset[int] = frozenset(), board: Board | None = None) -> Plan:
+    """A place for every wanted VM that runs nowhere, or on a host in `lost`. `board`: the problem's, if there is one."""
+    start = (board or Board(problem)).copy(lost)
+    order = _order(problem, start, to_place(problem, lost))
+    plan = _Pass(start.copy(), order, pack=False)
+    plan.run()
+    if plan.waiting():
+        packed = _Pass(start, order, pack=True)
+        packed.run()
+        if packed.worth() > plan.worth():
+            plan = packed
+        plan.squeeze()
+    return Plan(tuple(plan.steps))
+
+
+def to_place(problem: Problem, lost: frozenset[int] = frozenset()) -> list[PlanVm]:
+    """The VMs that need a host."""
+    return [vm for vm in problem.snapshot.vms if vm.wanted and (vm.host is None or problem.number.get(vm.host, -1) in lost)]
+
+
+def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[PlanVm]]:
+    """The VMs in the order in which they are placed; those that belong together in one."""
+    memory = max(1, sum(m for m in board.free_memory if m > 0))
+    cpu = max(1, sum(c for c in board.free_cpu if c > 0))
+
+    def importance(vm: PlanVm) -> tuple[int, int, int, str, str]:
+        share = max(vm.needs.memory_mib * 1_000_000 // memory, vm.needs.cpu * 1_000_000 // cpu)
+        return vm.tier, len(problem.candidates(vm)), -share, vm.name, vm.vm
+
+    bundles: dict[object, list[PlanVm]] = {}
+    for vm in sorted(vms, key=importance):
+        bundles.setdefault(problem.bundles.get(vm.name, vm.vm), []).append(vm)
+    return list(bundles.values())
+
+
+class _Pass:
+    """One way of placing all. `pack`: each where it just fits, instead of where the most is left."""
+
+    def __init__(self, board: Board, order: list[list[PlanVm]], *, pack: bool) -> None:
+        self._board = board
+        self._problem = board.problem
+        self._order = order
+        self._pack = pack
+        self._by_cpu = pack and _cpu_is_scarcer(board, order)
+        self._squeezing = False
+        self._entries = [self._entry(i) for i in range(len(board.free_memory))]
+        self._sorted: dict[tuple[object, ...], list[_Entry]] = {}
+        self._sorted_of: list[list[list[_Entry]]] = [[] for _ in board.free_memory]
+        self._repairs = MOST_REPAIRS
+        self.steps: list[Assignment] = []
+
+    def run(self) -> None:
+        """Place everybody who can be placed."""
+        for bundle in self._order:
+            if len(bundle) == 1:
+                self._settle(bundle[0], self._best(bundle[0]))
+            else:
+                self._place_together(bundle)
+        for vm in self.waiting():
+            self._make_room(vm)
+
+    def waiting(self) -> list[PlanVm]:
+        """Who has no place."""
+        return [vm for bundle in self._order for vm in bundle if vm.vm not in self._board.placed]
+
+    def worth(self) -> list[tuple[int, int]]:
+        """How many were placed, and their memory, by tier: the greater plan is better."""
+        tiers: dict[int, tuple[int, int]] = {vm.tier: (0, 0) for bundle in self._order for vm in bundle}
+        for vm, _, _ in self._board.placed.values():
+            count, memory = tiers[vm.tier]
+            tiers[vm.tier] = count + 1, memory + vm.needs.memory_mib
+        return [tiers[tier] for tier in sorted(tiers)]
+
+    def squeeze(self) -> None:
+        """Place who still waits where the reserved CPU is there."""
+        self._squeezing = True
+        for vm in self.waiting():
+            self._settle(vm, self._best(vm))
+
+    # -- one VM -------------------------------------------------------------------------------------------------------
+
+    def _settle(self, vm: PlanVm, i: int | None) -> None:
+        if i is None:
+            if not self._squeezing:
+                self.steps.append(Assignment(vm.vm, None))
+            return
+        squeezed = self._squeezing and vm.needs.cpu > self._board.free_cpu[i]
+        self._board.put(vm, i, squeezed)
+        self._changed(i)
+        self.steps.append(Assignment(vm.vm, self._problem.hosts[i].id, squeezed))
+
+    def _best(self, vm: PlanVm) -> int | None:
+        """The best host that can take it now; None if there is none.
+
+        Hosts that are like others for this VM stand in order already: the first of them that has room is the best of them.
+        """
+        board, view = self._board, self._board.view(vm)
+        special = view.special()
+        fitting = []
+        if special:
+            candidates = self._problem.candidates(vm)
+            can = (i for i in sorted(special) if i in candidates and view.allows(i))
+            fitting = [i for i in can if board.has_room(vm, i, self._squeezing)]
+        usual = self._first_with_room(vm, view, special)
+        if usual is not None:
+            fitting.append(usual)
+        if len(fitting) < 2:
+            return fitting[0] if fitting else None
+        if self._pack:
+            return min(fitting, key=lambda i: (i in view.failed, self._entries[i]))
+        return max(fitting, key=lambda i: board.rank(view, i))
+
+    def _first_with_room(self, vm: PlanVm, view: View, special: set[int]) -> int | None:
+        needs, board, limit = vm.needs, self._board, self._problem.taste(vm).limit
+        memory, reserved = needs.memory_mib, needs.reserved_cpu
+        cpu = reserved if self._squeezing else needs.cpu
+        free_memory, free_reserved = board.free_memory, board.free_reserved_cpu
+        free_cpu = free_reserved if self._squeezing else board.free_cpu
+        few = (self._entries[i] for i in self._problem.candidates(vm)) if limit is not None else ()
+        entries = self._sorted_for(vm) if limit is None else sorted(few)
+        ruled = view.forbidden or view.only is not None or special
+        if self._pack:
+            # Those before this place have too little of what they are sorted by.
+            smallest = bisect_left(entries, (False, cpu if self._by_cpu else memory))
+            entries = entries[smallest:]
+        for entry in entries if self._pack else reversed(entries):
+            i = entry[-1]
+            if (
+                memory <= free_memory[i]
+                and cpu <= free_cpu[i]
+                and reserved <= free_reserved[i]
+                and not (ruled and (i in special or not view.allows(i)))
+            ):
+                return i
+        return None
+
+    # -- hosts in order, for VMs that nothing distinguishes but their size --------------------------------------------
+
+    def _entry(self, i: int) -> _Entry:
+        board, host = self._board, self._problem.hosts[i]
+        if self._pack:
+            return bool(host.last_resort), (board.free_cpu if self._by_cpu else board.free_memory)[i], i
+        return not host.last_resort, host.spare, board.balance(i), board.free_memory[i], i
+
+    def _sorted_for(self, vm: PlanVm) -> list[_Entry]:
+        kind = self._problem.reach(vm)
+        found = self._sorted.get(kind)
+        if found is None:
+            reaching = self._problem.reaching(vm)
+            found = self._sorted[kind] = sorted(self._entries[i] for i in reaching)
+            for i in reaching:
+                self._sorted_of[i].append(found)
+        return found
+
+    def _changed(self, i: int) -> None:
+        old, new = self._entries[i], self._entry(i)
+        self._entries[i] = new
+        for entries in self._sorted_of[i]:
+            del entries[bisect_left(entries, old)]
+            insort(entries, new)
+
+    # -- VMs that belong together -------------------------------------------------------------------------------------
+
+    def _place_together(self, bundle: list[PlanVm]) -> None:
+        """All of them, or as many as fit anywhere, on one host: the best one for the first of them that fits at all."""
+        board = self._board
+        views = [board.view(vm) for vm in bundle]
+        for at, first in enumerate(bundle):
+            counts = {i: self._how_many_fit(bundle[at:], views[at:], i) for i in sorted(self._problem.candidates(first))}
+            most = max(counts.values(), default=0)
+            if most:
+                best = max((i for i, count in counts.items() if count == most), key=lambda i: board.rank(views[at], i))
+                for vm in bundle[at:]:
+                    fits = best in self._problem.candidates(vm) and board.fits(vm, best)
+                    self._settle(vm, best if fits else None)
+                return
+            self._settle(first, None)
+
+    def _how_many_fit(self, bundle: list[PlanVm], views: list[View], i: int) -> int:
+        """How many of them a host can take, if the first is among them. No rule that holds keeps two of them apart."""
+        board, count = self._board, 0
+        memory, cpu, reserved = board.free_memory[i], board.free_cpu[i], board.free_reserved_cpu[i]
+        for vm, view in zip(bundle, views, strict=True):
+            needs = vm.needs
+            room = needs.memory_mib <= memory and needs.cpu <= cpu and needs.reserved_cpu <= reserved
+            if room and view.allows(i) and i in self._problem.candidates(vm):
+                memory, cpu, reserved = memory - needs.memory_mib, cpu - needs.cpu, reserved - needs.reserved_cpu
+                count += 1
+            elif not count:
+                break
+        return count
+
+    # -- making room --------------------------------------------------------------------------------------------------
+
+    def _make_room(self, vm: PlanVm) -> None:
+        """Move one VM that has just been placed, so that this one can go where it was."""
+        by_host: dict[int, list[PlanVm]] = {}
+        for placed, i, _ in self._board.placed.values():
+            if placed.name not in self._problem.bundles:
+                by_host.setdefault(i, []).append(placed)
+        for i in sorted(self._problem.candidates(vm)):
+            for other in sorted(by_host.get(i, ()), key=lambda each: (each.needs.memory_mib, each.vm)):
+                if self._repairs <= 0:
+                    return
+                self._repairs -= 1
+                if self._swap(vm, other, i):
+                    return
+
+    def _swap(self, vm: PlanVm, other: PlanVm, i: int) -> bool:
+        board = self._board
+        short = vm.needs.memory_mib - board.free_memory[i], vm.needs.cpu - board.free_cpu[i]
+        if other.needs.memory_mib < short[0] or other.needs.cpu < short[1]:
+            return False
+        board.take(other)
+        if board.fits(vm, i):
+            board.put(vm, i)
+            view = board.view(other)
+            can = (j for j in self._problem.candidates(other) if j != i and view.allows(j))
+            elsewhere = [j for j in can if board.has_room(other, j)]
+            board.take(vm)
+            if elsewhere:
+                self._settle(other, max(elsewhere, key=lambda j: board.rank(view, j)))
+                self._settle(vm, i)
+                return True
+        board.put(other, i)
+        return False
+
+
+def _cpu_is_scarcer(board: Board, order: list[list[PlanVm]]) -> bool:
+    vms = [vm for bundle in order for vm in bundle]
+    free_memory = max(1, sum(m for m in board.free_memory if m > 0))
+    free_cpu = max(1, sum(c for c in board.free_cpu if c > 0))
+    return sum(vm.needs.cpu for vm in vms) * free_memory > sum(vm.needs.memory_mib for vm in vms) * free_cpu
