@@ -9,10 +9,14 @@ from click.testing import CliRunner
 
 from outlast.interfaces.cli import main
 from outlast.model.errors import UsageError
-from outlast.model.settings import Settings, problems
+from outlast.model.ids import HostId
+from outlast.model.settings import FREEZES_WITHIN, Settings, problems
 from outlast.model.time import SECOND, seconds
 from outlast.model.units import parse_duration
-from outlast.runtime.config import load_config
+from outlast.runtime.agent_process import FREEZER_LOOKS_EVERY_S
+from outlast.runtime.config import fencing_warnings, load_config
+from outlast.runtime.second_freezer import GRACE
+from outlast.sim.invariants import AGENT_REACTS
 
 IDS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 
@@ -112,6 +116,44 @@ def test_nested_datastores_are_refused(tmp_path: Path) -> None:
         load_config(written(tmp_path, "[settings]", inner))
 
 
+FENCED = """address = "192.0.2.2"
+
+[[hosts.fencing]]
+agent = "{agent}"
+timeout = "9s"
+parameters = {{ ip = "192.0.2.66", lanplus = true, port = 3 }}
+secrets = {{ password = "{secret}" }}
+"""
+
+
+def test_fence_devices(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, 'address = "192.0.2.2"', FENCED.format(agent="/bin/true", secret="/dev/null")))
+    (method,) = config.fencing[HostId(IDS[1])]
+    assert (method.level.agent, method.level.timeout) == ("/bin/true", 9 * SECOND)
+    assert method.parameters == {"ip": "192.0.2.66", "lanplus": "1", "port": "3"}
+    assert fencing_warnings(config) == []
+
+
+def test_a_fence_agent_that_is_missing_is_a_warning_with_its_remedy(tmp_path: Path) -> None:
+    path = written(tmp_path, 'address = "192.0.2.2"', FENCED.format(agent="fence_nothing", secret="/no/file"))
+    first, second = fencing_warnings(load_config(path))
+    assert "no fence agent fence_nothing on this host: apt-get install fence-agents" in first
+    assert "/no/file of its password cannot be read (No such file" in second
+    done = CliRunner().invoke(main, ["agent", "--check", "--config", str(path)])
+    assert (done.exit_code, "warning: host2 could not be fenced" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [('timeout = "9s"', 'timeout = "1h"', "timeout is 3600s"), ("lanplus", "action", "cannot hold action")],
+)
+def test_a_mistake_in_a_fence_device(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = FENCED.format(agent="/bin/true", secret="/dev/null").replace(old, new)
+    with pytest.raises(UsageError) as caught:
+        load_config(written(tmp_path, 'address = "192.0.2.2"', text))
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("command", ["agent", "keeper"])
 def test_commands_end_with_2_and_a_message(tmp_path: Path, command: str) -> None:
     done = CliRunner().invoke(main, [command, "--config", str(tmp_path / "no.toml")])
@@ -146,6 +188,7 @@ def test_what_is_no_duration(value: object) -> None:
         ({"unreachable_after": seconds(1.5)}, "unreachable_after"),
         ({"lease_duration": seconds(2.9)}, "lease_duration"),
         ({"lease_margin": seconds(0.4)}, "lease_margin"),
+        ({"lease_margin": seconds(1.1)}, "lease_margin"),
         ({"datastore_stale_after": seconds(5)}, "datastore_stale_after"),
         ({"isolation_after": seconds(3)}, "isolation_after"),
         ({"heartbeat_datastores_per_host": 6}, "heartbeat_datastores_per_host"),
@@ -159,6 +202,12 @@ def test_a_broken_relation_is_named(changed: dict[str, int], name: str) -> None:
 
 def test_the_defaults_hold_all_relations() -> None:
     assert problems(Settings()) == []
+
+
+def test_the_margin_is_long_enough_for_the_second_freezer() -> None:
+    """Found by the simulator: half a second was asked for, and the agent's grace and its next look take longer."""
+    assert GRACE + round(FREEZER_LOOKS_EVERY_S * SECOND) < FREEZES_WITHIN
+    assert AGENT_REACTS < FREEZES_WITHIN
 
 
 # -- rules, labels, what a host keeps for itself ------------------------------------------------------------------------

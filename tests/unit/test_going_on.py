@@ -52,6 +52,8 @@ def test_one_effect_that_cannot_be_begun_does_not_cost_the_others(logs: Logs) ->
             network=nothing,
             pinger=cast(Any, pinger),
             keeper=nothing,
+            fencer=nothing,
+            told=nothing,
             on_note=broken,
         )
         effects: list[Effect] = [Ping(None, "192.0.2.1"), Note("verdict"), Ping(None, "192.0.2.2")]

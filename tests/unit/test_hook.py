@@ -69,6 +69,7 @@ def test_the_keeper_is_asked_and_allows(settings: dict[str, Any]) -> None:
     [
         "<hostdev mode='subsystem' type='pci'><source/></hostdev>",
         "<interface type='vhostuser'><source type='unix' path='/run/ovs.sock'/></interface>",
+        "<interface type='hostdev'><source><address type='pci' bus='0x02'/></source></interface>",
         "<filesystem type='mount'><driver type='virtiofs'/></filesystem>",
     ],
 )

@@ -9,19 +9,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from guests import wait_for_guest, wait_stopped
 
 from outlast.drivers import clock
 from outlast.drivers.datastore import identity
-from outlast.keeper import process
+from outlast.keeper import plugged, process
 from outlast.keeper.process import KeeperProcess
 from outlast.keeper.processes import inspect
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import Freeze, Kill, PetWatchdog, Thaw
-from outlast.model.keeper_events import KeeperEvent, ProcessExited
+from outlast.model.keeper_events import DeviceSeen, KeeperEvent, ProcessExited
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, after
@@ -160,3 +161,24 @@ def test_all_who_claim_one_vm_are_guarded_and_it_has_ended_when_the_last_of_them
         other.wait(10.0)
         keeper._guard(second)
         assert events == [ProcessExited(first.vm)]
+
+
+def test_a_device_that_is_plugged_into_a_running_guest_is_seen(
+    keeper: KeeperProcess, guest: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_guest(guest.pid)
+    qemu = inspect(guest.pid)
+    assert qemu is not None
+    monkeypatch.setattr("outlast.model.keeper_config.KeeperConfig.home_of", lambda *_: DS1)
+    found = keeper._guard(msgspec.structs.replace(qemu, unfreezable=False))
+    assert found is not None
+    assert not found.unfreezable
+    keeper.machine.ensure(found)
+    keeper._look_for_devices()
+    assert not keeper._events
+    monkeypatch.setattr(plugged, "device_of", lambda _: "/dev/vfio/12")
+    keeper._look_for_devices()
+    assert list(keeper._events) == [DeviceSeen(qemu.vm, "/dev/vfio/12")]
+    keeper._happen(keeper._events.popleft())
+    keeper._look_for_devices()
+    assert not keeper._events, "it is known"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from outlast.model.ids import (
     BootId,
@@ -24,6 +25,7 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     PetWatchdog,
     ReadRegister,
     Remember,
@@ -34,6 +36,7 @@ from outlast.model.keeper_effects import (
 from outlast.model.keeper_events import (
     Asked,
     CloseAsked,
+    DeviceSeen,
     FoundProcess,
     HeartbeatWritten,
     IncarnationWon,
@@ -43,10 +46,11 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskGate, AskLaunch, AskTakeover, KeeperRequest, Progress
+from outlast.model.keeping import AskForgotten, AskGate, AskLaunch, AskLost, AskTakeover, KeeperRequest, Progress
 from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
@@ -569,3 +573,133 @@ def test_a_start_that_was_just_launched_is_not_given_up() -> None:
         keeper.renews()
     keeper.does(ProcessAppeared(process()))
     assert keeper.machine.vms[VM].phase == "running"
+
+
+def launched() -> Keeper:
+    """With a start on epoch 0 that has the gate's last word."""
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskLaunch(RequestId(2), VM))
+    return keeper
+
+
+def test_a_start_that_libvirt_has_forgotten_is_given_up_when_no_process_is_there() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(0)))
+    assert keeper.one(LookForProcess) == LookForProcess(VM, VmName("web"), Epoch(0))
+    assert not keeper.has(LinkRegister), "a process may be about to show itself"
+    keeper.does(ProcessMissing(VM, Epoch(0)))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+
+
+def test_what_libvirt_said_of_an_earlier_start_says_nothing_of_this_one() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(4)))
+    assert not keeper.has(LookForProcess)
+    keeper.does(ProcessMissing(VM, Epoch(4)))
+    assert keeper.machine.vms[VM].phase == "starting"
+
+
+def test_a_process_that_shows_itself_before_it_was_looked_for_runs() -> None:
+    keeper = launched()
+    keeper.asks(AskForgotten(RequestId(3), VM, Epoch(0)))
+    keeper.does(ProcessAppeared(process()))
+    keeper.does(ProcessMissing(VM, Epoch(0)))
+    assert keeper.machine.vms[VM].phase == "running"
+
+
+def test_a_device_that_is_plugged_in_makes_the_lease_no_proof_at_once() -> None:
+    keeper = Keeper().running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    write = keeper.one(WriteHeartbeat)
+    assert isinstance(write, WriteHeartbeat)
+    assert write.record.enforcement is Enforcement.NONE
+    keeper.renews()
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.one(Freeze)
+    assert not keeper.has(Kill), "everybody can read that the lease's end proves nothing"
+
+
+def test_what_a_freeze_does_not_stop_and_nobody_knows_of_is_killed_at_the_lapse() -> None:
+    """Its record says that the end of its lease is proof, and storage hangs: others will take the VM."""
+    keeper = Keeper().running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    keeper.now += 6.1
+    keeper.does(Woken())
+    kinds = [type(effect) for effect in keeper.effects]
+    assert kinds.index(Freeze) < kinds.index(Kill)
+
+
+def test_a_watchdog_stops_also_what_was_plugged_in_a_moment_ago() -> None:
+    keeper = Keeper(config=WATCHED).running()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    keeper.now += 6.1
+    keeper.does(Woken())
+    assert not keeper.has(Kill)
+    assert not keeper.has(PetWatchdog)
+
+
+def test_a_device_of_a_vm_that_is_gone_is_nothing() -> None:
+    keeper = Keeper().guarded()
+    keeper.does(DeviceSeen(VM, "/dev/vfio/12"))
+    assert published(keeper) is Enforcement.KEEPER
+
+
+def frozen() -> Keeper:
+    """With the VM frozen on epoch 0, and its storage gone."""
+    keeper = Keeper().running()
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.one(Freeze)
+    return keeper
+
+
+def lost_to(owner: HostId, epoch: int, home: DatastoreName = DS) -> AskLost:
+    return AskLost(request=RequestId(9), vm=VM, home=home, owner=owner, epoch=Epoch(epoch))
+
+
+def test_the_word_of_a_later_owner_kills_what_stands_frozen() -> None:
+    keeper = frozen()
+    keeper.asks(lost_to(OTHER, 1))
+    keeper.one(Kill)
+    keeper.does(ProcessExited(VM))
+    assert VM not in keeper.machine.vms, "nothing of it is left to be released"
+
+
+@pytest.mark.parametrize("told", [lost_to(OTHER, 0), lost_to(ME, 1), lost_to(OTHER, 1, DatastoreName("ds2"))])
+def test_any_other_word_changes_nothing(told: AskLost) -> None:
+    keeper = frozen()
+    keeper.asks(told)
+    assert not keeper.has(Kill)
+    assert keeper.machine.vms[VM].phase == "frozen"
+
+
+def test_what_runs_by_right_is_killed_on_nobodys_word() -> None:
+    keeper = Keeper().running()
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)
+
+
+def test_an_old_word_says_nothing_of_what_was_won_back() -> None:
+    keeper = frozen()
+    keeper.renews(ok=False)
+    keeper.now += 1
+    keeper.does(Woken())
+    keeper.renews()
+    keeper.links()
+    assert keeper.machine.vms[VM].epoch == 1
+    keeper.now += 6.1
+    keeper.does(Woken())
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)
+
+
+def test_a_keeper_that_does_not_know_its_own_epoch_kills_on_nobodys_word() -> None:
+    keeper = Keeper(process())
+    keeper.asks(lost_to(OTHER, 1))
+    assert not keeper.has(Kill)

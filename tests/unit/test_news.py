@@ -16,7 +16,9 @@ TOLD = [
     "power/02-primary-loses-power.toml",
     "network/04-partition-in-the-middle.toml",
     "network/03-isolated-and-shut-down.toml",
+    "network/13-the-agent-dies-while-its-guests-shut-down.toml",
     "storage/03-outage-for-everybody.toml",
+    "storage/14-who-is-responsible-dies.toml",
     "daemons/05-keeper-hangs.toml",
     "vms/05-start-fails-on-one-host.toml",
 ]

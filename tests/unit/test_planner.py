@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from planning_values import DS, domain, host, rule, snapshots, vm
 
 from outlast.model.ids import HostId, VmId
 from outlast.model.inventory import Needs
-from outlast.model.planning import Plan, PlanHost, Snapshot
+from outlast.model.planning import Assignment, Plan, PlanHost, Snapshot
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import explain, judge
 from outlast.protocol.planning.planner import make_plan
@@ -273,3 +275,22 @@ def test_more_memory_never_takes_a_place_away(snapshot: Snapshot) -> None:
         richer = msgspec.structs.replace(each, free_memory_mib=each.free_memory_mib + 512)
         hosts = (*snapshot.hosts[:i], richer, *snapshot.hosts[i + 1 :])
         assert plan(msgspec.structs.replace(snapshot, hosts=hosts)).waiting == ()
+
+
+def some_way(snapshot: Snapshot) -> bool:
+    """Whether any assignment at all, of all that there are, has a place for everybody."""
+    vms = [v.vm for v in snapshot.vms if v.wanted and v.host is None]
+    for hosts in itertools.product([h.id for h in snapshot.hosts], repeat=len(vms)):
+        steps = tuple(Assignment(name, target) for name, target in zip(vms, hosts, strict=True))
+        if not problems_of(snapshot, Plan(steps)):
+            return True
+    return False
+
+
+@given(snapshots(most_hosts=3, most_vms=6))
+@settings(max_examples=150, deadline=None)
+def test_where_few_are_to_be_placed_nobody_waits_who_need_not(snapshot: Snapshot) -> None:
+    found = plan(snapshot)
+    assert (found.obstacle is None) == some_way(snapshot)
+    assert found.obstacle is None or found.obstacle.proven
+    assert found.obstacle is not None or found.waiting == ()

@@ -11,7 +11,15 @@ import pytest
 from guests import wait_for_guest, wait_stopped
 
 from outlast.keeper import processes
-from outlast.keeper.processes import LOOKS_BEFORE_FOREIGN, PidFiles, WatchedProcess, all_guests, by_pid_file, inspect
+from outlast.keeper.processes import (
+    LOOKS_BEFORE_FOREIGN,
+    PidFiles,
+    WatchedProcess,
+    all_guests,
+    by_pid_file,
+    inspect,
+    pid_file_names_a_process,
+)
 
 
 def test_a_guest_is_known_by_its_command_line(guest: subprocess.Popen[bytes]) -> None:
@@ -150,3 +158,12 @@ def test_what_is_not_ours_is_not_read_for_ever(proc: FakeProc) -> None:
     proc.become(7, ["/usr/bin/qemu-system-x86_64", *GUEST])
     assert [qemu.pid for qemu in files.look(set())] == [7]
     assert files.look({7}) == [], "it is guarded"
+
+
+def test_a_process_that_is_not_qemu_yet_is_not_missing(proc: FakeProc) -> None:
+    assert not pid_file_names_a_process("web")
+    proc.pid_file("web", 7)
+    assert not pid_file_names_a_process("web"), "it is gone"
+    proc.add(7, ["/usr/sbin/libvirtd"])
+    assert pid_file_names_a_process("web")
+    assert by_pid_file("web") is None

@@ -283,8 +283,13 @@ def test_vms_with_a_policy_of_their_own_say_so_in_their_definition() -> None:
         ('name = "beta"', 'name = "beta"\nenforcement = "none"', "enforcement none"),
         ('name = "beta"', 'name = "beta-of-a-long-name"', "a host of that name"),
         ('name = "beta"', 'name = "beta"\nwatchdog = true', "a watchdog (beta)"),
+        ('name = "beta"', 'name = "beta"\nfencing = true', "a fence device (beta)"),
         ('do = "power-off"', 'do = "network-cut"\nnetwork = "vm"', 'network = "vm"'),
-        ('name = "beta"', 'name = "beta"\nlabels = { rack = "r1" }', "labels, networks or CPU models of a host (beta)"),
+        (
+            'name = "beta"',
+            'name = "beta"\nlabels = { rack = "r1" }',
+            "or a spare one (beta)",
+        ),
         ('name = "web1"', 'name = "web1"\ncpu_usage = 3', "a given amount of cpu or memory (web1)"),
         ('name = "web1"', 'name = "web1"\nnetworks = ["lan"]', "networks or a CPU model of a VM (web1)"),
         ('name = "web1"', 'name = "web1"\ncpus = 8', "placement by cpus"),
@@ -321,9 +326,13 @@ def test_what_a_lab_cannot_do_is_refused_by_name(old: str, new: str, words: str,
 def test_every_verb_that_is_built_is_done_or_refused() -> None:
     assert set(VERBS) - unbuilt.VERBS - scenario_steps.VERBS.keys() == {
         "clock-jump",
+        "fencing-break",
+        "fencing-mend",
+        "operator-confirms",
         "record-clone",
         "record-damage",
         "record-newer",
+        "record-older",
         "start-fails",
         "vm-hang",
     }

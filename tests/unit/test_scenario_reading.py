@@ -160,7 +160,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ('memory = "64GiB"', "fencing = true", 21, "fencing of a host"),
         ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
         ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
     ],

@@ -18,11 +18,12 @@ from outlast.model.ids import (
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.messages import Rank
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
-from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.sim.ordeals import ordeal
 from outlast.sim.random_runs import play
 from outlast.sim.random_scenarios import generate
@@ -69,7 +70,7 @@ def test_a_list_that_storage_refuses_is_not_written_in_a_loop() -> None:
     responsibility = Responsibility(known, outbox)
     for turn in range(seconds * 100):
         known.now = Instant(SECOND + turn * SECOND // 100)
-        responsibility.tick(elected=True, term=ElectionTerm(1))
+        responsibility.tick(Standing(True, known.me, Rank(True, 1, 1, known.me), ElectionTerm(1)))
         for effect in outbox.take():
             match effect:
                 case ReadRegisters(request):

@@ -7,13 +7,18 @@ import sys
 import msgspec
 import pytest
 
+from outlast.model.settings import Settings, problems
+from outlast.model.time import SECOND, seconds
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read
 from outlast.scenario.shrinking import shrink
 from outlast.scenario.writing import write
+from outlast.sim import random_settings, stage
 from outlast.sim.mutants import broken
+from outlast.sim.random_faults import KINDS
 from outlast.sim.random_runs import play, run
 from outlast.sim.random_scenarios import generate
+from outlast.sim.recovery_watch import recovery_bound
 
 PROGRAM = "import sys; from outlast.sim.random_runs import run; print(*[run(int(s)).trace for s in sys.argv[1:]])"
 
@@ -53,6 +58,41 @@ def test_a_random_scenario_can_be_kept_in_a_file() -> None:
         again = read(write(scenario))
         assert msgspec.structs.replace(again, path="", steps=()) == msgspec.structs.replace(scenario, steps=())
         assert [(s.at, s.do, s.keys) for s in again.steps] == [(s.at, s.do, s.keys) for s in scenario.steps]
+
+
+def test_settings_are_drawn_and_hold_together() -> None:
+    drawn: set[str] = set()
+    for seed in range(200):
+        scenario = generate(seed)
+        settings = Settings(**scenario.settings)
+        drawn |= {name for name in Settings.__struct_fields__ if getattr(settings, name) != getattr(Settings(), name)}
+        assert problems(settings) == []
+        if any(host.watchdog for host in scenario.hosts):
+            assert settings.lease_margin >= random_settings.WATCHDOG_AND_RESET
+    assert len(drawn) >= 13
+
+
+def test_the_bound_of_a_recovery_goes_with_the_waits_that_settings_ask_for() -> None:
+    assert recovery_bound(Settings()) == 60 * SECOND
+    slow = Settings(lease_duration=seconds(10), datastore_stale_after=seconds(12), unreachable_after=seconds(4))
+    assert recovery_bound(slow) == (60 + 2 * 4 + 1) * SECOND
+    quick = Settings(lease_duration=seconds(4), election_timeout=seconds(2))
+    assert recovery_bound(quick) == (60 - 2 * 2 - 1) * SECOND
+
+
+def test_every_kind_of_fault_is_drawn_and_undone() -> None:
+    """What a kind did is undone at the end, at one moment, whatever overlapped."""
+    drawn: set[str] = set()
+    for seed in range(150):
+        scenario = generate(seed)
+        drawn |= set(scenario.story.partition("of the kinds ")[2].rstrip(".").split(", "))
+        assert {step.do for step in scenario.steps} <= stage.VERBS
+        last = {(step.do, repr(step.keys)) for step in scenario.steps if step.at == scenario.steps[-1].at}
+        off = {step.keys["host"] for step in scenario.steps if step.do in ("power-off", "reboot", "shut-down")}
+        assert {("power-on", repr({"host": host})) for host in off} <= last
+        cut = {repr(step.keys) for step in scenario.steps if step.do == "storage-cut"}
+        assert {("storage-heal", keys) for keys in cut} <= last
+    assert drawn == set(KINDS)
 
 
 def test_large_domains_are_drawn_too() -> None:

@@ -1,5 +1,6 @@
 """Every row of the state table in design.md section 4, from facts alone."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,23 @@ def test_the_table(found: Facts, verdict: Verdict) -> None:
 def test_a_new_primary_judges_nobody_before_it_has_watched_long_enough() -> None:
     found = Facts(watched_since=Instant(NOW - seconds(2)), heartbeat_at=None, first_ping_at=None, ping_answer_at=None)
     assert judge(first_judgement(NOW), found, S, NOW).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("dead", [Verdict.PRESUMED_DEAD, Verdict.DEAD])
+def test_who_was_dead_and_answers_ping_again_gets_the_time_to_boot(dead: Verdict) -> None:
+    found = facts(20, STALE, ping_s=18, answer_s=0.2)
+    before = Judgement(verdict=dead, rule=Rule.PING_UNANSWERED, since=Instant(0), facts=found)
+    booting = judge(before, found, S, NOW)
+    assert (booting.verdict, booting.rule) == (Verdict.UNREACHABLE, Rule.PING_ANSWERED_AGAIN)
+    later = Instant(NOW + S.unreachable_after)
+    still = msgspec.structs.replace(found, ping_answer_at=Instant(later - 1))
+    assert judge(booting, still, S, Instant(later - 1)).rule is Rule.PING_ANSWERED_AGAIN
+    assert judge(booting, still, S, later).verdict is Verdict.UNRESPONSIVE
+    assert judge(booting, msgspec.structs.replace(still, datastores=(UNKNOWN,)), S, later).verdict is Verdict.UNREACHABLE
+
+
+def test_whose_record_changes_has_booted() -> None:
+    assert after(Verdict.DEAD, facts(20, FRESH, ping_s=18, answer_s=0.2)).verdict is Verdict.PARTITIONED
 
 
 def test_a_heartbeat_ends_every_verdict() -> None:

@@ -12,8 +12,10 @@ _GROUPS = {
     "hook": "outlast.interfaces.hook_cli:hook",
     "status": "outlast.interfaces.status_cli:status",
     "events": "outlast.interfaces.events_cli:events",
+    "fence": "outlast.interfaces.fence_cli:fence",
     "explain": "outlast.interfaces.explain_cli:explain",
     "vm": "outlast.interfaces.vm_cli:vm",
+    "plan": "outlast.interfaces.plan_cli:plan",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
 }
@@ -55,10 +57,12 @@ _CONFIG = click.option(
 def agent(config: Path, *, check: bool) -> None:
     """Run this host's agent (the service manager does)."""
     from outlast.protocol.planning.rulebook import resolve
-    from outlast.runtime.config import load_config
+    from outlast.runtime.config import fencing_warnings, load_config
 
     loaded = load_config(config)
     if check:
+        for warning in fencing_warnings(loaded):
+            click.echo(f"warning: {warning}", err=True)
         click.echo(f"{config} can be used: host {loaded.host.name} of the fault domain {loaded.domain}")
         for dropped in resolve(loaded.rules, loaded.hosts).dropped:
             click.echo(f"! {dropped}")

@@ -12,12 +12,12 @@ ANSWER_TIMEOUT_S = 5.0
 DEFAULT_SOCKET = Path("/run/outlast/agent.sock")
 
 
-def ask(path: Path, request: ControlRequest) -> ControlReply:
+def ask(path: Path, request: ControlRequest, timeout_s: float = ANSWER_TIMEOUT_S) -> ControlReply:
     """The agent's reply. Raises OutlastError if there is none, or if it says no."""
     received = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.settimeout(timeout_s)
             connection.connect(str(path))
             connection.sendall(msgspec.json.encode(request) + b"\n")
             while not received.endswith(b"\n"):
@@ -30,7 +30,7 @@ def ask(path: Path, request: ControlRequest) -> ControlReply:
         raise OutlastError(f"{path} may not be opened", "run as root") from None
     except TimeoutError:
         remedy = "systemctl status outlast-agent; this host's VMs and keeper do not depend on it"
-        raise OutlastError(f"the agent of this host does not answer within {ANSWER_TIMEOUT_S:g} s", remedy) from None
+        raise OutlastError(f"the agent of this host does not answer within {timeout_s:g} s", remedy) from None
     except OSError:
         remedy = "systemctl status outlast-agent; `outlast events` works without it"
         raise OutlastError(f"no agent answers on {path}", remedy) from None

@@ -12,6 +12,7 @@ from rich.text import Text
 from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
 from outlast.interfaces.output import show_json
 from outlast.model.errors import OutlastError
+from outlast.model.planning import Outlook
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
 from outlast.runtime.control import ControlRequest
 
@@ -65,12 +66,25 @@ def screen(found: DomainStatus) -> Group:
     )
     parts: list[RenderableType] = [
         head,
+        _outlook(found.outlook),
         _hosts(found.hosts),
+        *_fencing(found.hosts),
         _datastores(found.datastores, len(found.hosts)),
         _vms(found.vms),
     ]
     parts += [Text(f"! {problem}", style="yellow") for problem in found.problems]
     return Group(*parts)
+
+
+def _outlook(outlook: Outlook | None) -> Text:
+    """How many hosts may be lost now, whichever they are, and what the next one would mean."""
+    if outlook is None:
+        return Text("survives: not known yet", style="dim")
+    count = "no host failure" if not outlook.survives else f"{outlook.survives} host failure{'s' * (outlook.survives > 1)}"
+    text = f"survives {'' if outlook.done else 'at least '}{count}, whichever it is"
+    if outlook.why:
+        text += f"; {outlook.why}" + ("" if outlook.proven else " (not proven)")
+    return Text(text, style="red" if not outlook.survives else "yellow" if outlook.short else "green")
 
 
 def _coloured(word: str) -> Text:
@@ -107,6 +121,16 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
             Text(lapsed, style="red" if host.lapsed else "") if alive else "-",
         )
     return table
+
+
+def _fencing(hosts: tuple[HostStatus, ...]) -> list[RenderableType]:
+    """What there is to fence with; nothing where no host has a device."""
+    table = _table("FENCING", "DEVICES", "ASKED", "LAST RESULT")
+    for host in hosts:
+        if host.fencing:
+            result = Text(host.fence_result or "not asked yet", style="red" if host.fence_result_ok is False else "")
+            table.add_row(host.name, ", ".join(host.fencing), _seconds(host.fence_result_age_s), result)
+    return [table] if table.row_count else []
 
 
 def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:

@@ -154,7 +154,8 @@ def unfreezable(domain: ElementTree.Element) -> bool:
     if devices is None:
         return False
     kinds = {(each.tag, each.get("type", "")) for each in devices}
-    outside = {("interface", "vhostuser"), ("interface", "vdpa"), ("disk", "vhostuser"), ("disk", "vhostvdpa")}
+    outside = {("interface", kind) for kind in ("hostdev", "vhostuser", "vdpa")}
+    outside |= {("disk", kind) for kind in ("vhostuser", "vhostvdpa")}
     drivers = {driver.get("type", "") for driver in devices.iterfind("filesystem/driver")}
     return devices.find("hostdev") is not None or bool(kinds & outside) or "virtiofs" in drivers
 

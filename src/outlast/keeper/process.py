@@ -29,6 +29,7 @@ from outlast.keeper import processes
 from outlast.keeper.clients import Clients
 from outlast.keeper.homes import Homes, Memory
 from outlast.keeper.lease_file import LeaseFile, read_leases
+from outlast.keeper.plugged import Plugged, device_of
 from outlast.keeper.storage import KeeperStorage
 from outlast.model.ids import KeeperSession, VmId
 from outlast.model.keeper_config import KeeperConfig
@@ -38,6 +39,7 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     PetWatchdog,
     PublishLease,
     ReadRegister,
@@ -51,11 +53,13 @@ from outlast.model.keeper_effects import (
 )
 from outlast.model.keeper_events import (
     CloseAsked,
+    DeviceSeen,
     FoundProcess,
     KeeperEvent,
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     Woken,
 )
 from outlast.model.keeping import Happened
@@ -94,6 +98,7 @@ class KeeperProcess:
         self._homes = Homes(run / "homes", names)
         self._processes: dict[VmId, list[processes.WatchedProcess]] = {}
         self._pid_files = processes.PidFiles()
+        self._plugged = Plugged()
         self._looked_for: dict[VmId, WatchForProcess] = {}
         self._look_at = now
         self._safety_look_at = now
@@ -109,6 +114,7 @@ class KeeperProcess:
             Thaw: self._thaw,
             Kill: self._kill,
             WatchForProcess: self._watch_for,
+            LookForProcess: self._look_for,
             StopWatching: lambda e: self._looked_for.pop(e.vm, None),
             Reply: lambda e: self._clients.send(e.client, e.reply),
             Tell: lambda e: self._tell(e.happened),
@@ -225,9 +231,9 @@ class KeeperProcess:
                 process.freeze()
             self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
             return None
-        return FoundProcess(
-            qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, qemu.unfreezable, by_right=self._ran_by_right(memory)
-        )
+        unfreezable = qemu.unfreezable or bool(device_of(qemu))
+        by_right = self._ran_by_right(memory)
+        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, unfreezable, by_right=by_right)
 
     def _ran_by_right(self, memory: Memory | None) -> bool:
         """Whether our predecessor had let it run in the very term whose lease may still be good (safety rule 8)."""
@@ -251,6 +257,11 @@ class KeeperProcess:
         self._looked_for[effect.vm] = effect
         self._look_at = clock.now()
 
+    def _look_for(self, effect: LookForProcess) -> None:
+        """Libvirt writes the pid file before the process becomes QEMU, and lets it go on only after that."""
+        if not processes.pid_file_names_a_process(effect.name):
+            self._events.append(ProcessMissing(effect.vm, effect.epoch))
+
     def _look_for_processes(self, now: Instant) -> None:
         if self._looked_for and now >= self._look_at:
             self._look_at = after(now, LOOK_EVERY)
@@ -263,10 +274,20 @@ class KeeperProcess:
             guarded = {process.qemu.pid for watched in self._processes.values() for process in watched}
             for qemu in self._pid_files.look(guarded):
                 self._appeared(qemu)
+            self._look_for_devices()
             for vm, watched in self._processes.items():
                 if self.machine.runs_by_right(vm) and any(process.is_stopped() for process in watched):
                     self.log(f"the process of {vm} was stopped by somebody else, and runs by right: thawing it")
                     self._thaw(Thaw(vm))
+
+    def _look_for_devices(self) -> None:
+        known = self.machine.vms
+        freezable = [vm for vm in self._processes if vm in known and not known[vm].unfreezable]
+        found = self._plugged.look([process.qemu for vm in freezable for process in self._processes[vm]])
+        for vm in freezable:
+            for process in self._processes[vm]:
+                if process.qemu.pid in found:
+                    self._events.append(DeviceSeen(vm, found[process.qemu.pid]))
 
     def _appeared(self, qemu: processes.Qemu) -> None:
         process = self._guard(qemu)

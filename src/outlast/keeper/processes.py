@@ -185,6 +185,15 @@ def by_pid_file(name: str) -> Qemu | None:
     return inspect(pid) if pid is not None else None
 
 
+def pid_file_names_a_process(name: str) -> bool:
+    """Whether the pid file names any process that lives: a guest, or what may be about to become it."""
+    pid = _pid_in(name)
+    try:
+        return pid is not None and _stat(pid)[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
+
+
 def _pid_in(name: str) -> int | None:
     try:
         return int((PID_FILES / f"{name}.pid").read_text())
@@ -262,9 +271,9 @@ class WatchedProcess:
 
     def is_stopped(self) -> bool:
         """Whether it is stopped now, whoever did it."""
-        now = inspect(self.qemu.pid)
-        if now is not None and now.stopped:
-            return True
+        with contextlib.suppress(OSError, IndexError):
+            if _stat(self.qemu.pid)[0] in "Tt":
+                return True
         with contextlib.suppress(OSError):
             return self._freezer is not None and self._freezer.read_text().strip() == "1"
         return False

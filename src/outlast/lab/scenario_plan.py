@@ -68,10 +68,12 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "hosts that do not reach every datastore: datastores"
     if host.watchdog:
         yield "a watchdog"
+    if host.fencing:
+        yield "a fence device"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
-    if host.labels or host.networks is not None or host.cpu_models:
-        yield "labels, networks or CPU models of a host"
+    if host.labels or host.networks is not None or host.cpu_models or host.spare:
+        yield "labels, networks or CPU models of a host, or a spare one"
     if len(host.name) > _LONGEST_HOST_NAME or host.name in (BRIDGE, "lo"):
         yield f"a host of that name: at most {_LONGEST_HOST_NAME} letters, and not {BRIDGE} or lo"
 

@@ -10,6 +10,7 @@ from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.time import Instant
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -103,6 +104,15 @@ class StartVm(msgspec.Struct, frozen=True):
     home: DatastoreName
 
 
+class RememberTold(msgspec.Struct, frozen=True):
+    """Write down, for every later agent of this boot, which VMs isolation has told to end, and until when each may take.
+
+    Done before what follows in the batch; as long as it cannot be done, no guest is asked to shut down.
+    """
+
+    told: dict[VmId, Instant]
+
+
 class ShutDownVm(msgspec.Struct, frozen=True):
     """Ask the guest to shut down."""
 
@@ -111,6 +121,35 @@ class ShutDownVm(msgspec.Struct, frozen=True):
 
 class ProbeGuest(msgspec.Struct, frozen=True):
     """Ask a VM's guest agent whether it is there; answered by `GuestProbed`."""
+
+    request: RequestId
+    vm: VmId
+
+
+class FenceHost(msgspec.Struct, frozen=True):
+    """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class FenceStatus(msgspec.Struct, frozen=True):
+    """Ask the fence device of that level whether the host is on or off; answered by `FenceStatusEnded`."""
+
+    request: RequestId
+    host: HostId
+    level: int
+
+
+class CancelFence(msgspec.Struct, frozen=True):
+    """The host shows life: end what was begun with that request, if it has not reached the device yet."""
+
+    request: RequestId
+
+
+class LookAtVm(msgspec.Struct, frozen=True):
+    """Ask libvirt whether the domain is off; answered by `VmLookedAt`, or never while libvirt gives no answer."""
 
     request: RequestId
     vm: VmId
@@ -140,7 +179,12 @@ Effect = (
     | StoreDefinition
     | AskKeeper
     | StartVm
+    | RememberTold
     | ShutDownVm
     | ProbeGuest
+    | FenceHost
+    | FenceStatus
+    | CancelFence
+    | LookAtVm
     | Note
 )

@@ -193,6 +193,48 @@ class RetryAsked(msgspec.Struct, frozen=True):
     vm: str
 
 
+class FenceEnded(msgspec.Struct, frozen=True):
+    """A fence device says that it has switched the host off, or why not. Success is no proof: it is asked afterwards."""
+
+    request: RequestId
+    host: HostId
+    ok: bool
+    problem: str = ""
+
+
+class PowerState(enum.StrEnum):
+    """What a fence device says of a host's power."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class FenceStatusEnded(msgspec.Struct, frozen=True):
+    """What a fence device says of the host's power; UNKNOWN: nothing that is understood, and `problem` says why."""
+
+    request: RequestId
+    host: HostId
+    state: PowerState
+    problem: str = ""
+
+
+class FenceTested(msgspec.Struct, frozen=True):
+    """An operator had a host's fence devices tested: the outcome in a sentence, for the screens."""
+
+    host: HostId
+    ok: bool
+    text: str
+
+
+class VmLookedAt(msgspec.Struct, frozen=True):
+    """libvirt says whether a domain is off: it has no process, and none is being made."""
+
+    request: RequestId
+    vm: VmId
+    off: bool
+
+
 Event = (
     Woken
     | Received
@@ -215,4 +257,8 @@ Event = (
     | VmStartEnded
     | GuestProbed
     | RetryAsked
+    | FenceEnded
+    | FenceStatusEnded
+    | FenceTested
+    | VmLookedAt
 )

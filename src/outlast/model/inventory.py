@@ -10,7 +10,7 @@ from outlast.model.time import Duration
 class HostMember(msgspec.Struct, frozen=True):
     """One host of the fault domain, from the settings file. `port` is its UDP port for heartbeats.
 
-    `labels` say where it stands (rack, site), so that VMs can be spread over them.
+    `labels` say where it stands (rack, site), so that VMs can be spread over them; `spare`: it is kept for failures.
     """
 
     id: HostId
@@ -18,6 +18,7 @@ class HostMember(msgspec.Struct, frozen=True):
     address: str
     port: int
     labels: dict[str, str] = {}
+    spare: bool = False
 
 
 class DatastoreMember(msgspec.Struct, frozen=True):
@@ -38,6 +39,13 @@ class DatastoreReach(msgspec.Struct, frozen=True):
     device: str = ""
     free_bytes: int = 0
     problem: str = ""
+
+
+class FenceLevel(msgspec.Struct, frozen=True):
+    """One way of switching a host off. `agent` is what people call it; `timeout` bounds each of its commands."""
+
+    agent: str
+    timeout: Duration
 
 
 class Capacity(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ that follows the confirmed link. The paired vocabulary is `keeper_events`.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeping import Happened, KeeperReply
 from outlast.model.records import HeartbeatRecord, RegisterRecord
 from outlast.model.time import Instant
@@ -59,6 +59,14 @@ class WatchForProcess(msgspec.Struct, frozen=True):
     vm: VmId
     name: VmName
     home: DatastoreName
+
+
+class LookForProcess(msgspec.Struct, frozen=True):
+    """Is there a process of this start, or one that may yet become it? Answered by `ProcessMissing` if there is none."""
+
+    vm: VmId
+    name: VmName
+    epoch: Epoch
 
 
 class StopWatching(msgspec.Struct, frozen=True):
@@ -115,6 +123,7 @@ KeeperEffect = (
     | Thaw
     | Kill
     | WatchForProcess
+    | LookForProcess
     | StopWatching
     | Reply
     | Tell

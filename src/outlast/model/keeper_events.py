@@ -4,7 +4,7 @@ import enum
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, Incarnation, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, Incarnation, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.records import RegisterRecord
 
@@ -86,6 +86,20 @@ class ProcessAppeared(msgspec.Struct, frozen=True):
     process: FoundProcess
 
 
+class DeviceSeen(msgspec.Struct, frozen=True):
+    """A running VM has a device, plugged in since it began, that works on while its process is stopped (safety rule 6)."""
+
+    vm: VmId
+    device: str
+
+
+class ProcessMissing(msgspec.Struct, frozen=True):
+    """No process of the start on that epoch exists, nor one that may yet become it; nobody is left to make one."""
+
+    vm: VmId
+    epoch: Epoch
+
+
 class ProcessExited(msgspec.Struct, frozen=True):
     """A watched process's pidfd reported its exit."""
 
@@ -114,6 +128,8 @@ KeeperEvent = (
     | Linked
     | ProcessesFound
     | ProcessAppeared
+    | DeviceSeen
+    | ProcessMissing
     | ProcessExited
     | ClientGone
     | CloseAsked

@@ -51,6 +51,14 @@ class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
     vm: VmId
 
 
+class AskForgotten(msgspec.Struct, frozen=True, tag="forgotten"):
+    """The agent: libvirt, asked after that start had passed the gate, calls the domain off: nobody carries it out."""
+
+    request: RequestId
+    vm: VmId
+    epoch: Epoch
+
+
 class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):
     """The agent: take this VM from exactly `proof.epoch`, so that it can be started here."""
 
@@ -79,6 +87,16 @@ class AskKill(msgspec.Struct, frozen=True, tag="kill"):
     reason: Reason
 
 
+class AskLost(msgspec.Struct, frozen=True, tag="lost"):
+    """The agent: `owner` has said itself that it owns this epoch of the VM. Kills what is frozen on an earlier one."""
+
+    request: RequestId
+    vm: VmId
+    home: DatastoreName
+    owner: HostId
+    epoch: Epoch
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """The agent works; the keeper publishes the counter in its heartbeats. `isolated`: it hears nobody on the network."""
 
@@ -86,11 +104,32 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     isolated: bool = False
 
 
+class Admission(msgspec.Struct, frozen=True, tag="admission"):
+    """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
+
+    It takes the place of what was told before, and is forgotten when it is not told again for a while.
+    """
+
+    refused: dict[VmId, str]
+
+
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
-KeeperRequest = AskGate | AskLaunch | AskEnded | AskTakeover | AskRelease | AskKill | Progress | Subscribe
+KeeperRequest = (
+    AskGate
+    | AskLaunch
+    | AskEnded
+    | AskForgotten
+    | AskTakeover
+    | AskRelease
+    | AskKill
+    | AskLost
+    | Progress
+    | Admission
+    | Subscribe
+)
 
 
 class KeeperReply(msgspec.Struct, frozen=True, tag="reply"):
@@ -117,6 +156,7 @@ class Happening(enum.StrEnum):
     LOST = "lost"
     ADOPTED = "adopted"
     REFUSED = "refused"
+    DEVICE_SEEN = "device-seen"
     CLONED_HOST = "cloned-host"
     START_VOIDED = "start-voided"
 

@@ -17,7 +17,8 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Capacity, DatastoreReach
-from outlast.model.records import Proof
+from outlast.model.planning import Outlook
+from outlast.model.records import Proof, RecordMark
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -38,8 +39,20 @@ class VerdictNote(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FrozenVm(msgspec.Struct, frozen=True):
+    """A VM that stands frozen on the sender, which may be unable to read its register. `epoch`: the last that it owned."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed."""
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+
+    `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
+    what the domain can lose now, by the primary alone.
+    """
 
     sender: HostId
     boot_id: BootId
@@ -54,6 +67,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    avoided: dict[HostId, int] = {}
+    outlook: Outlook | None = None
+    frozen: tuple[FrozenVm, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -76,6 +92,14 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     detail: str = ""
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+
+
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Something that happened on the sender, for everybody's event log (best effort, never needed for a decision)."""
 
@@ -90,18 +114,48 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
 
 
 class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
-    """To the primary: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
+    """To every host: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
 
     token: str
     vm: str
 
 
 class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="retried"):
-    """The primary's answer: done, or why not."""
+    """The answer of a host: done, or why not. `known` False: it is not responsible for any VM of that name."""
 
     token: str
+    known: bool
     done: bool
     sentence: str = ""
 
 
-Message = Heartbeat | RestartOrder | OrderReport | EventNotice | RetryRequest | RetryAnswer
+class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
+
+    It is about the boots that `marks` name, and void as soon as anything newer is seen of the host.
+    """
+
+    word: int
+    host: HostId
+    marks: tuple[RecordMark, ...]
+
+
+class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
+    """What an agent makes of an operator's word."""
+
+    word: int
+    accepted: bool
+    detail: str
+
+
+Message = (
+    Heartbeat
+    | RestartOrder
+    | OrderReport
+    | TakenOver
+    | EventNotice
+    | OperatorWord
+    | WordReport
+    | RetryRequest
+    | RetryAnswer
+)

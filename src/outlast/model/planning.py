@@ -75,10 +75,25 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     squeezed: bool = False
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Where VMs go. `steps`: every decision; a VM that was moved to make room for another stands there again."""
+class Obstacle(msgspec.Struct, frozen=True):
+    """Why not all could be placed: the VM that stands in the way, and a sentence.
+
+    `proven`: no plan whatsoever has a place for all; else none was found.
+    """
+
+    vm: VmId
+    why: str
+    proven: bool
+
+
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where VMs go. `steps`: every decision; a VM that was moved to make room for another stands there again.
+
+    `obstacle` None: every VM has a place, with the CPU that it was seen to use.
+    """
 
     steps: tuple[Assignment, ...]
+    obstacle: Obstacle | None = None
 
     @property
     def targets(self) -> dict[VmId, HostId | None]:
@@ -89,3 +104,64 @@ class Plan(msgspec.Struct, frozen=True):
     def waiting(self) -> tuple[VmId, ...]:
         """The VMs that no host can take, in the order of the plan."""
         return tuple(vm for vm, host in self.targets.items() if host is None)
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What the domain can lose now, in words for people (`protocol/planning/worst.py` has it exactly).
+
+    `survives` hosts, whichever they are; `done` False: at least so many, more were not looked at. `why`: what the loss of
+    one more would mean; `proven`: that there is no way round it. `short`: why too little is set aside for failures.
+    """
+
+    survives: int
+    done: bool
+    why: str
+    proven: bool
+    short: str
+
+
+class PlanBasis(msgspec.Struct, frozen=True, kw_only=True):
+    """What one agent can say about what would happen: the snapshot, and what decides how long it would take.
+
+    `window`, `heartbeat` and `poll` are those of the settings (nanoseconds); `no_proof`: the datastores, by host, where
+    the end of its lease would be no proof of its death.
+    """
+
+    domain: str
+    seen_from: HostName
+    primary: HostId | None
+    snapshot: Snapshot
+    window: int
+    heartbeat: int
+    poll: int
+    no_proof: dict[HostId, tuple[DatastoreName, ...]] = {}
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One VM that would run again: where, why there, and how long after the loss (seconds, at least and at most)."""
+
+    vm: VmName
+    origin: HostName | None
+    to: HostName
+    after_s: tuple[float, float]
+    squeezed: bool
+    why: str
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One VM that would not: why, and why each host could not take it (empty if it waits for something else)."""
+
+    vm: VmName
+    origin: HostName | None
+    why: str
+    hosts: dict[HostName, str] = {}
+
+
+class Foretold(msgspec.Struct, frozen=True, kw_only=True):
+    """What would come of a loss. `survives`: that every VM would run again, with all the CPU that it was seen to use."""
+
+    lost: tuple[HostName, ...]
+    moves: tuple[Move, ...]
+    waits: tuple[Wait, ...]
+    survives: bool
+    why_not: str = ""

@@ -69,6 +69,18 @@ class Sighting(msgspec.Struct, frozen=True):
     incarnation: Incarnation | None = None
 
 
+class RecordMark(msgspec.Struct, frozen=True):
+    """Which record of a host on one datastore was the last: what an operator's word is bound to.
+
+    `incarnation` is the highest that is known there, also where no record can be decoded (then `session` is empty).
+    """
+
+    datastore: DatastoreName
+    incarnation: Incarnation
+    session: str = ""
+    sequence: int = 0
+
+
 class RegisterState(enum.StrEnum):
     """What the owner of the last epoch says about it."""
 
@@ -101,6 +113,8 @@ class ProofKind(enum.StrEnum):
     REBOOTED = "rebooted"
     RENOUNCED = "renounced"
     CLEAN_SHUTDOWN = "clean_shutdown"
+    POWER_FENCED = "power_fenced"
+    OPERATOR_CONFIRMED = "operator_confirmed"
     OWN = "own"
     """The owner itself starts it anew: its keeper knows that no process of that VM is left on its host."""
 

@@ -11,6 +11,10 @@ import msgspec
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 
 IsolationResponse = Literal["leave-running", "shut-down", "power-off"]
+AdmissionPolicy = Literal["host-failures", "percent", "spare-hosts"]
+AdmissionMode = Literal["refuse", "warn", "off"]
+FREEZES_WITHIN = Duration(SECOND)
+"""A keeper freezes at once; should it hang or be dead, the agent's grace and its next look come first (rule 4)."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stable_after: Duration = Duration(300 * SECOND)
     starts_at_once_per_host: int = 4
     starts_at_once_per_datastore: int = 16
+    admission_policy: AdmissionPolicy = "host-failures"
+    admission_mode: AdmissionMode = "warn"
+    admission_host_failures: int = 1
+    admission_percent: int = 25
     version: int = 1
 
     @property
@@ -72,8 +80,8 @@ def problems(settings: Settings) -> list[str]:
     at_least(
         "lease_margin",
         s.lease_margin,
-        Duration(s.window // 50 + 500 * MILLISECOND),
-        "1 % drift of either clock over the window, and half a second for the keeper to freeze",
+        Duration(s.window // 50 + FREEZES_WITHIN),
+        "1 % drift of either clock over the window, and a second for the agent to freeze when the keeper cannot",
     )
     if s.isolation_after <= s.unreachable_after:
         found.append(
@@ -82,6 +90,8 @@ def problems(settings: Settings) -> list[str]:
         )
     if not 1 <= s.heartbeat_datastores_per_host <= 5:
         found.append("heartbeat_datastores_per_host must be from 1 to 5")
+    if not 0 < s.admission_percent <= 100:
+        found.append("admission_percent must be from 1 to 100")
     if not 0 < s.accessibility_threshold <= 100:
         found.append("accessibility_threshold must be from 1 to 100")
     return found

@@ -6,11 +6,15 @@ nobody else.
 
 import msgspec
 
+from outlast.model.planning import Outlook
 from outlast.model.policy import VmPolicy
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose)."""
+    """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose).
+
+    `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent.
+    """
 
     name: str
     id: str
@@ -29,6 +33,10 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     vms: int
     heartbeat_age_s: float | None
     lapsed: tuple[str, ...]
+    fencing: tuple[str, ...] = ()
+    fence_result: str = ""
+    fence_result_ok: bool | None = None
+    fence_result_age_s: float | None = None
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +80,7 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole view."""
+    """The whole view. `outlook`: what the domain can lose now, as its primary says; None: not known (yet)."""
 
     domain: str
     seen_from: str
@@ -83,5 +91,6 @@ class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostStatus, ...]
     datastores: tuple[DatastoreStatus, ...]
     vms: tuple[VmStatus, ...]
+    outlook: Outlook | None = None
     problems: tuple[str, ...]
     dropped_datagrams: dict[str, int]

@@ -6,12 +6,18 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     datastore_watch    everybody's records and power-on lists on storage
     isolation          is it me?
     election           who is primary
-    responsibility     which datastores the primary is responsible for; their protected lists
-    recovery           (primary) VMs that should run and do not
+    responsibility     which datastores this agent is responsible for; their protected lists
+    fencing            (primary) switching silent hosts off, so that their end is proof
+    operator_word      an operator's word that a host is off, and the primary's answer to it
+    recovery           (who is responsible) VMs that should run and do not
     retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
     readiness          which of this host's VMs are ready for those that wait for them
     own_host           this host's power-on list, definitions, ends, isolation response
+    capacity           (primary) what the domain can lose now
+    admission          which VMs may not be newly started here, for the gate
+    lost_copies        frozen VMs that another host owns by now
+    forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
 parts look at it in the order above; what is written to storage is asked for before what is sent. Heartbeats and reads go
@@ -23,6 +29,9 @@ from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
+    FenceTested,
     GuestProbed,
     HypervisorState,
     InventoryChanged,
@@ -40,6 +49,7 @@ from outlast.model.events import (
     RetryAsked,
     SightingsRead,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -49,25 +59,34 @@ from outlast.model.keeping import Progress
 from outlast.model.messages import (
     EventNotice,
     Heartbeat,
+    OperatorWord,
     OrderReport,
     Rank,
     RestartOrder,
     RetryAnswer,
     RetryRequest,
+    TakenOver,
     VerdictNote,
+    WordReport,
 )
 from outlast.model.time import MILLISECOND, Instant, after, since
+from outlast.protocol.admission import AdmissionDesk
+from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.election import Election
+from outlast.protocol.fencing import Fencing
+from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.news import in_heartbeat, in_reach, in_report
+from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.readiness import Readiness
 from outlast.protocol.recovery import Recovery
-from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
 from outlast.protocol.verdict import sentence
 
@@ -84,10 +103,18 @@ class AgentMachine:
         self.election = Election(config.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.desk = OrderDesk(self.known, self._out)
-        self.recovery = Recovery(self.known, self._out, self.peers, self.responsibility, self.desk)
-        self.retrying = Retrying(self.known, self._out, self.election, self.recovery)
+        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility)
+        self.operator = OperatorDesk(self.known, self._out)
+        self.recovery = Recovery(
+            self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
+        )
+        self.retrying = Retrying(self.known, self._out, self.recovery)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, self.desk)
+        self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
+        self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
+        self.forgotten = ForgottenStarts(self.known, self._out)
+        self.lost = LostCopies(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -126,21 +153,28 @@ class AgentMachine:
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
             self.recovery.next_deadline(),
+            self.fencing.next_deadline(),
+            self.operator.next_deadline(),
             self.desk.next_deadline(),
             self.retrying.next_deadline(),
             self.readiness.next_deadline(),
             self.own.next_deadline(),
+            self.capacity.next_deadline(),
+            self.admission.next_deadline(),
+            self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
         if self.isolation.silent(now):
             due.append(self._isolation_ping_due)
+        if self.known.who_runs_what != self._protected_from[0]:
+            due.append(now)  # Our own list has just become another one, after everybody looked.
         return max(after(now, MILLISECOND), min(t for t in due if t is not None))
 
     def leave(self, now: Instant) -> list[Effect]:
         """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
         self.known.now = now
         self._leaving = True
-        self.responsibility.tick(elected=False, term=self.election.term)
+        self.responsibility.tick(self._standing())
         self.peers.send_beat(self._beat())
         return self._out.take()
 
@@ -169,8 +203,7 @@ class AgentMachine:
 
     def _at_peace(self) -> bool:
         """Whether no read of a record can change anything: everybody is heard, and nothing waits for proof."""
-        seats_taken = not self.election.am_primary or self.responsibility.holds_all()
-        return not self.known.silent and not self.recovery.cases and seats_taken
+        return not self.known.silent and not self.recovery.cases and self.responsibility.has_what_it_takes()
 
     def _learn_news(self, event: Event) -> None:
         match event:
@@ -181,6 +214,7 @@ class AgentMachine:
             case RegistersRead():
                 self.responsibility.registers_read(event)
                 self.recovery.registers_read(event)
+                self.fencing.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
             case ProtectedListRead():
@@ -194,8 +228,14 @@ class AgentMachine:
                 self.readiness.probed(event)
             case RetryAsked():
                 self.retrying.asked(event)
-            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded():
+            case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
+            case FenceEnded():
+                self.fencing.ended(event)
+            case FenceStatusEnded():
+                self.fencing.status_ended(event)
+            case FenceTested():
+                self.fencing.tested(event)
 
     def _received(self, event: Received) -> bool:
         news = self.isolation.isolated or self.isolation.silent(self.known.now)
@@ -207,10 +247,16 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+            case OperatorWord():
+                self.operator.word_came(event.sender, event.message)
+            case WordReport():
+                self.operator.reported(event.sender, event.message)
+            case TakenOver():
+                self.lost.told(event.sender, event.message)
             case RetryRequest():
                 self.retrying.requested(event.sender, event.message)
             case RetryAnswer():
-                self.retrying.answered(event.message)
+                self.retrying.answered(event.sender, event.message)
             case EventNotice(kind=kind, vm=vm, text=text):
                 # The runtime writes it to the event log; it decides nothing.
                 if vm is not None and kind == "vm-crashed":
@@ -225,6 +271,7 @@ class AgentMachine:
         self.peers.heard(beat)
         election.heard(beat, self._rank, known.now)
         self.watch.list_announced(sender, beat.power_on_sequence)
+        self.lost.heard(sender, beat.frozen)
         return news or (election.primary, election.term) != before
 
     def _ping_answered(self, event: PingAnswered) -> None:
@@ -268,7 +315,7 @@ class AgentMachine:
                     self.watch.void(name)
                 self._out.note("keeper-gone", host=self.known.me, relay=True)
 
-    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded) -> None:
+    def _hypervisor(self, event: InventoryChanged | VmStopped | HypervisorState | VmStartEnded | VmLookedAt) -> None:
         match event:
             case InventoryChanged():
                 self.known.take_inventory(event)
@@ -282,25 +329,33 @@ class AgentMachine:
                 self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
             case VmStartEnded():
                 self.desk.start_ended(event)
+            case VmLookedAt():
+                self.forgotten.looked_at(event)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
     def decide(self) -> None:
         """Every part looks at what is known now."""
         now = self.known.now
+        self.fencing.look()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
         self._elect()
         self._protect()
-        self.responsibility.tick(self.election.am_primary and not self.isolation.isolated, self.election.term)
+        self.responsibility.tick(self._standing())
         self.desk.tick()
         self.retrying.tick()
         self.recovery.tick()
+        self.fencing.tick()
+        self.operator.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
         self.readiness.tick()
         self.own.tick(self.isolation.isolated)
+        self.capacity.tick(self.election.am_primary)
+        self.admission.tick()
+        self.forgotten.tick()
         self.known.now = now
 
     def _show_progress(self) -> None:
@@ -345,6 +400,10 @@ class AgentMachine:
                 for entry in self.responsibility.protection(name).learn(name, host, lines):
                     self._out.note("vm-protected", vm=entry.vm, host=host, datastore=name, relay=True, name=entry.name)
 
+    def _standing(self) -> Standing:
+        may_hold = not self.isolation.isolated and not self._leaving
+        return Standing(may_hold, self.election.primary, self._rank(), self.election.term)
+
     # -- what it says ---------------------------------------------------------------------------------------------
 
     def _rank(self) -> Rank:
@@ -373,4 +432,7 @@ class AgentMachine:
             power_on_sequence=self.own.sequence,
             verdicts=verdicts,
             leaving=self._leaving,
+            outlook=self.capacity.outlook,
+            avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
+            frozen=self.lost.named(),
         )

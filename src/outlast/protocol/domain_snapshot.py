@@ -8,16 +8,22 @@ Whatever a VM stood on last counts as its place, also while nobody hears that ho
 from collections.abc import Mapping
 
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.inventory import Needs
+from outlast.model.inventory import Capacity, Needs
 from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
 from outlast.model.records import PoweredVm, ProtectedVm
+from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
 
 _NONE = Needs()
 
 
-def take(known: Knowledge, waiting: Mapping[VmId, PlanVm], ordered: Mapping[VmId, PlanVm]) -> Snapshot:
-    """`waiting`: VMs that need a host, wherever they stood; `ordered`: those that are being started on their `host`."""
+def take(
+    known: Knowledge, waiting: Mapping[VmId, PlanVm], ordered: Mapping[VmId, PlanVm], *, measured: bool = True
+) -> Snapshot:
+    """`waiting`: VMs that need a host, wherever they stood; `ordered`: those that are being started on their `host`.
+
+    `measured` False: what hosts measure as free does not count, so that the snapshot is another one only if something is.
+    """
     vms: dict[VmId, PlanVm] = {}
     arrived: set[VmId] = set()
     for vm, (host, line) in known.whereabouts().items():
@@ -28,7 +34,8 @@ def take(known: Knowledge, waiting: Mapping[VmId, PlanVm], ordered: Mapping[VmId
         vms[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=line.protected)
     vms |= waiting
     vms |= ordered
-    hosts = _hosts(known, vms, {vm: ordered[vm] for vm in ordered if vm not in arrived})
+    on_the_way = {vm: ordered[vm] for vm in ordered if vm not in arrived}
+    hosts = _hosts(known, vms, on_the_way if measured else None)
     return Snapshot(hosts=hosts, vms=tuple(vms[vm] for vm in sorted(vms)), rules=known.rulebook.rules)
 
 
@@ -47,10 +54,23 @@ def needs_of(vm: PoweredVm | ProtectedVm, home: DatastoreName | None) -> Needs:
     )
 
 
-def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, PlanVm]) -> tuple[PlanHost, ...]:
-    used = _sums(vms)
-    promised = _sums(on_the_way)
-    return tuple(_host(known, host, used.get(host, _NONE), promised.get(host, _NONE)) for host in known.members)
+def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, PlanVm] | None) -> tuple[PlanHost, ...]:
+    used, avoided = _sums(vms), known.avoided()
+    promised = _sums(on_the_way or {})
+    hosts: list[PlanHost] = []
+    for host in known.members:
+        capacity = _capacity(known, host)
+        memory = max(0, capacity.memory_mib - capacity.reserved_memory_mib)
+        free = memory - used.get(host, _NONE).memory_mib
+        if on_the_way is not None:
+            free = min(free, capacity.free_memory_mib - promised.get(host, _NONE).memory_mib)
+        hosts.append(_host(known, host, (memory, max(0, free)), used.get(host, _NONE), host in avoided))
+    return tuple(hosts)
+
+
+def _capacity(known: Knowledge, host: HostId) -> Capacity:
+    seen = known.beats.get(host)
+    return known.capacity if host == known.me or seen is None else seen.beat.capacity
 
 
 def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
@@ -65,20 +85,19 @@ def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
     return {host: Needs(memory_mib=m, cpu=c, reserved_cpu=r) for host, (m, c, r) in memory.items()}
 
 
-def _host(known: Knowledge, host: HostId, used: Needs, promised: Needs) -> PlanHost:
-    member, seen, mine = known.members[host], known.beats.get(host), host == known.me
-    capacity = known.capacity if mine or seen is None else seen.beat.capacity
-    memory = max(0, capacity.memory_mib - capacity.reserved_memory_mib)
+def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, flapping: bool) -> PlanHost:
+    member, capacity = known.members[host], _capacity(known, host)
     cpu = max(0, capacity.cpus * 100 - capacity.reserved_cpu) if capacity.cpus else UNLIMITED
-    measured = capacity.free_memory_mib - promised.memory_mib
     return PlanHost(
         id=host,
         name=member.name,
         labels=member.labels,
         unusable=why_unusable(known, host),
-        memory_mib=memory,
+        last_resort=WHY if flapping else "",
+        spare=member.spare,
+        memory_mib=memory[0],
         cpu=cpu,
-        free_memory_mib=max(0, min(memory - used.memory_mib, measured)),
+        free_memory_mib=memory[1],
         free_cpu=cpu - used.cpu,
         free_reserved_cpu=cpu - used.reserved_cpu,
         leases=known.leases_of(host),

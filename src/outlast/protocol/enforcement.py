@@ -22,6 +22,15 @@ def enforcement_level(config: KeeperConfig, homed: Iterable[Ownership]) -> Enfor
     return config.enforcement
 
 
+def works_on_unnoticed(vm: Ownership, config: KeeperConfig, place: Place) -> bool:
+    """Whether a freeze does not stop all of a VM, and observers of our record take the end of our lease there for proof.
+
+    Its device was plugged in a moment ago, and storage hangs since. At the lapse it is killed, and its device with it, as
+    soon as the kernel lets go of its process.
+    """
+    return vm.unfreezable and config.enforcement is Enforcement.KEEPER and place.published is Enforcement.KEEPER
+
+
 def may_pet(places: Mapping[DatastoreName, Place], vms: Iterable[Ownership], *, isolated: bool) -> bool:
     """Whether the watchdog may be kept from firing. `isolated`: our agent said a moment ago that it hears nobody."""
     no_storage = not any(place.lease.held for place in places.values())

@@ -12,23 +12,27 @@ is won here and now. Whom the register names decides how:
     another host's, owned                 refuses, and names the owner
     unreadable                            refuses, and says so
 
+A start that is really new (no register yet, or switched off on purpose) may also be refused because the agent said so a
+moment ago: too little would be left for failures (`admission`). What is to run again is never refused for that, and an
+agent that says nothing refuses nothing.
+
 An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
 epoch won for nobody is owned, not running, until it is released.
 """
 
-from typing import Protocol
-
 import msgspec
 
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
-from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, Reply, Tell, WatchForProcess
+from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
+from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, Reply, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
+    Admission,
     AskEnded,
+    AskForgotten,
     AskGate,
     AskKill,
     AskLaunch,
+    AskLost,
     AskRelease,
     AskTakeover,
     Happening,
@@ -38,15 +42,16 @@ from outlast.model.keeping import (
     Subscribe,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
-from outlast.model.settings import Settings
-from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.lease import Place
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.keeper_books import KeeperBooks
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
 """How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
 GRANT_PATIENCE = Duration(15 * SECOND)
 """How long a takeover waits to be used; then its agent is gone or its libvirt hangs, and another host may be better."""
+ADMISSION_LASTS = Duration(15 * SECOND)
+"""How long what the agent said of new starts holds."""
 LAUNCH_PATIENCE = Duration(60 * SECOND)
 """How long libvirt may take from the gate to the process. Later it would be refused at the launch (`AskLaunch`)."""
 
@@ -61,36 +66,6 @@ class Waiting(msgspec.Struct):
     begun: bool = False
 
 
-class KeeperBooks(Protocol):
-    """What the gate needs of the keeper that it belongs to: its leases, its VMs, and somebody who reads and links."""
-
-    config: KeeperConfig
-    settings: Settings
-    places: dict[DatastoreName, Place]
-    vms: dict[VmId, Ownership]
-    now: Instant
-    closing: bool
-
-    def term(self, home: DatastoreName) -> LeaseTerm | None: ...
-    def busy(self, vm: VmId) -> bool: ...
-    def may_begin(self, ownership: Ownership) -> bool: ...
-    def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]: ...
-    def link(
-        self,
-        ownership: Ownership,
-        purpose: Purpose,
-        state: RegisterState,
-        reason: Reason,
-        proof: ProofKind | None = None,
-    ) -> list[KeeperEffect]: ...
-    def ensure(self, process: FoundProcess) -> Ownership: ...
-    def forget(self, vm: VmId) -> None: ...
-    def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell: ...
-    def remember(self, ownership: Ownership) -> Remember: ...
-    def is_published_as_unfreezable(self, home: DatastoreName) -> bool: ...
-    def agent_tells(self, progress: Progress) -> None: ...
-
-
 class Gatekeeper:
     """See the top of this file. Works on the keeper machine that it belongs to."""
 
@@ -98,6 +73,7 @@ class Gatekeeper:
         self._keeper = keeper
         self._waiting: dict[VmId, Waiting] = {}
         self._pending: dict[VmId, Instant] = {}
+        self._not_admitted: tuple[dict[VmId, str], Instant] = ({}, LONG_AGO)
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -112,14 +88,21 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
+            case AskLost():
+                return []  # No question of the gate: `reassertion` has it.
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():
                 known = self._keeper.vms.get(request.vm)
                 effects = known.start_ended() if known is not None else []
                 return [*effects, Changed(), _yes(client, request.request)]
+            case AskForgotten():
+                return [*self._look_for(request), _yes(client, request.request)]
             case Progress():
                 self._keeper.agent_tells(request)
+                return []
+            case Admission():
+                self._not_admitted = (request.refused, after(self._keeper.now, ADMISSION_LASTS))
                 return []
             case Subscribe():
                 return [Changed()]
@@ -217,6 +200,9 @@ class Gatekeeper:
         keeper, proof = self._keeper, None
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
+        not_admitted = self._not_admitted[0].get(ownership.vm, "") if keeper.now < self._not_admitted[1] else ""
+        if not_admitted and (last is None or last.reason is Reason.SWITCHED_OFF):
+            return self.refuse(ownership, not_admitted)
         if last is None:
             ownership.epoch = None
         elif last.owner == keeper.config.host:
@@ -273,6 +259,18 @@ class Gatekeeper:
         # From now on the process may come at any moment: this start is not given up by time, but by libvirt's word alone.
         self._pending.pop(ask.vm, None)
         return _yes(client, ask.request)
+
+    def _look_for(self, ask: AskForgotten) -> list[KeeperEffect]:
+        """Nobody carries this start out any more; a process that was begun for it may still be about to show itself."""
+        known = self._keeper.vms.get(ask.vm)
+        if known is None or known.epoch != ask.epoch or known.phase not in (Phase.STARTING, Phase.VOID):
+            return []
+        return [LookForProcess(ask.vm, known.name, ask.epoch)]
+
+    def missing(self, vm: VmId, epoch: Epoch) -> list[KeeperEffect]:
+        """No process of that start exists, and none can come: it is given back."""
+        known = self._keeper.vms.get(vm)
+        return self._unused(vm) if known is not None and known.epoch == epoch else []
 
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
         """Tell whoever waits for this VM that it may not start."""

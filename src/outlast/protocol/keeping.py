@@ -9,7 +9,7 @@ at. So no answer from storage, however late it is handled, can be taken for one 
 
 One VM has at most one read or link under way (`_tasks`): its purpose says what to do with the answer. Nothing is renewed
 before `ProcessesFound` (rule 8) and before this boot's incarnation is won (rule 9). How requests over the socket are
-answered is in `gatekeeping.py`.
+answered is in `gatekeeping.py`, how a frozen VM goes on in `reassertion.py`.
 """
 
 import msgspec
@@ -32,6 +32,7 @@ from outlast.model.keeper_events import (
     Asked,
     ClientGone,
     CloseAsked,
+    DeviceSeen,
     FoundProcess,
     HeartbeatWritten,
     IncarnationWon,
@@ -41,25 +42,26 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import Happened, Happening, KeeperReport, Progress
+from outlast.model.keeping import AskLost, Happened, Happening, KeeperReport, Progress
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
     ProofKind,
     Reason,
-    RegisterRecord,
     RegisterState,
 )
 from outlast.model.time import LONG_AGO, Instant, after
-from outlast.protocol.audit import Audit, mismatch
-from outlast.protocol.enforcement import enforcement_level, may_pet
+from outlast.protocol.audit import Audit
+from outlast.protocol.enforcement import enforcement_level, may_pet, works_on_unnoticed
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeper_report import keeper_report
 from outlast.protocol.lease import Lease, Place, Renewal
 from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 
 MOST_UNDER_WAY = 2
 """Reads and links for VMs at one time on one datastore: heartbeats queue behind them, and must never wait for long."""
@@ -89,7 +91,7 @@ class KeeperMachine:
         self._isolated = False
         self.wall_clock_s = 0
         self.closing = False
-        self._said_last_word = False
+        self.said_last_word = False
         self._audit = Audit(now)
         self.now = now
         self._ready = False
@@ -97,6 +99,7 @@ class KeeperMachine:
         self._tasks: dict[RequestId, Task] = {}
         self._retry_at: dict[VmId, Instant] = {}
         self.gate = Gatekeeper(self)
+        self.reassertion = Reassertion(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
 
@@ -119,8 +122,14 @@ class KeeperMachine:
                 effects += self._adopt(event.found)
             case ProcessAppeared():
                 effects += self._appeared(event.process)
+            case DeviceSeen():
+                effects += self._device_seen(event)
+            case ProcessMissing():
+                effects += self.gate.missing(event.vm, event.epoch)
             case ProcessExited():
                 effects += self._exited(event.vm)
+            case Asked(_, AskLost() as told):
+                effects += self.reassertion.told_lost(told)
             case Asked():
                 effects += self.gate.asked(event.client, event.request)
             case ClientGone():
@@ -167,6 +176,9 @@ class KeeperMachine:
             effects += frozen
             if any(isinstance(effect, Freeze) for effect in frozen):
                 told.append(self.tell(Happening.FROZEN, ownership, "its lease lapsed"))
+                if works_on_unnoticed(ownership, self.config, self.places[name]):
+                    effects += ownership.kill()
+                    told.append(self.tell(Happening.KILLED, ownership, "a freeze does not stop its device"))
             elif ownership.phase is Phase.VOID:
                 told.append(self.tell(Happening.START_VOIDED, ownership, "its lease lapsed while it was starting"))
         lapsed = Happened(kind=Happening.LEASE_LAPSED, at=self.now, datastore=name, detail=why)
@@ -239,6 +251,15 @@ class KeeperMachine:
             self.forget(vm)
         return effects
 
+    def _device_seen(self, event: DeviceSeen) -> list[KeeperEffect]:
+        """Rule 6: from now on, and until that VM has ended, the end of our lease on its home is proof to nobody."""
+        ownership = self.vms.get(event.vm)
+        if ownership is None or ownership.unfreezable:
+            return []
+        ownership.unfreezable = True
+        self.places[ownership.home].lease.hurry(self.now)
+        return [self.tell(Happening.DEVICE_SEEN, ownership, event.device)]
+
     # -- reads and links ------------------------------------------------------------------------------------------
 
     def read(self, ownership: Ownership, purpose: Purpose) -> list[KeeperEffect]:
@@ -299,7 +320,7 @@ class KeeperMachine:
         if event.last is None and task.left:
             return self._read_at(ownership, task.purpose, task.left[0], task.left[1:])
         if task.purpose is Purpose.AUDIT:
-            return self._audited(ownership, event.last)
+            return self.reassertion.audited(ownership, event.last)
         if event.last is not None:
             ownership.home = task.place
         incarnation = self.places[ownership.home].incarnation
@@ -307,7 +328,7 @@ class KeeperMachine:
             ownership.epoch = event.last.epoch
         match task.purpose:
             case Purpose.ASSERT:
-                return self._assert_after_read(ownership, event.last)
+                return self.reassertion.after_read(ownership, event.last)
             case Purpose.START:
                 return self.gate.start_after_read(ownership, event.last)
             case Purpose.RELEASE:
@@ -328,25 +349,19 @@ class KeeperMachine:
             return self.read(ownership, task.purpose)
         match task.purpose:
             case Purpose.ASSERT:
-                return self._asserted(ownership, record) if granted else []
+                return self.reassertion.won(ownership, record) if granted else []
             case Purpose.START | Purpose.TAKE_OVER:
                 return self.gate.won(ownership, record, granted)
             case _:
                 return self.gate.released(ownership, record)
 
-    def _audited(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-        problem = mismatch(ownership, last, self.places[ownership.home].incarnation)
-        if not problem:
-            return []
-        return [*ownership.doubt(), self.tell(Happening.FROZEN, ownership, problem), Changed()]
-
     def _settle_failed(self, ownership: Ownership, purpose: Purpose, problem: str) -> list[KeeperEffect]:
-        self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
+        self.not_before_long(ownership)
         if purpose in (Purpose.START, Purpose.TAKE_OVER):
             return self.gate.refuse(ownership, problem)
         return []
 
-    # -- re-assertion (rules 3, 4, 8) -----------------------------------------------------------------------------
+    # -- what is due ----------------------------------------------------------------------------------------------
 
     def _work(self) -> list[KeeperEffect]:
         """What is due now: heartbeats, re-assertions, releases, the watchdog."""
@@ -363,7 +378,7 @@ class KeeperMachine:
                 effects.append(WriteHeartbeat(name, record))
         for ownership in list(self.vms.values()):
             if self._may_work_on(ownership.vm):
-                effects += self._assert(ownership)
+                effects += self.reassertion.begin(ownership)
                 effects += self.gate.release_if_asked(ownership)
         audited = self._audit.next(self.vms, self.now)
         if audited is not None and self._may_work_on(audited.vm):
@@ -386,6 +401,10 @@ class KeeperMachine:
         """Whether observers of our record know that the end of our lease there is no proof (or a watchdog makes it one)."""
         return self.config.enforcement is not Enforcement.KEEPER or self.places[home].published is Enforcement.NONE
 
+    def not_before_long(self, ownership: Ownership) -> None:
+        """What has failed for this VM is not tried again at once."""
+        self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
+
     def _may_work_on(self, vm: VmId) -> bool:
         if vm not in self.vms or not self.may_begin(self.vms[vm]):
             return False
@@ -393,45 +412,6 @@ class KeeperMachine:
             return False
         self._retry_at.pop(vm, None)
         return True
-
-    def _assert(self, ownership: Ownership) -> list[KeeperEffect]:
-        term = self.term(ownership.home)
-        if term is None or not ownership.needs_assertion(term) or self._said_last_word:
-            return []
-        if self.places[ownership.home].incarnation is None:
-            # A keeper that has just started on an adopted lease: without its boot's number it cannot tell its own
-            # record from an earlier boot's, and must not take its own VM for lost.
-            return []
-        if ownership.epoch is None:
-            return self.read(ownership, Purpose.ASSERT)
-        return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
-
-    def _assert_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-        """A read may only refuse: it kills, or tells which epoch to link from; it never thaws."""
-        if ownership.phase not in (Phase.FROZEN, Phase.RUNNING):
-            return []
-        incarnation = self.places[ownership.home].incarnation
-        if incarnation is None:
-            return []
-        if last is not None and not ownership.is_ours(last, incarnation):
-            owner = self.config.host_name(last.owner)
-            lost = self.tell(Happening.LOST, ownership, f"{owner} owns it since epoch {last.epoch}")
-            return [*ownership.lost(), lost, Changed()]
-        term = self.term(ownership.home)
-        if term is None or not ownership.needs_assertion(term):
-            return []
-        # None: a VM that ran here before Outlast did; only the host on which it runs may make its first epoch (rule 1).
-        ownership.epoch = last.epoch if last is not None else None
-        if ownership.failed_again():
-            # Nobody won that epoch, nor could we make it (a full datastore): not again at once.
-            self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
-            return []
-        return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
-
-    def _asserted(self, ownership: Ownership, record: RegisterRecord) -> list[KeeperEffect]:
-        kind = Happening.THAWED if ownership.phase is Phase.FROZEN else Happening.CLAIMED
-        effects = [self.remember(ownership), *ownership.thaw()]
-        return [*effects, self.tell(kind, ownership, f"re-asserted as epoch {record.epoch}"), Changed()]
 
     def remember(self, ownership: Ownership) -> Remember:
         """For a successor: this VM runs by right in the present term."""
@@ -448,7 +428,7 @@ class KeeperMachine:
         place = self.places[name]
         nothing_left = not any(v.pid is not None or v.phase in (Phase.STARTING, Phase.VOID) for v in self.vms.values())
         # Once said, it stays said: what appears after it was never let pass, and will not be asserted.
-        self._said_last_word = self._said_last_word or (self.closing and nothing_left)
+        self.said_last_word = self.said_last_word or (self.closing and nothing_left)
         return HeartbeatRecord(
             host=self.config.host,
             boot_id=self.config.boot_id,
@@ -460,7 +440,7 @@ class KeeperMachine:
             agent_progress=self.agent_progress,
             wall_clock_s=self.wall_clock_s,
             window=self.settings.window,
-            ended=self._said_last_word,
+            ended=self.said_last_word,
         )
 
     def report(self) -> KeeperReport:

@@ -9,13 +9,14 @@ import msgspec
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
-from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, VmDefinition
+from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
-from outlast.model.records import Enforcement, PoweredVm, PowerOnList
+from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
-from outlast.model.time import LONG_AGO, Duration, Instant
+from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
+from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
 from outlast.protocol.planning.rulebook import RuleBook, resolve
@@ -33,6 +34,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `fencing`: the ways of switching each host off, in the order in which they are tried.
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
 
     domain: str
@@ -44,6 +47,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    fencing: dict[HostId, tuple[FenceLevel, ...]] = {}
+    told: dict[VmId, Instant] = {}
     rules: tuple[Rule, ...] = ()
 
 
@@ -52,6 +57,19 @@ class BeatSeen(msgspec.Struct, frozen=True):
 
     at: Instant
     beat: Heartbeat
+
+
+class PoweredOff(msgspec.Struct, frozen=True):
+    """Somebody who can tell says that a host is off, as of `asked_at`; it holds until the host shows life.
+
+    `kind` is the proof that it makes; `usable_at`: when what the host sent last has landed for certain. `marks`: the
+    boots that an operator's word is about; a fence device speaks of all that there were when it was asked.
+    """
+
+    kind: ProofKind
+    asked_at: Instant
+    usable_at: Instant
+    marks: tuple[RecordMark, ...] = ()
 
 
 class Outbox:
@@ -127,7 +145,9 @@ class Knowledge:
         self._inventory: dict[HostId, tuple[object, ...]] = {}
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}
+        self.flapping = Flapping()
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
+        self.powered_off: dict[HostId, PoweredOff] = {}
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
 
@@ -207,6 +227,14 @@ class Knowledge:
         """Whether a host can be talked to."""
         return self.verdict(host) in LIVE
 
+    def avoided(self) -> dict[HostId, Duration]:
+        """The hosts that failed again and again, by what this agent and those that it hears have seen."""
+        told = [self.flapping.left(self.now)]
+        for host, seen in self.beats.items():
+            if self.live(host):
+                told.append({each: Duration(ms * MILLISECOND) for each, ms in seen.beat.avoided.items()})
+        return avoided(told, len(self.members))
+
     def lease(self, datastore: DatastoreName) -> LeaseReport | None:
         """Our own lease on a datastore, None while the keeper says nothing."""
         if self.keeper is None:
@@ -226,6 +254,15 @@ class Knowledge:
     def lapsed(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
+
+    def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
+        """Whether a host says that its lease on a datastore is good."""
+        if host == self.me:
+            return self.holds_lease(datastore)
+        seen = self.beats.get(host)
+        if seen is None or datastore in seen.beat.lapsed:
+            return False
+        return any(reach.datastore == datastore and reach.reachable for reach in seen.beat.reach)
 
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
@@ -304,6 +341,20 @@ class Knowledge:
             self.watches[host, datastore].freshness(self.now, stale_after) is Freshness.FRESH
             for datastore in self.datastores
         )
+
+    def said_off(self, last: RegisterRecord, home: DatastoreName, read_at: Instant) -> ProofKind | None:
+        """Whether somebody who can tell says that the owner of this epoch is gone; `read_at`: when it was read.
+
+        A fence device speaks of every boot that there was when it was asked: the epoch was read before. An operator speaks
+        of the boots that stood on the screen: the epoch is of one of them.
+        """
+        off = self.powered_off.get(last.owner)
+        if off is None or self.now < off.usable_at:
+            return None
+        if off.kind is ProofKind.POWER_FENCED:
+            return off.kind if read_at <= off.asked_at else None
+        meant = any(mark.datastore == home and last.incarnation <= mark.incarnation for mark in off.marks)
+        return off.kind if meant else None
 
     def expiry_may_prove(self, host: HostId, datastore: DatastoreName, answers_ping: bool) -> bool:
         """Rules 5 and 6: whether `lease_expired` may be proof about that host on that datastore."""

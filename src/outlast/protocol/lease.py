@@ -78,6 +78,10 @@ class Lease:
         self._write_due = after(now, self._settings.datastore_heartbeat_interval)
         return self.sequence
 
+    def hurry(self, now: Instant) -> None:
+        """What the record says has changed in a way that observers must know: the next write is due at once."""
+        self._write_due = now
+
     def end_write(self, sequence: int, ok: bool, now: Instant) -> Renewal:
         """A write ended at `now`. `lapse(now)` must have been judged before, so that a late end finds it lapsed."""
         if self._writing is None or self._writing[0] != sequence:

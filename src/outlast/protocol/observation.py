@@ -49,6 +49,8 @@ class RecordWatch:
         self.progress_at: Instant | None = None
         self.last_read: Instant | None = None
         self.last_read_started: Instant | None = None
+        self.looked_at: Instant | None = None
+        """When the last read began that found bytes, whether they decode or not."""
 
     def observe(self, sighting: Sighting, started: Instant, now: Instant) -> bool:
         """A read that began at `started` and completed at `now`. True if the bytes changed: the host lives."""
@@ -58,6 +60,7 @@ class RecordWatch:
         if sighting.raw is None:
             self.void()
             return False
+        self.looked_at = started
         gap = self.last_read is not None and now - self.last_read > self._max_gap
         if sighting.raw == self._raw and self.first_seen is not None and not gap:
             self.last_read, self.last_read_started = now, started
@@ -87,6 +90,7 @@ class RecordWatch:
         self.first_seen = None
         self.last_read = None
         self.last_read_started = None
+        self.looked_at = None
 
     def freshness(self, now: Instant, stale_after: Duration) -> Freshness:
         """Fresh until the bytes have not changed for `stale_after`; unknown while nothing can be said."""

@@ -1,4 +1,4 @@
-"""This host's own VMs: its power-on list, their definitions on storage, why they ended, and what isolation does to them.
+"""This host's own VMs: its power-on list, their definitions on storage, and why they ended.
 
 what happens                                              what is written or asked
 a VM's keeper phase, name or protection changed           the power-on list, on every datastore that is reached
@@ -8,18 +8,19 @@ a VM was shut down because its host is                    release: host shutdown
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed by the keeper itself                 release: host fault, which is not the VM's own
 a start of ours failed                                    its order says why (`orders`)
-this host became isolated                                 the list says so; then each VM's isolation response
+this host became isolated                                 the list says so; then `isolation_response.py`
 """
 
 import msgspec
 
-from outlast.model.effects import AskKeeper, ShutDownVm, StoreDefinition, WritePowerOnList
+from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.inventory import Needs
-from outlast.model.keeping import AskKill, AskRelease, KeeperReport, KeptVm
+from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
 
@@ -38,15 +39,6 @@ _STATES = {
     "killing": "ending",
 }
 """How a keeper phase stands on the power-on list; what is not here is not on it."""
-
-_REASONS = {
-    StopReason.SHUTDOWN: Reason.SWITCHED_OFF,
-    StopReason.DESTROYED: Reason.SWITCHED_OFF,
-    StopReason.SAVED: Reason.SWITCHED_OFF,
-    StopReason.MIGRATED: Reason.SWITCHED_OFF,
-    StopReason.HOST_SHUTDOWN: Reason.HOST_SHUTDOWN,
-}
-
 
 _TOLD = frozenset(StopReason) - {StopReason.UNKNOWN}
 
@@ -81,9 +73,8 @@ class OwnHost:
         self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._asked: dict[VmId, Instant] = {}
-        self._responding: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
-        self._responded = False
+        self._isolation = IsolationResponses(knowledge, outbox)
 
     @property
     def sequence(self) -> int:
@@ -96,8 +87,10 @@ class OwnHost:
         """Write what changed, release what ended, respond to isolation."""
         self._refresh_list(isolated)
         self._store_definitions()
+        for vm in self._isolation.over():
+            self._stopped.setdefault(vm, self._off.get(vm, Reason.ISOLATED))
         self._release_ended()
-        self._respond_to_isolation(isolated)
+        self._isolation.tick(isolated, self._announced())
 
     def _refresh_list(self, isolated: bool) -> None:
         if self._known.keeper is None:
@@ -160,7 +153,7 @@ class OwnHost:
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
         self._definitions_due = True
-        self._off = {vm: _REASONS.get(reason, Reason.CRASHED) for vm, reason in event.off.items() if reason in _TOLD}
+        self._off = {vm: self._isolation.reason(vm, reason) for vm, reason in event.off.items() if reason in _TOLD}
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
@@ -208,10 +201,8 @@ class OwnHost:
         """Libvirt says why a VM stopped. What a start of ours comes to, its answer says."""
         if self._desk.is_starting(event.vm):
             return
-        reason = _REASONS.get(event.reason, Reason.CRASHED)
-        if event.vm in self._responding:
-            reason = Reason.ISOLATED
-        elif reason is Reason.CRASHED and event.vm in self._known.killed:
+        reason = self._isolation.reason(event.vm, event.reason)
+        if reason is Reason.CRASHED and event.vm in self._known.killed:
             reason = Reason.HOST_FAULT
         self._stopped[event.vm] = reason
         if reason is Reason.CRASHED:
@@ -239,12 +230,11 @@ class OwnHost:
                 # libvirt's memory lasts: what is not released yet, because its storage hangs, is not asked for in a loop.
                 reason = self._off.get(vm)
             if reason is None and now - since >= patience:
-                reason = Reason.HOST_FAULT if self._desk.is_starting(vm) else Reason.CRASHED
-            if reason is Reason.CRASHED and vm in killed:
+                reason = self._isolation.reason(vm, StopReason.UNKNOWN)
+            if reason is Reason.CRASHED and (vm in killed or self._desk.is_starting(vm)):
                 reason = Reason.HOST_FAULT
             if reason is not None:
                 self._ended_since[vm] = self._asked[vm] = now
-                self._responding.pop(vm, None)
                 self._release(vm, each.name, each.home, reason)
         if report is not None:
             self._release_unkept(kept)
@@ -261,42 +251,9 @@ class OwnHost:
 
     # -- isolation ------------------------------------------------------------------------------------------------
 
-    def _respond_to_isolation(self, isolated: bool) -> None:
-        if not isolated:
-            self._responded = False
-            # A guest that was told to shut down does so also after the isolation ended, and it was no operator's wish:
-            # what is remembered here tells that, until it ends or its time is over.
-            for vm in [vm for vm, deadline in self._responding.items() if self._known.now >= deadline]:
-                del self._responding[vm]
-            return
-        if not self._responded and self._list_says_isolated():
-            self._responded = True
-            for line in self._list.vms:
-                if line.protected and line.state in ("running", "frozen"):
-                    self._respond(line)
-        for vm, deadline in list(self._responding.items()):
-            if self._known.now >= deadline:
-                self._kill(vm)
-
-    def _list_says_isolated(self) -> bool:
-        """Others must be able to see why, before anything is done: any datastore that has our list will do."""
-        return self._list.isolated and any(copy.sequence == self._list.sequence for copy in self._copies.values())
-
-    def _respond(self, line: PoweredVm) -> None:
-        own = line.policy.isolation_response if line.policy is not None else None
-        response = own or self._known.settings.isolation_response
-        if response == "leave-running":
-            return
-        self._out.note("isolation-response", vm=line.vm, response=response)
-        self._responding[line.vm] = after(self._known.now, self._known.settings.shutdown_timeout)
-        if response == "shut-down" and line.state == "running":
-            self._out.put(ShutDownVm(line.vm))
-        else:
-            self._kill(line.vm)
-
-    def _kill(self, vm: VmId) -> None:
-        self._responding[vm] = after(self._known.now, REWRITE)
-        self._out.put(AskKeeper(AskKill(request=self._out.request(), vm=vm, reason=Reason.ISOLATED)))
+    def _announced(self) -> PowerOnList | None:
+        """Our list, if any datastore has it."""
+        return self._list if any(copy.sequence == self._list.sequence for copy in self._copies.values()) else None
 
     def reached(self, datastore: DatastoreName) -> None:
         """A datastore came back: write what it missed."""
@@ -310,5 +267,5 @@ class OwnHost:
         ]
         patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
         due += [after(since, patience) for since in self._ended_since.values()]
-        due += self._responding.values()
+        due += [t for t in (self._isolation.next_deadline(),) if t is not None]
         return min(due) if due else None

@@ -15,7 +15,17 @@ from outlast.model.messages import Heartbeat
 from outlast.model.time import Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
-from outlast.protocol.verdict import DatastoreFact, Facts, Verdict, answer_ages, answers_ping, judge, sentence
+from outlast.protocol.verdict import (
+    DatastoreFact,
+    Facts,
+    Rule,
+    Verdict,
+    answer_ages,
+    answers_ping,
+    booted_by,
+    judge,
+    sentence,
+)
 
 
 class _Silence(msgspec.Struct):
@@ -71,6 +81,7 @@ class Peers:
         self._known.take_beat(beat)
         if self._boots.get(beat.sender) not in (None, beat.boot_id):
             self._out.note("host-rebooted", host=beat.sender)
+            self._known.flapping.booted(beat.sender, before is not None and before.beat.leaving, self._known.now)
         self._boots[beat.sender] = beat.boot_id
         if self._silences[beat.sender] != _HEARD:
             self._silences[beat.sender] = _Silence()
@@ -132,6 +143,18 @@ class Peers:
         silence.next_ping = after(now, self._known.settings.heartbeat_interval)
         self._out.put(Ping(host, self._known.members[host].address))
 
+    def first_ping_at(self, host: HostId) -> Instant | None:
+        """When the pings of a host's present silence began; None while it is heard, or cannot be pinged."""
+        return self._silences[host].first_ping
+
+    def seen_since(self, host: HostId, then: Instant) -> bool:
+        """Whether a host has shown any sign of life since: a heartbeat, a ping's answer, a record that changed."""
+        known, seen = self._known, self._known.beats.get(host)
+        answered = self._silences[host].answered
+        signs = [known.watches[host, name].changed_at for name in known.datastores]
+        signs += [seen.at if seen is not None else None, answered]
+        return any(sign is not None and sign > then for sign in signs)
+
     def answers(self, host: HostId) -> bool:
         """Whether a host answered a ping lately, or might have, had one been sent (rule 6 asks)."""
         return bool(self.problem(host)) or answers_ping(self.facts(host), self._known.settings, self._known.now)
@@ -148,6 +171,7 @@ class Peers:
             ping_answer_at=silence.answered,
             lapsed=seen.beat.lapsed if seen is not None else (),
             listed_isolated=listed is not None and listed.isolated,
+            said_off=off.kind if (off := known.powered_off.get(host)) is not None else None,
         )
         answered = bool(self.problem(host)) or answers_ping(bare, known.settings, known.now)
         facts = tuple(self._datastore_fact(host, name, answered) for name in known.associated(host))
@@ -174,6 +198,11 @@ class Peers:
         self._known.judgements[host] = judgement
         if judgement.verdict is not before.verdict:
             self._known.verdict_changed()
+            if judgement.verdict is Verdict.CONNECTED:
+                self._known.flapping.back(host)
+            elif judgement.verdict is Verdict.DEAD:
+                seen = self._known.beats.get(host)
+                self._known.flapping.died(host, seen is not None and seen.beat.leaving, self._known.now)
             self._out.note(
                 "verdict",
                 host=host,
@@ -199,6 +228,9 @@ class Peers:
             yield after(silence.first_ping, settings.ping_timeout)
         if silence.answered is not None:
             yield answer_ages(silence.answered, settings)
+        judgement = self._known.judgements[host]
+        if judgement.rule is Rule.PING_ANSWERED_AGAIN:
+            yield booted_by(judgement, settings)
         if silence.unsent_at is not None:
             yield after(silence.unsent_at, settings.unreachable_after)
         for datastore in self._known.associated(host):

@@ -17,13 +17,14 @@ from outlast.model.ids import HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
 from outlast.model.records import ProofKind
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.domain_snapshot import take
+from outlast.protocol.domain_snapshot import needs_of, take
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
 from outlast.protocol.planning.planner import make_plan
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.restart import Restart, Stage
+from outlast.protocol.verdict import SUSPECT
 
 RESERVED_FOR = Duration(30 * SECOND)
 LOOK_FOR_ROOM = Duration(2 * SECOND)
@@ -53,12 +54,27 @@ class Placement:
     def snapshot(self, now_for: VmId | None = None) -> Snapshot:
         """The domain as it is; with the VMs that wait for a host, those that may still come soon, and `now_for` itself."""
         waiting = {
-            vm: _waits(case)
-            for vm, case in self._cases.items()
-            if case.target is None and (vm == now_for or vm in self._roomless or self._keeps_room(case))
+            vm: each
+            for vm, each in self.waiting().items()
+            if vm == now_for or vm in self._roomless or self._keeps_room(self._cases[vm])
         }
-        ordered = {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
-        return take(self._known, waiting, ordered)
+        return take(self._known, waiting, self.ordered())
+
+    def whole(self, *, measured: bool = False) -> Snapshot:
+        """The domain with every VM that needs a host, also those that nobody has taken up yet."""
+        known, waiting, ordered = self._known, self.waiting(), self.ordered()
+        for vm, (host, line) in known.whereabouts().items():
+            if vm not in waiting and vm not in ordered and line.protected and known.verdict(host) in SUSPECT:
+                waiting[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
+        return take(known, waiting, ordered, measured=measured)
+
+    def waiting(self) -> dict[VmId, PlanVm]:
+        """Every restart that has no host yet, as planning sees it."""
+        return {vm: _waits(case) for vm, case in self._cases.items() if case.target is None}
+
+    def ordered(self) -> dict[VmId, PlanVm]:
+        """Every restart that was ordered, on the host that it was ordered from."""
+        return {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
 
     def _keeps_room(self, case: Restart) -> bool:
         soon = case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR

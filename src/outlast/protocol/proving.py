@@ -4,8 +4,8 @@
     owned by a host with a higher incarnation   `rebooted`
     owned, its keeper session's last word       `clean_shutdown`
       was the end
-    owned by a host that is presumed dead,      `lease_expired`, once `observation.lease_is_over`
-      dead or unresponsive
+    owned by a host that is presumed dead,      `lease_expired`, once `observation.lease_is_over`; or
+      dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
     owned by a host that lives                  none: it is the owner's own
 
 It reads what is known, and changes nothing.
@@ -19,10 +19,7 @@ from outlast.model.time import Instant
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.peers import Peers
-from outlast.protocol.verdict import Verdict
-
-SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
-"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
+from outlast.protocol.verdict import SUSPECT
 
 
 class Proven(msgspec.Struct, frozen=True):
@@ -40,9 +37,10 @@ class OwnerLives(msgspec.Struct, frozen=True):
 
 
 class NotYet(msgspec.Struct, frozen=True):
-    """There is none, and why."""
+    """There is none, and why. `silent`: the owner, if it might be made sure of its end (`fencing`)."""
 
     why: str
+    silent: HostId | None = None
 
 
 class Prover:
@@ -63,22 +61,26 @@ class Prover:
         if last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
             return OwnerLives(last.owner)
         if known.verdict(last.owner) in SUSPECT and watch is not None:
-            return self._expiry(last.owner, home, watch, epoch_read_at)
+            said_off = known.said_off(last, home, epoch_read_at)
+            if said_off is not None:
+                return Proven(said_off)
+            found = self._expiry(last.owner, home, watch, epoch_read_at)
+            return found if isinstance(found, Proven) else NotYet(found, last.owner)
         return NotYet(f"it waits for a verdict about {known.name(last.owner)}")
 
-    def _expiry(self, owner: HostId, home: DatastoreName, watch: RecordWatch, epoch_read_at: Instant) -> Proven | NotYet:
+    def _expiry(self, owner: HostId, home: DatastoreName, watch: RecordWatch, epoch_read_at: Instant) -> Proven | str:
         known = self._known
         name = known.name(owner)
         over = watch.lease_is_over(epoch_read_at, known.settings.window)
         if not known.expiry_may_prove(owner, home, self._peers.answers(owner)):
-            return NotYet(f"the end of {name}'s lease on {home} is no proof: {self._why_no_proof(owner, home)}")
+            return f"the end of {name}'s lease on {home} is no proof: {self._why_no_proof(owner, home)}"
         if not known.holds_lease(home):
-            return NotYet(f"this host holds no lease on {home} itself")
+            return f"this host holds no lease on {home} itself"
         if over:
             return Proven(ProofKind.LEASE_EXPIRED, watch.first_seen or 0, watch.last_read_started or 0)
         if watch.problem:
-            return NotYet(f"the record of {name} on {home} is not believed ({watch.problem}); it waits for its next boot")
-        return NotYet(f"it waits for the end of {name}'s lease on {home}")
+            return f"the record of {name} on {home} is not believed ({watch.problem}); it waits for its next boot"
+        return f"it waits for the end of {name}'s lease on {home}"
 
     def _why_no_proof(self, owner: HostId, home: DatastoreName) -> str:
         record = self._known.watches[owner, home].record

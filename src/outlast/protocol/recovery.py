@@ -1,9 +1,9 @@
-"""What the primary does about VMs that should run and do not: it moves each `restart.Restart` along.
+"""What is done about VMs that should run and do not: each `restart.Restart` is moved along.
 
-Only for datastores that this agent is responsible for. A VM becomes a case when its host is presumed dead (so that the
-register is read while the window still runs), when its host lives and has let go of it (crash, isolation response), or
-when it stands on nobody's list; not one that has failed, or whose priority is `disabled`, unless an operator asks for it.
-What happens then depends on its register, read afresh:
+Only for datastores that this agent is responsible for, elected or not. A VM becomes a case when its host is presumed dead
+(so that the register is read while the window still runs), when its host lives and has let go of it (crash, isolation
+response), or when it stands on nobody's list; not one that has failed, or whose priority is `disabled`, unless an operator
+asks for it. What happens then depends on its register, read afresh:
 
     the register says                           then
     released, switched off                      not wanted any more: off the protected list
@@ -26,11 +26,12 @@ from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
 from outlast.protocol.domain_snapshot import why_unusable
+from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
-from outlast.protocol.proving import SUSPECT, OwnerLives, Proven, Prover
+from outlast.protocol.proving import NotYet, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import (
     LIST_PATIENCE,
@@ -42,7 +43,7 @@ from outlast.protocol.restart import (
 )
 from outlast.protocol.sequence import Slots, Waiter, turns
 from outlast.protocol.trials import Trials
-from outlast.protocol.verdict import Verdict
+from outlast.protocol.verdict import SUSPECT, Verdict
 
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
@@ -51,6 +52,8 @@ TURNS_EVERY = Duration(SECOND // 5)
 """How often it is looked whose turn it is, while somebody waits and nothing happens that asks for a look at once."""
 SETTLED_FOR = Duration(SECOND)
 """How long a settled case is left alone: the list that shows the VM's place is on its way."""
+_FOR_EVER = frozenset({ProofKind.RENOUNCED, ProofKind.REBOOTED, ProofKind.CLEAN_SHUTDOWN, ProofKind.OWN})
+"""What has been written or has ended stays so, whatever its host does later."""
 _COMING = frozenset({Stage.READING, Stage.PROVING, Stage.QUEUED})
 _UNDER_WAY = frozenset({Stage.CONFIRMING, Stage.ORDERED, Stage.STARTING})
 
@@ -59,7 +62,14 @@ class Recovery:
     """See the top of this file."""
 
     def __init__(
-        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, desk: OrderDesk
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        peers: Peers,
+        responsibility: Responsibility,
+        *,
+        desk: OrderDesk,
+        fencing: Fencing,
     ) -> None:
         self._known = knowledge
         self._out = outbox
@@ -67,6 +77,7 @@ class Recovery:
         self._dependencies = Dependencies(knowledge, responsibility)
         self._responsible = responsibility
         self._desk = desk
+        self._fencing = fencing
         self._turns_due = knowledge.now
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
@@ -162,8 +173,11 @@ class Recovery:
             case.policy = found[1].policy
             self._read(case)
 
-    def retry(self, vm: str) -> str:
-        """An operator asks for a VM (by name or id) to be tried once more, at once. An empty string, or why not."""
+    def retry(self, vm: str) -> str | None:
+        """An operator asks for a VM (by name or id) to be tried once more, at once. An empty string, or why not.
+
+        None: this agent is not responsible for any VM of that name.
+        """
         for datastore in self._responsible.held_datastores():
             protection = self._responsible.protection(datastore)
             entry = next((each for each in protection.vms.values() if vm in (each.name, each.vm)), None)
@@ -178,7 +192,7 @@ class Recovery:
             if case is not None and case.stage is Stage.WAITING:
                 case.deadline = self._known.now
             return ""
-        return f"no VM {vm} is protected: start it by hand where it belongs"
+        return None
 
     # -- the register ---------------------------------------------------------------------------------------------
 
@@ -230,8 +244,10 @@ class Recovery:
                 self._have_proof(case, kind, first_seen, last_read)
             case OwnerLives(owner):
                 self._owner_lives(case, owner)
-            case not_yet:
-                case.why = not_yet.why
+            case NotYet(why, silent):
+                case.why = why
+                if silent is not None:
+                    self._fencing.want(silent, case.home, case.epoch_read_at)
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:
         known, now = self._known, self._known.now
@@ -297,6 +313,8 @@ class Recovery:
             if refusal:
                 case.why = refusal
                 return
+        if not self._is_proof_still(case):
+            return
         attempts = self._trials.of(case)
         case.again = counting.same_host_again(attempts, case.last) if case.last is not None else None
         case.avoid = frozenset(attempts.hosts) - {case.again}
@@ -318,6 +336,20 @@ class Recovery:
         case.request = self._out.request()
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER, case.vm)))
+
+    def _is_proof_still(self, case: Restart) -> bool:
+        """A proof that has waited for its turn is looked at again: it may rest on a ping that nobody answered (rule 6), or
+
+        on a word that is void at any sign of life (rule 5).
+        """
+        if case.proof is None or case.last is None or case.proof.kind in _FOR_EVER:
+            return case.proof is not None
+        if isinstance(self._prover.look(case.last, case.home, case.epoch_read_at), Proven):
+            return True
+        case.proof = None
+        case.enter(Stage.PROVING, self._known.now, READ_PATIENCE)
+        self._prove(case)
+        return False
 
     def _is_good_still(self, case: Restart) -> bool:
         """Whether the host that was chosen for it, and had no place then, could start it still."""
@@ -357,7 +389,9 @@ class Recovery:
         if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
             self._trials.in_vain(case, f"{self._known.name(case.target)} did not answer in time")
             return
-        if case.stage is Stage.ORDERED and now - (case.order_sent or LONG_AGO) >= RESEND:
+        if now - (case.order_sent or LONG_AGO) >= RESEND:
+            # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
+            # and one whose report was lost repeats it.
             case.order_sent = now
             order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
             if case.target == self._known.me:
@@ -404,7 +438,7 @@ class Recovery:
                     due.append(self._turns_due)
                 case _:
                     due.append(case.deadline)
-            if case.stage is Stage.ORDERED and case.order_sent is not None:
+            if case.stage in (Stage.ORDERED, Stage.STARTING) and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
         stable = self._trials.next_deadline()
         if stable is not None:

@@ -6,16 +6,17 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.planning import Outlook
 from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
-from outlast.model.time import Instant, in_seconds
+from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
+from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
-from outlast.protocol.proving import SUSPECT
 from outlast.protocol.restart import Stage
-from outlast.protocol.verdict import Verdict, explain
+from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
 
@@ -46,9 +47,18 @@ class Reporter:
             hosts=hosts,
             datastores=tuple(self._datastore(name) for name in self._known.datastores),
             vms=self._vms(),
+            outlook=self._outlook(),
             problems=tuple(self._problems(hosts)),
             dropped_datagrams=dropped,
         )
+
+    def _outlook(self) -> Outlook | None:
+        """What the domain can lose now: our own finding, or what the primary says."""
+        primary = self._machine.election.primary
+        if primary == self._known.me:
+            return self._machine.capacity.outlook
+        seen = self._known.beats.get(primary) if primary is not None else None
+        return seen.beat.outlook if seen is not None and self._known.live(seen.beat.sender) else None
 
     def _host(self, host: HostId) -> HostStatus:
         known = self._known
@@ -59,6 +69,7 @@ class Reporter:
         listed = known.power_on.get(host)
         record = next((known.watches[host, d].record for d in known.datastores if known.watches[host, d].record), None)
         enforcement = str(record.enforcement) if record is not None else ""
+        fenced = self._machine.fencing.outcomes.get(host)
         lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
         return HostStatus(
             name=known.name(host),
@@ -78,6 +89,10 @@ class Reporter:
             vms=self._vms_of(host),
             heartbeat_age_s=0.0 if here else self._age_s(seen.at if seen is not None else None),
             lapsed=tuple(lapsed),
+            fencing=tuple(level.agent for level in known.config.fencing.get(host, ())),
+            fence_result=fenced.text if fenced is not None else "",
+            fence_result_ok=fenced.ok if fenced is not None else None,
+            fence_result_age_s=self._age_s(fenced.at) if fenced is not None else None,
         )
 
     def _vms_of(self, host: HostId) -> int:
@@ -250,6 +265,13 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
+        for host, left in known.avoided().items():
+            minutes = -(-left // (60 * SECOND))
+            found.append(f"{known.name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+        outlook = self._outlook()
+        if outlook is not None and outlook.short:
+            found.append(f"too little is set aside for failures: {outlook.short}")
+        found += [str(dropped) for dropped in known.rulebook.dropped]
         for host in known.peers:
             if problem := self._machine.peers.problem(host):
                 found.append(f"{known.name(host)} cannot be pinged, so no death of it can be told: {problem}")
@@ -280,12 +302,23 @@ class Reporter:
         else:
             lines.append(f"What {self._known.name(self._known.me)} knows of it itself:")
             lines += self._explain_verdict(host)
+        lines += self._explain_fencing(host, status)
         lines.append("Its heartbeat datastores, by accessibility score:")
         lines += [f"  {scored.datastore}: {scored.why}." for scored in self._known.scores(host)]
         listed = self._known.power_on.get(host)
         if listed is not None:
             names = ", ".join(f"{vm.name} ({vm.state})" for vm in listed.vms) or "nothing"
             lines.append(f"Its power-on list names: {names}.")
+        return lines
+
+    def _explain_fencing(self, host: HostId, status: HostStatus) -> list[str]:
+        if not status.fencing:
+            return ["It has no fence device."]
+        lines = [f"Its fence devices, in order: {', '.join(status.fencing)}."]
+        if host != self._known.me and self._known.verdict(host) in SUSPECT:
+            lines.append(f"Seen from here {self._machine.fencing.why(host)}.")
+        if status.fence_result:
+            lines.append(f"They last answered {status.fence_result_age_s:.1f} s ago: {status.fence_result}.")
         return lines
 
     def _explain_verdict(self, host: HostId) -> list[str]:
@@ -329,6 +362,11 @@ class Reporter:
         lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
         return lines
 
+    def _responsible_for(self, home: str) -> str:
+        """The other host that is responsible for a datastore; empty if there is none."""
+        status = self._datastore(DatastoreName(home)) if home in self._known.datastores else None
+        return status.responsible if status is not None and status.responsible != self._known.name(self._known.me) else ""
+
     def explain_vm(self, name: str) -> list[str] | None:
         """Where a VM stands and why; None if nobody here knows it."""
         status = next((vm for vm in self._vms() if name in (vm.name, vm.uuid)), None)
@@ -355,8 +393,8 @@ class Reporter:
             if case.stage is Stage.WAITING:
                 left_s = max(0.0, in_seconds(case.deadline - self._now))
                 lines.append(f"It is tried again in {left_s:.1f} s, or as soon as a host that it lacked has room.")
-        elif status.state == "lost" and not self._machine.election.am_primary:
-            lines.append("Ask the primary's host how far its restart is.")
+        elif status.state == "lost" and (holder := self._responsible_for(status.home)):
+            lines.append(f"Ask {holder}, which is responsible for {status.home}, how far its restart is.")
         lines += self._explain_placement(VmId(status.uuid))
         host = next((h for h in self._known.members if self._known.name(h) == status.host), None)
         if host is not None and self._known.verdict(host) is not Verdict.CONNECTED:

@@ -1,11 +1,19 @@
 """Which datastores this agent is responsible for: their `primary` registers, and their protected lists.
 
-Being elected is an opinion; being responsible is a fact: the last epoch of the datastore's `primary` register. The
-elected primary takes the registers of all datastores that it reaches; whoever holds one without being elected, or on
-the smaller side of a partition, or isolated, yields it. VM safety does not hang on it, so a holder whose *agent* made no
-progress for a lease and its margin loses it too, however well its keeper is.
+Being elected is an opinion; being responsible is a fact: the last epoch of the datastore's `primary` register. For each
+datastore one agent is *called* to hold its register, as each agent judges for itself from the heartbeats that it hears:
 
-    the register's last record       the elected primary
+    the elected primary holds a lease there    it is
+    else, the register's holder does           the holder: whoever answers for a datastore goes on as long as it can
+    else                                       the best rank that does, among those who follow the same primary
+    no primary is known                        nobody; who holds a register keeps it until somebody else is called
+
+Whoever is called takes the register. Whoever holds one and is isolated, or on the smaller side of a partition, yields it at
+once; while another is called, after `election_timeout`. Two who are called at once meet in the register, which one of them
+wins. VM safety does not hang on it, so a holder whose *agent* made no progress for a lease and its margin loses it too,
+however well its keeper is.
+
+    the register's last record       who is called
     none, released, our own          links the next epoch
     another host's                   waits for proof that it is over (as in rule 5, or its agent stands still), then links
 """
@@ -16,8 +24,9 @@ import msgspec
 
 from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters, WriteProtectedList
 from outlast.model.events import PrimaryLinked, ProtectedListRead, RegistersRead, Stored
-from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, ElectionTerm, Epoch, Nonce, RequestId, VmId
+from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, ElectionTerm, Epoch, HostId, Nonce, RequestId, VmId
 from outlast.model.keeper_events import LinkOutcome
+from outlast.model.messages import Rank
 from outlast.model.records import (
     ProofKind,
     ProtectedList,
@@ -32,8 +41,19 @@ from outlast.protocol.protection import Protection
 
 PATIENCE = Duration(3 * SECOND)
 REREAD = Duration(SECOND)
+FAST_REREAD = Duration(REREAD // 2)
+"""While the register is to be taken."""
 RETRY_LIST = Duration(SECOND)
 """How long after a refusal a protected list is read or written again: lost storage refuses at once, and for hours."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Our own place in the domain. `may_hold`: this agent is neither isolated nor about to leave."""
+
+    may_hold: bool
+    primary: HostId | None
+    rank: Rank
+    term: ElectionTerm
 
 
 class _Seat(msgspec.Struct):
@@ -53,6 +73,8 @@ class _Seat(msgspec.Struct):
     list_retry_at: Instant = LONG_AGO
     list_sequence: int = 0
     loaded: bool = False
+    takes: bool = False
+    another_since: Instant | None = None
 
 
 class Responsibility:
@@ -75,9 +97,9 @@ class Responsibility:
         """The datastores this agent is responsible for."""
         return tuple(name for name in self._seats if self.holds(name) is not None)
 
-    def holds_all(self) -> bool:
-        """Whether there is no datastore whose register is still to be taken."""
-        return all(seat.held is not None and seat.loaded for seat in self._seats.values())
+    def has_what_it_takes(self) -> bool:
+        """Whether there is no datastore whose register this agent is still to take."""
+        return not any(seat.takes and not (seat.held is not None and seat.loaded) for seat in self._seats.values())
 
     def protection(self, datastore: DatastoreName) -> Protection:
         """What is protected there."""
@@ -89,17 +111,46 @@ class Responsibility:
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
-    def tick(self, elected: bool, term: ElectionTerm) -> None:
+    def tick(self, standing: Standing) -> None:
         """Take, keep or yield each datastore's register, and write what changed."""
-        may_lead = elected and not self._outnumbered()
+        may_hold = standing.may_hold and not self._outnumbered()
         for name, seat in self._seats.items():
+            called = self._called(name, seat, standing)
+            takes = seat.takes = may_hold and called == self._known.me
             self._give_up_waiting(seat)
+            if takes and seat.held is None:
+                seat.next_read = min(seat.next_read, after(seat.read_started, FAST_REREAD))
             if seat.request is None and self._known.now >= seat.next_read:
-                self._read(name, seat, fast=may_lead and seat.held is None)
+                self._read(name, seat, fast=takes and seat.held is None)
+            keeps = may_hold and not self._another_is_called_for_long(seat, called)
             if seat.request is None and seat.read_at is not None:
-                self._take_or_yield(name, seat, may_lead)
+                self._take_or_yield(name, seat, takes, keeps)
             if seat.held is not None and seat.loaded and self._list_is_free(seat) and seat.protection.changed:
-                self._write_list(name, seat, term)
+                self._write_list(name, seat, standing.term)
+
+    def _another_is_called_for_long(self, seat: _Seat, called: HostId | None) -> bool:
+        """A lease that lapses for a moment, ours or the primary's, is no reason to hand everything over and back."""
+        if called in (None, self._known.me):
+            seat.another_since = None
+            return False
+        if seat.another_since is None:
+            seat.another_since = self._known.now
+        return self._known.now - seat.another_since >= self._known.settings.election_timeout
+
+    def _called(self, name: DatastoreName, seat: _Seat, standing: Standing) -> HostId | None:
+        """Who is to hold a datastore's register: see the table at the top."""
+        known, primary = self._known, standing.primary
+        if primary is None or known.has_lease(primary, name):
+            return primary
+        able = {known.me: standing.rank} if known.holds_lease(name) else {}
+        for host in known.peers:
+            beat = known.beats[host].beat if host in known.beats else None
+            if beat is None or beat.primary != primary or not beat.rank.not_isolated or beat.leaving:
+                continue
+            if known.live(host) and known.has_lease(host, name):
+                able[host] = beat.rank
+        holder = seat.last.owner if seat.last is not None and seat.last.state is RegisterState.OWNED else None
+        return holder if holder in able else max(able, key=lambda host: able[host], default=None)
 
     def _list_is_free(self, seat: _Seat) -> bool:
         return seat.list_request is None and self._known.now >= seat.list_retry_at
@@ -120,8 +171,7 @@ class Responsibility:
 
     def _read(self, name: DatastoreName, seat: _Seat, fast: bool) -> None:
         seat.request, seat.request_at = self._out.request(), self._known.now
-        interval = Duration(REREAD // 2) if fast else Duration(5 * REREAD)
-        seat.next_read = after(self._known.now, interval)
+        seat.next_read = after(self._known.now, FAST_REREAD if fast else Duration(5 * REREAD))
         seat.read_started = self._known.now
         self._out.put(ReadRegisters(seat.request, name, (PRIMARY_REGISTER,)))
 
@@ -155,16 +205,16 @@ class Responsibility:
         seat.held, seat.loaded = None, False
         self._out.note("register-lost", datastore=name, relay=True)
 
-    def _take_or_yield(self, name: DatastoreName, seat: _Seat, may_lead: bool) -> None:
+    def _take_or_yield(self, name: DatastoreName, seat: _Seat, takes: bool, keeps: bool) -> None:
         if seat.held is not None:
-            if not may_lead:
+            if not keeps:
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
             elif not seat.loaded and self._list_is_free(seat):
                 seat.list_request, seat.list_request_at = self._out.request(), self._known.now
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
         last = seat.last
-        if not may_lead:
+        if not takes:
             if last is not None and last.owner == self._known.me and last.state is RegisterState.OWNED:
                 # A yield whose outcome was never known, or an earlier agent of this host: nobody else could take it.
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
@@ -184,6 +234,9 @@ class Responsibility:
             return None
         if watch.incarnation is not None and watch.incarnation > last.incarnation:
             return ProofKind.REBOOTED
+        said_off = self._known.said_off(last, name, seat.read_at)
+        if said_off is not None:
+            return said_off
         if watch.lease_is_over(seat.read_at, self._known.settings.window):
             return ProofKind.LEASE_EXPIRED
         stands_still = watch.progress_at is not None and not watch.agent_works(self._known.now, self._known.settings.window)
@@ -280,11 +333,21 @@ class Responsibility:
 
     def next_deadline(self) -> Instant:
         """The next read, or the end of a wait."""
-        return min(min(self._waits(seat)) for seat in self._seats.values())
+        return min(min(self._waits(name, seat)) for name, seat in self._seats.items())
 
-    def _waits(self, seat: _Seat) -> Iterator[Instant]:
+    def _waits(self, name: DatastoreName, seat: _Seat) -> Iterator[Instant]:
         yield after(seat.request_at, PATIENCE) if seat.request is not None else seat.next_read
+        yield from (when for when in self._turns(name, seat) if when > self._known.now)
         if seat.list_request is not None:
             yield after(seat.list_request_at, PATIENCE)
         elif seat.held is not None and (seat.protection.changed or not seat.loaded):
             yield seat.list_retry_at
+
+    def _turns(self, name: DatastoreName, seat: _Seat) -> Iterator[Instant]:
+        """When time alone makes a holder yield, or proves that another one's agent stands still."""
+        settings = self._known.settings
+        if seat.held is not None and seat.another_since is not None:
+            yield after(seat.another_since, settings.election_timeout)
+        watch = self._known.watches.get((seat.last.owner, name)) if seat.last is not None else None
+        if seat.takes and watch is not None and watch.progress_at is not None:
+            yield after(watch.progress_at, settings.window)

@@ -9,9 +9,13 @@ and on proof alone.
     silent                     under way                             unreachable
     silent                     answered       fresh                  partitioned, or agent down
     silent                     answered       stale everywhere       unresponsive
+    silent                     answered       not fresh, and it was  unreachable for `unreachable_after`: it may be booting
+                                              dead till now
     silent                     no answer                             presumed dead
     silent                     no answer      fresh                  isolated if its list says so, else partitioned
     silent                     no answer      stale everywhere       dead, once proof is at hand on one of them
+    silent                     said to be off by its fence device,
+                               or by an operator                     dead
 
 A record that is fresh only because it was written before the silence began is no sign of life: the pings mark when that
 was. So a host that lost its power is presumed dead at once, and not taken for partitioned until its record is stale.
@@ -22,6 +26,7 @@ import enum
 import msgspec
 
 from outlast.model.ids import DatastoreName
+from outlast.model.records import ProofKind
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after, in_seconds
 from outlast.protocol.observation import Freshness
@@ -42,6 +47,10 @@ class Verdict(enum.StrEnum):
     DEAD = "dead"
 
 
+SUSPECT = frozenset({Verdict.PRESUMED_DEAD, Verdict.DEAD, Verdict.UNRESPONSIVE})
+"""Verdicts of a host whose VMs need somebody: their cases are open, and wait for proof as long as there is none."""
+
+
 class Rule(enum.StrEnum):
     """Which row of the table gave the verdict."""
 
@@ -56,6 +65,9 @@ class Rule(enum.StrEnum):
     RECORD_FRESH = "record-fresh"
     LISTED_ISOLATED = "listed-isolated"
     PROOF_AT_HAND = "proof-at-hand"
+    DEVICE_SAYS_OFF = "device-says-off"
+    OPERATOR_SAYS_OFF = "operator-says-off"
+    PING_ANSWERED_AGAIN = "ping-answered-again"
 
 
 class DatastoreFact(msgspec.Struct, frozen=True):
@@ -69,7 +81,10 @@ class DatastoreFact(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known about one host now. All instants are the observer's; None: never."""
+    """Everything known about one host now. All instants are the observer's; None: never.
+
+    `said_off`: by whom, and nothing has been seen of the host since.
+    """
 
     watched_since: Instant
     heartbeat_at: Instant | None
@@ -78,6 +93,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     lapsed: tuple[DatastoreName, ...] = ()
     datastores: tuple[DatastoreFact, ...] = ()
     listed_isolated: bool = False
+    said_off: ProofKind | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,10 +126,15 @@ def _row(before: Judgement, facts: Facts, settings: Settings, now: Instant) -> t
         if facts.lapsed:
             return Verdict.STORAGE_LOST, Rule.REPORTS_LAPSED_LEASE
         return Verdict.CONNECTED, Rule.HEARTBEAT_HEARD
+    if facts.said_off is not None:
+        by_device = facts.said_off is ProofKind.POWER_FENCED
+        return Verdict.DEAD, Rule.DEVICE_SAYS_OFF if by_device else Rule.OPERATOR_SAYS_OFF
     fresh = any(_shows_life(fact, facts) for fact in facts.datastores)
     stale = bool(facts.datastores) and all(fact.freshness is Freshness.STALE for fact in facts.datastores)
     if answers_ping(facts, settings, now):
-        return _row_answering(before, facts, fresh, stale)
+        if not fresh and _may_be_booting(before, settings, now):
+            return Verdict.UNREACHABLE, Rule.PING_ANSWERED_AGAIN
+        return _row_answering(facts, fresh, stale)
     if facts.first_ping_at is None or now - facts.first_ping_at < settings.ping_timeout:
         return Verdict.UNREACHABLE, Rule.HEARTBEAT_MISSED
     if fresh:
@@ -135,7 +156,19 @@ def _shows_life(fact: DatastoreFact, facts: Facts) -> bool:
     return facts.first_ping_at is None or fact.changed_at >= facts.first_ping_at
 
 
-def _row_answering(before: Judgement, facts: Facts, fresh: bool, stale: bool) -> tuple[Verdict, Rule]:
+def _may_be_booting(before: Judgement, settings: Settings, now: Instant) -> bool:
+    """A host answers ping before its keeper writes and its agent speaks: who was dead till now gets the time for that."""
+    if before.rule is Rule.PING_ANSWERED_AGAIN:
+        return now < booted_by(before, settings)
+    return before.verdict in (Verdict.PRESUMED_DEAD, Verdict.DEAD)
+
+
+def booted_by(judgement: Judgement, settings: Settings) -> Instant:
+    """When a host that answered ping again has to be heard of otherwise, too."""
+    return after(judgement.since, settings.unreachable_after)
+
+
+def _row_answering(facts: Facts, fresh: bool, stale: bool) -> tuple[Verdict, Rule]:
     if fresh:
         if any(fact.agent_works for fact in facts.datastores):
             return Verdict.PARTITIONED, Rule.PING_ANSWERED_RECORD_FRESH
@@ -168,6 +201,9 @@ _TEXT = {
     Rule.PING_ANSWERED_RECORD_STALE: "it answers ping, but its record is stale on every associated datastore",
     Rule.RECORD_FRESH: "it is silent on the network, but its record on storage changes: it lives",
     Rule.LISTED_ISOLATED: "its record on storage changes, and its power-on list says that it is isolated",
+    Rule.DEVICE_SAYS_OFF: "its fence device was asked for its state, and says that it is off",
+    Rule.OPERATOR_SAYS_OFF: "an operator has confirmed that it is off",
+    Rule.PING_ANSWERED_AGAIN: "it was taken for dead, and answers ping again: it may be booting",
     Rule.PROOF_AT_HAND: "it is silent on every channel, and its lease is provably over on every associated datastore",
 }
 

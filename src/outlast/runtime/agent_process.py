@@ -19,6 +19,7 @@ from outlast.codec.datagrams import Opener, Sealer
 from outlast.drivers import clock, ping
 from outlast.drivers.datastore.client import HelperClient
 from outlast.drivers.datastore.store import Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.notify import notify, watchdog_interval_s
@@ -30,15 +31,18 @@ from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Recei
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.time import in_seconds
+from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.reporting import Reporter
-from outlast.runtime.config import Config
+from outlast.runtime.config import Config, fencing_warnings
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
+from outlast.runtime.fence_desk import FenceDesk
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
+from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
@@ -72,6 +76,7 @@ class AgentProcess:
         self._events = EventLog(Path(config.state_dir) / "events.jsonl")
         self._notices = 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
+        told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
             AgentConfig(
                 domain=config.domain,
@@ -83,6 +88,8 @@ class AgentProcess:
                 boot_id=boot_id,
                 session=random.hex(),
                 first_sequence=number,
+                fencing={host: tuple(method.level for method in methods) for host, methods in config.fencing.items()},
+                told=told.read(),
                 rules=config.rules,
             ),
             clock.now(),
@@ -104,6 +111,7 @@ class AgentProcess:
             reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
+        self._fencer = Fencer(config.fencing, self._happen)
         self._executor = Executor(
             machine,
             stores=self._stores,
@@ -111,8 +119,11 @@ class AgentProcess:
             network=self._network,
             pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
             keeper=self._keeper,
+            fencer=self._fencer,
+            told=told,
             on_note=self._note,
         )
+        self._fence_desk = FenceDesk(machine, self._fencer, self._happen)
         self._control = ControlServer(config.control_socket, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -127,6 +138,8 @@ class AgentProcess:
         problem = await ping.problem()
         if problem:
             self._log.warning(problem)
+        for warning in fencing_warnings(self._config):
+            self._log.warning(warning)
         self._keeper.start()
         self._hypervisor.start()
         self._tasks = [loop.create_task(self._survey(name)) for name in self._stores]
@@ -145,6 +158,7 @@ class AgentProcess:
         for task in self._tasks:
             task.cancel()
         await self._executor.stop()
+        self._fencer.stop()
         self._control.stop()
         self._keeper.stop()
         self._network.close()
@@ -247,12 +261,16 @@ class AgentProcess:
             )
         )
 
-    def _answer(self, request: ControlRequest) -> ControlReply:
+    async def _answer(self, request: ControlRequest) -> ControlReply:
         if request.do == "retry":
             return self._retry(request)
+        if request.do.startswith("fence-"):
+            return await self._fence_desk.answer(request)
         reporter = Reporter(self._executor.machine, clock.now())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
+        if request.do == "plan":
+            return ControlReply(ok=True, basis=plan_basis.basis(self._executor.machine))
         lines = {
             "host": reporter.explain_host,
             "vm": reporter.explain_vm,

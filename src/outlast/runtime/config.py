@@ -4,7 +4,8 @@ Tables and keys:
 
     [domain]      name, key_file, isolation_addresses
     [host]        name: which of the hosts below this one is; reserved_memory, reserved_cpus: what it keeps for itself
-    [[hosts]]     name, id, address, port, labels (rack, site)
+    [[hosts]]     name, id, address, port, labels (rack, site), spare (true: for failures alone)
+    [[hosts.fencing]] agent, timeout, parameters, secrets (files); in the order in which they are tried
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
     [[rules]]     kind, vms, hosts, required, failback, by; see model/rules.py
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
@@ -22,13 +23,14 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from outlast.codec.keys import derive, parse_key
+from outlast.drivers.fencing import FenceMethod, missing
 from outlast.model.errors import UsageError
 from outlast.model.ids import DatastoreName, HostId, HostName
-from outlast.model.inventory import DatastoreMember, HostMember
+from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.rules import Rule, RuleKind, problem
-from outlast.model.settings import Settings, problems
+from outlast.model.settings import AdmissionMode, AdmissionPolicy, Settings, problems
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration, parse_size
 
@@ -66,12 +68,31 @@ class _Host(_Table):
     reserved_cpus: float = Field(default=0.0, ge=0, le=4096)
 
 
+class _Fencing(_Table):
+    agent: str = Field(min_length=1)
+    timeout: _Duration = Duration(20 * SECOND)
+    parameters: dict[str, str | int | bool] = {}
+    secrets: dict[str, Path] = {}
+
+    @field_validator("parameters", "secrets")
+    @classmethod
+    def _are_options(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name, value in values.items():
+            if name in ("action", "option") or not re.fullmatch(r"[A-Za-z0-9_-]+", name) or "\n" in str(value):
+                raise ValueError(
+                    f"cannot hold {name}: options are single lines, and Outlast itself says what is to be done"
+                )
+        return values
+
+
 class _Member(_Table):
     name: _Name
     id: str
     address: str
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    fencing: tuple[_Fencing, ...] = ()
     labels: dict[str, str] = {}
+    spare: bool = False
 
     @field_validator("id")
     @classmethod
@@ -134,6 +155,10 @@ class _Settings(_Table):
     heartbeat_datastores_per_host: int | None = None
     accessibility_threshold: int | None = None
     isolation_response: Literal["leave-running", "shut-down", "power-off"] | None = None
+    admission_policy: AdmissionPolicy | None = None
+    admission_mode: AdmissionMode | None = None
+    admission_host_failures: int | None = None
+    admission_percent: int | None = None
     version: int | None = None
 
 
@@ -182,6 +207,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     libvirt_uri: str
     watchdog_device: str
     watchdog_timeout_s: int
+    fencing: dict[HostId, tuple[FenceMethod, ...]] = {}
 
     @property
     def datastore_key(self) -> bytes:
@@ -224,11 +250,12 @@ def load_config(path: Path) -> Config:
     found += [f"[settings] {sentence}" for sentence in problems(settings)]
     if file.watchdog.device:
         found += _watchdog_problems(file.watchdog.timeout, settings)
+    found += [problem for member in file.hosts for problem in _fencing_problems(member)]
     key, key_problem = _read_key(file.domain.key_file)
     found += key_problem
     if found:
         raise _error(path, found)
-    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port, m.labels) for m in file.hosts)
+    members = tuple(HostMember(HostId(m.id), HostName(m.name), m.address, m.port, m.labels, m.spare) for m in file.hosts)
     return Config(
         path=path,
         domain=file.domain.name,
@@ -249,7 +276,41 @@ def load_config(path: Path) -> Config:
         libvirt_uri=file.hypervisor.uri,
         watchdog_device=file.watchdog.device,
         watchdog_timeout_s=file.watchdog.timeout // SECOND,
+        fencing={HostId(m.id): tuple(_method(each) for each in m.fencing) for m in file.hosts if m.fencing},
     )
+
+
+def _method(each: _Fencing) -> FenceMethod:
+    words = {True: "1", False: "0"}
+    parameters = {k: words[v] if isinstance(v, bool) else str(v) for k, v in each.parameters.items()}
+    return FenceMethod(FenceLevel(each.agent, each.timeout), parameters, each.secrets)
+
+
+def _fencing_problems(member: _Member) -> list[str]:
+    return [
+        f"[[hosts]] {member.name}, fencing number {i + 1}: timeout is {in_seconds(each.timeout):g}s: from 1s to 2min"
+        for i, each in enumerate(member.fencing)
+        if not SECOND <= each.timeout <= 120 * SECOND
+    ]
+
+
+def fencing_warnings(config: Config) -> list[str]:
+    """Fence devices that would fail if they were needed now. No host stays down for that: the lease is proof too."""
+    found: list[str] = []
+    names = {member.id: member.name for member in config.hosts}
+    for host, methods in config.fencing.items():
+        for method in methods:
+            if problem := missing(method.level.agent):
+                found.append(f"{names[host]} could not be fenced: {problem}")
+            for name, file in method.secrets.items():
+                try:
+                    file.read_text()
+                except (OSError, UnicodeDecodeError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else "it is not text"
+                    found.append(
+                        f"{names[host]} could not be fenced: the file {file} of its {name} cannot be read ({reason})"
+                    )
+    return found
 
 
 def _parse(path: Path) -> _File:

@@ -3,17 +3,23 @@
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
 {"do": "retry", "name": "vm1", "token": "..."}    -> {"ok": true, "pending": true}, until it is done or refused: ask again
+{"do": "plan"}                                    -> {"ok": true, "basis": {...}}
+{"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
+
+A question that takes its time (a fence device is asked) holds up its own connection alone.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
 
 from outlast.model.errors import OutlastError
+from outlast.model.planning import PlanBasis
+from outlast.model.records import RecordMark
 from outlast.model.status import DomainStatus
 
 _LINE_LIMIT = 1 << 16
@@ -22,26 +28,33 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "retry"]
+    do: Literal["status", "explain", "plan", "retry", "fence-test", "fence-marks", "fence-confirm"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
     token: str = ""
+    marks: tuple[RecordMark, ...] = ()
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer. `ok` False: `problem` says why. `pending`: the question was taken up, and is not answered yet."""
+    """The answer. `ok` False: `problem` says why. `failed`: it was done, and what it found is bad.
+
+    `pending`: the question was taken up, and is not answered yet: ask again.
+    """
 
     ok: bool
     pending: bool = False
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []
+    basis: PlanBasis | None = None
+    marks: tuple[RecordMark, ...] = ()
+    failed: bool = False
 
 
 class ControlServer:
-    """`answer` makes the reply; it must not wait for anything."""
+    """`answer` makes the reply."""
 
-    def __init__(self, path: str, answer: Callable[[ControlRequest], ControlReply]) -> None:
+    def __init__(self, path: str, answer: Callable[[ControlRequest], Awaitable[ControlReply]]) -> None:
         self._path = path
         self._answer = answer
         self._server: asyncio.Server | None = None
@@ -63,7 +76,7 @@ class ControlServer:
         with contextlib.suppress(OSError, ValueError):
             while line := await reader.readline():
                 try:
-                    reply = self._answer(msgspec.json.decode(line, type=ControlRequest))
+                    reply = await self._answer(msgspec.json.decode(line, type=ControlRequest))
                 except msgspec.DecodeError as error:
                     reply = ControlReply(ok=False, problem=f"the agent does not understand the request: {error}")
                 writer.write(msgspec.json.encode(reply) + b"\n")

@@ -13,13 +13,18 @@ import structlog
 
 from outlast.drivers import clock
 from outlast.drivers.datastore.store import StorageEffect, Store
+from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
 from outlast.model.effects import (
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ProbeGuest,
@@ -27,6 +32,7 @@ from outlast.model.effects import (
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -38,6 +44,7 @@ from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
+from outlast.runtime.told_file import ToldFile
 
 _log = structlog.get_logger()
 
@@ -54,6 +61,8 @@ class Executor:
         network: HeartbeatSocket,
         pinger: Pinger,
         keeper: KeeperLink,
+        fencer: Fencer,
+        told: ToldFile,
         on_note: Callable[[Note], None],
     ) -> None:
         self.machine = machine
@@ -62,6 +71,9 @@ class Executor:
         self._network = network
         self._pinger = pinger
         self._keeper = keeper
+        self._fencer = fencer
+        self._told = told
+        self._told_is_written = False
         self._on_note = on_note
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,10 +130,24 @@ class Executor:
                 self._keeper.ask(effect.request)
             case StartVm():
                 self._spawn(self._start_vm(effect))
+            case RememberTold():
+                self._told_is_written = False
+                self._told.write(effect.told)
+                self._told_is_written = True
             case ShutDownVm():
-                self._hypervisor.shut_down(effect.vm)
+                # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
+                if self._told_is_written:
+                    self._hypervisor.shut_down(effect.vm)
             case ProbeGuest():
                 self._hypervisor.probe_guest(effect.request, effect.vm)
+            case LookAtVm():
+                self._hypervisor.look_at(effect.request, effect.vm)
+            case FenceHost():
+                self._fencer.switch_off(effect.request, effect.host, effect.level)
+            case FenceStatus():
+                self._fencer.ask(effect.request, effect.host, effect.level)
+            case CancelFence():
+                self._fencer.cancel(effect.request)
             case Note():
                 self._on_note(effect)
 

@@ -43,6 +43,7 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     networks: tuple[str, ...] | None = None
     cpu_models: tuple[str, ...] = ()
+    spare: bool = False
 
 
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,11 @@ REBOOT_AFTER = 30 * SECOND
 _STOPS_HOST = frozenset({"power-off", "reboot", "shut-down", "host-stall", "network-cut", "keeper-kill", "keeper-stop"})
 _STOPS_STORAGE = frozenset({"storage-cut", "storage-lost", "storage-slow", "storage-outage", "record-clone"})
 _STOPS_VM = frozenset({"vm-crash", "vm-hang", "vm-power-off"})
-_DEFAULTS: dict[str, dict[str, str]] = {"reboot": {"for": duration_text(REBOOT_AFTER)}, "start-fails": {"times": "1"}}
+_DEFAULTS: dict[str, dict[str, str]] = {
+    "reboot": {"for": duration_text(REBOOT_AFTER)},
+    "start-fails": {"times": "1"},
+    "fencing-break": {"how": "fails"},
+}
 
 
 def told(step: Step) -> str:

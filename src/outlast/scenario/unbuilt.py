@@ -5,9 +5,8 @@ rest would make its expectations mean something else than they say.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-from outlast.scenario.model import HostSpec, Scenario, Step, VmSpec
+from outlast.scenario.model import Scenario, Step, VmSpec
 
 Path = tuple[str | int, ...]
 
@@ -20,13 +19,10 @@ VERBS = frozenset(
         "pause",
         "resume",
         "set",
-        "fencing-break",
-        "fencing-mend",
         "health",
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})
-_HOST_KEYS: dict[str, Any] = {"fencing": False}
 """Keys that do nothing yet, with the one value that asks for nothing."""
 
 
@@ -34,8 +30,6 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     """Everything in a scenario that is not built yet: where it stands, and what it is."""
     for name in sorted(SETTINGS & scenario.settings.keys()):
         yield ("settings", name), f"the setting {name}"
-    for i, host in enumerate(scenario.hosts):
-        yield from (((("hosts", i, key)), what) for key, what in _host(host))
     for i, vm in enumerate(scenario.vms):
         yield from (((("vms", i, key)), what) for key, what in _vm(vm))
     for i, rule in enumerate(scenario.rules):
@@ -43,12 +37,6 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
             yield ("rules", i, "failback"), "failback of a rule"
     for i, step in enumerate(scenario.steps):
         yield from (((("steps", i, key)), what) for key, what in _step(step))
-
-
-def _host(host: HostSpec) -> Iterator[tuple[str, str]]:
-    for key, nothing in _HOST_KEYS.items():
-        if getattr(host, key) != nothing:
-            yield key, f"{key} of a host"
 
 
 def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:

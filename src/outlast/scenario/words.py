@@ -108,6 +108,7 @@ HOST = (
     Key("labels", Kind.LABELS),
     Key("networks", Kind.TEXTS),
     Key("cpu_models", Kind.TEXTS),
+    Key("spare", Kind.BOOL),
 )
 VM = (
     Key("name", Kind.NAME, required=True),
@@ -176,6 +177,7 @@ _ALL_VERBS = (
     Verb("record-damage", "the heartbeat record of {host} on {datastore} is damaged", (_HOST, _DATASTORE)),
     Verb("record-clone", "a clone of {host} writes into its place on {datastore}", (_HOST, _DATASTORE)),
     Verb("record-newer", "{host} writes its records in a newer format from now on", (_HOST,)),
+    Verb("record-older", "{host} writes its records in a format that all know again", (_HOST,)),
     Verb("agent-kill", "the agent of {host} dies; its service manager starts it again after 2 s", (_HOST,)),
     Verb("agent-stop", "the agent of {host} is stopped", (_HOST,)),
     Verb("agent-resume", "the agent of {host} goes on", (_HOST,)),
@@ -209,8 +211,13 @@ _ALL_VERBS = (
     ),
     Verb("clock-jump", "the wall clock of {host} jumps by {by}", (_HOST, Key("by", Kind.SPAN, required=True))),
     Verb("host-stall", "{host} stands still as a whole for {for}", (_HOST, Key("for", Kind.DURATION, required=True))),
-    Verb("fencing-break", "the fence device of {host} breaks", (_HOST,)),
+    Verb(
+        "fencing-break",
+        "the fence device of {host} {how}",
+        (_HOST, Key("how", Kind.CHOICE, words=("fails", "hangs"))),
+    ),
     Verb("fencing-mend", "the fence device of {host} works again", (_HOST,)),
+    Verb("operator-confirms", "an operator confirms that {host} is off", (_HOST,)),
     Verb(
         "health",
         "a hardware monitor says that {host} is {level}",

@@ -8,8 +8,12 @@ from typing import Any
 
 from outlast.model.effects import (
     AskKeeper,
+    CancelFence,
     Effect,
+    FenceHost,
+    FenceStatus,
     LinkPrimary,
+    LookAtVm,
     Note,
     Ping,
     ProbeGuest,
@@ -17,6 +21,7 @@ from outlast.model.effects import (
     ReadProtectedList,
     ReadRegisters,
     ReadSightings,
+    RememberTold,
     Send,
     ShutDownVm,
     StartVm,
@@ -27,6 +32,8 @@ from outlast.model.effects import (
 from outlast.model.events import (
     DatastoreSurveyed,
     Event,
+    FenceEnded,
+    FenceStatusEnded,
     GuestProbed,
     HypervisorState,
     InventoryChanged,
@@ -38,11 +45,12 @@ from outlast.model.events import (
     SightingsRead,
     StopReason,
     Stored,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
     Woken,
 )
-from outlast.model.ids import DatastoreName, VmId, VmName
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.inventory import DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
@@ -81,6 +89,8 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._fencing: dict[RequestId, Callable[[], None]] = {}
+        self._told: dict[VmId, Instant] = {}
         self.works_since = 0
 
     @property
@@ -101,9 +111,10 @@ class AgentHost:
         self._life += 1
         self._sessions += 1
         self._overdue.clear()
+        self._fencing.clear()
         self._running.clear()
         self.works_since = self._host.now
-        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}")
+        config = self._host.agent_config(f"{self._host.boot_id}-a{self._sessions}", self._told)
         self._machine = AgentMachine(config, self._host.clock())
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         self.happen(Woken())
@@ -247,16 +258,51 @@ class AgentHost:
                 self._host.ask_keeper(effect.request)
             case StartVm():
                 self._start_vm(effect)
+            case RememberTold():
+                self._told = effect.told
             case ShutDownVm():
                 self._host.shut_down_guest(effect.vm)
+            case LookAtVm():
+                self._look_at(effect)
             case ProbeGuest():
                 life, answered = self._life, self._host.guest_answers(effect.vm)
                 patience = 5 * MILLISECOND if answered else GUEST_PATIENCE
                 self._host.later(patience, lambda: self._tell(life, GuestProbed(effect.request, effect.vm, answered)))
             case Note():
                 self._host.note(effect)
+            case FenceHost() | FenceStatus() | CancelFence():
+                self._fence(effect)
             case _:
                 self._store(effect)
+
+    def _fence(self, effect: FenceHost | FenceStatus | CancelFence) -> None:
+        """A command that is on its way to a device reaches it also when this agent dies."""
+        life = self._life
+        match effect:
+            case FenceHost(request, host):
+                self._fencing[request] = self._host.fence_device_of(host).switch_off(
+                    lambda problem: self._hear(life, FenceEnded(request, host, not problem, problem))
+                )
+            case FenceStatus(request, host):
+                self._host.fence_device_of(host).status(
+                    lambda state, problem: self._hear(life, FenceStatusEnded(request, host, state, problem))
+                )
+            case CancelFence(request):
+                self._fencing.pop(request, lambda: None)()
+
+    def _hear(self, life: int, event: Event) -> None:
+        """What comes from outside this host: it hears nothing while it stands still or has no power."""
+        self._host.later(0, lambda: self._tell(life, event))
+
+    def _look_at(self, effect: LookAtVm) -> None:
+        life, hypervisor = self._life, self._host.hypervisor
+
+        def answer() -> None:
+            if hypervisor.answers:
+                off = effect.vm not in hypervisor.processes and effect.vm not in hypervisor.starting
+                self._tell(life, VmLookedAt(effect.request, effect.vm, off))
+
+        self._host.later(MILLISECOND, answer)
 
     def _request(
         self,

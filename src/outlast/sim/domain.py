@@ -1,10 +1,11 @@
 """What all simulated hosts share: the members, the settings, the datastores, the network, the VMs' definitions."""
 
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.inventory import DatastoreMember, HostMember, VmDefinition
+from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember, VmDefinition
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
 from outlast.sim.datastore import Datastore
+from outlast.sim.fence_device import LEVEL, FenceDevice
 from outlast.sim.network import Network
 from outlast.sim.physics import Physics
 
@@ -30,6 +31,7 @@ class Domain:
         self.network = network
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
+        self.fence_devices: dict[HostId, FenceDevice] = {}
         self.rules: tuple[Rule, ...] = ()
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
@@ -40,6 +42,10 @@ class Domain:
         self.definitions[definition.vm] = definition
         if definition.home is not None:
             self.homes[definition.vm] = definition.home
+
+    def fencing(self) -> dict[HostId, tuple[FenceLevel, ...]]:
+        """The hosts that have a fence device, and its one level."""
+        return dict.fromkeys(self.fence_devices, (LEVEL,))
 
     def datastores_of(self, host: HostId) -> tuple[DatastoreMember, ...]:
         """The datastores in a host's settings."""

@@ -44,6 +44,7 @@ BOUNDS = {
         Bounds(losses=1, guest_ends=1),
         Bounds(losses=1, lease=3),
         Bounds(losses=1, margin=2),
+        Bounds(losses=1, words=True),
         Bounds(losses=1, slow_reads=True),
         Bounds(losses=2),
     ),
@@ -360,6 +361,7 @@ def main() -> int:
     parser.add_argument("--not-running", dest="running", action="store_const", const=False, help="host1 only owns the VM")
     parser.add_argument("--slow-reads", action="store_const", const=True, help="an observer's reads take time, too")
     parser.add_argument("--late-launches", action="store_const", const=True, help="the same after the gate's second answer")
+    parser.add_argument("--words", action="store_const", const=True, help="a later owner may say so over the network")
     parser.add_argument("--most-states", type=int, help="stop after so many")
     chosen = vars(parser.parse_args())
     worlds = BOUNDS[chosen.pop("bound")]

@@ -23,6 +23,7 @@ from outlast.model.time import SECOND
 from outlast.scenario.model import DatastoreSpec, HostSpec, VmSpec
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
+from outlast.sim.fence_device import FenceDevice
 from outlast.sim.host import Host
 from outlast.sim.invariants import Hazard, Invariants
 from outlast.sim.network import Network
@@ -92,6 +93,8 @@ class Ground:
         self.timeline: list[Entry] = []
         self.starts: dict[VmId, list[tuple[int, HostId]]] = {}
         self.failing_starts: dict[tuple[str, str], int] = {}
+        self.fenced: dict[HostId, int] = {}
+        """The hosts that a fence device powered off, and when first."""
         self._instances = 0
         self._frozen: dict[VmId, int] = {}
         self._frozen_since: dict[VmId, int] = {}
@@ -113,6 +116,9 @@ class Ground:
         for vm in self.vm_specs:
             self._define(vm)
         for spec in self.host_specs:
+            if spec.fencing:
+                self._add_fence_device(self.hosts[spec.name], seed)
+        for spec in self.host_specs:
             if spec.power == "on":
                 self.hosts[spec.name].power_on()
         self.recovery.begin()
@@ -128,7 +134,7 @@ class Ground:
         for store in stores.values():
             store.now = lambda: self.scheduler.now
         members = tuple(
-            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710, h.labels)
+            HostMember(HostId(h.name), HostName(h.name), f"192.0.2.{i + 1}", 7710, h.labels, h.spare)
             for i, h in enumerate(self.host_specs)
         )
         stored = tuple(
@@ -155,6 +161,17 @@ class Ground:
         host.start_time = lambda vm: self.spec(vm).start_time
         return host
 
+    def _add_fence_device(self, host: Host, seed: int) -> None:
+        """Its moods are drawn from a source of their own: a host with a device lives as it would without one."""
+        rng = random.Random(f"fence device {host.id} {seed}")
+        device = FenceDevice(host, self.scheduler, rng, lambda: self._fenced(host))
+        self.domain.fence_devices[host.id] = device
+
+    def _fenced(self, host: Host) -> None:
+        self.fenced.setdefault(host.id, self.now)
+        self.entry(host.id, "fenced", "its fence device cuts its power")
+        self.recovery.disturbed()
+
     def _define(self, spec: VmSpec) -> None:
         vm = VmId(spec.name)
         definition = VmDefinition(
@@ -170,8 +187,9 @@ class Ground:
             needs=needs_of(spec),
         )
         self.domain.define(definition)
-        if spec.host:
-            self.hosts[spec.host].definitions[vm] = definition
+        # What runs nowhere yet is defined everywhere, so that an operator can start it anywhere.
+        for name in (spec.host,) if spec.host else self.hosts:
+            self.hosts[name].definitions[vm] = definition
 
     def spec(self, vm: str) -> VmSpec:
         """A VM as the scenario describes it. Raises KeyError."""

@@ -49,6 +49,8 @@ class Guests:
         self._boot = host.boots
         self._hypervisor = host.hypervisor
         self._held: list[_Held] = []
+        self._lands: dict[int, int] = {}
+        """When the last write of each process lands that is on its way."""
 
     # -- starting -------------------------------------------------------------------------------------------------
 
@@ -97,12 +99,17 @@ class Guests:
         self._host.later((300 + self._rng.randrange(400)) * MILLISECOND, lambda: self._write_again(process))
 
     def _write(self, process: Process) -> None:
-        host, mode = self._host, self._host.storage_mode(process.home)
+        """Nobody holds a write for longer than the datastore's bound: then it has failed."""
+        host, mode, bound = self._host, self._host.storage_mode(process.home), self._bound(process.home)
+        until = host.scheduler.now + bound
         if mode == "ok":
             delay = (100 + self._rng.randrange(900)) * 1_000 + host.storage_delay(process.home)
-            host.scheduler.after(delay, functools.partial(self._land, process))
+            if delay <= bound:
+                lands = host.scheduler.now + delay
+                self._lands[process.instance] = max(lands, self._lands.get(process.instance, 0))
+                host.scheduler.after(delay, functools.partial(self._land, process, until))
         elif mode == "hang":
-            self._hold(process)
+            self._hold(process, until)
 
     def _chance(self) -> bool:
         return self._rng.randrange(1000) < self._host.domain.physics.late
@@ -111,22 +118,21 @@ class Guests:
         bound = self._host.domain.stores[datastore].in_flight_bound
         return HELD_FOREVER if bound is None else bound
 
-    def _hold(self, process: Process) -> None:
-        until = self._host.scheduler.now + self._bound(process.home)
+    def _hold(self, process: Process, until: int) -> None:
         self._held.append(_Held(process.vm, process.instance, process.home, until))
 
-    def _land(self, process: Process) -> None:
-        host = self._host
+    def _land(self, process: Process, until: int) -> None:
+        host, left = self._host, until - self._host.scheduler.now
         if host.boots != self._boot or not host.powered:
             if self._chance():
-                self._land_late(process, min(FABRIC, self._bound(process.home)))
+                self._land_late(process, min(FABRIC, left))
         elif host.storage_mode(process.home) == "ok":
             host.on_write(process.vm, process.instance)
         elif host.storage_mode(process.home) == "hang":
             if self._chance():
-                self._land_late(process, min(10 * FABRIC, self._bound(process.home)))
+                self._land_late(process, min(10 * FABRIC, left))
             else:
-                self._hold(process)
+                self._hold(process, until)
 
     def _land_late(self, process: Process, within: int) -> None:
         delay = self._rng.randrange(max(1, within))
@@ -147,9 +153,12 @@ class Guests:
                 land = functools.partial(self._host.on_write, each.vm, each.instance)
                 self._host.scheduler.after(self._rng.randrange(50 * MILLISECOND), land)
 
-    def _has_writes_held(self, process: Process) -> bool:
+    def _until_written(self, process: Process) -> int:
+        """How long the kernel will have writes of a process under way, as far as can be told; zero if it has none."""
         now = self._host.scheduler.now
-        return any(h.instance == process.instance and now < h.until for h in self._held)
+        if any(h.instance == process.instance and now < h.until for h in self._held):
+            return SECOND // 4
+        return max(0, self._lands.get(process.instance, 0) - now)
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -169,8 +178,9 @@ class Guests:
             return
         self.last_write(process)
         self._hypervisor.stop(process.vm)
-        if self._has_writes_held(process):
-            self._host.later(SECOND // 4, lambda: self._gone(process, reason))
+        wait = self._until_written(process)
+        if wait:
+            self._host.later(wait + 1, lambda: self._gone(process, reason))
             return
         self._hypervisor.end(process.vm, reason)
         self._host.keeper.process_exited(process.vm)
@@ -285,6 +295,18 @@ class _Start:
         self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
+            return
+        home = self._host.definitions[self._vm].home
+        slow = self._host.storage_delay(home) if home is not None else 0
+        self._host.later(self._host.rng.randrange(1, 20) * MILLISECOND + slow, self._make)
+
+    def _make(self) -> None:
+        """The disks are labelled; then the process exists. Whoever dies before leaves none behind."""
+        if self._ended.given or self._libvirt_is_gone():
+            return
+        home = self._host.definitions[self._vm].home
+        if self._hypervisor.mode == "hung" or home is None or self._host.storage_mode(home) == "hang":
+            self._host.later(SECOND // 4, self._make)
             return
         process = self._guests.process_begins(self._vm)
         runs_after = (20 + self._host.rng.randrange(30)) * MILLISECOND

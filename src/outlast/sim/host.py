@@ -21,6 +21,7 @@ from outlast.protocol.knowledge import AgentConfig
 from outlast.sim.agent_host import AgentHost
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
+from outlast.sim.fence_device import FenceDevice
 from outlast.sim.guests import Ended, Guests
 from outlast.sim.hypervisor import Hypervisor
 from outlast.sim.keeper_host import KeeperHost
@@ -223,6 +224,11 @@ class Host:
         return Instant(self._offset + elapsed + elapsed * self._drift // 1_000_000)
 
     @property
+    def booted_at(self) -> int:
+        """When this boot began, in true time."""
+        return self._booted_at
+
+    @property
     def booted_clock(self) -> int:
         """What the clock showed when this boot began."""
         return self._offset
@@ -342,7 +348,7 @@ class Host:
             enforcement=self.enforcement,
         )
 
-    def agent_config(self, session: str) -> AgentConfig:
+    def agent_config(self, session: str, told: dict[VmId, Instant]) -> AgentConfig:
         domain = self.domain
         return AgentConfig(
             domain=domain.name,
@@ -354,6 +360,8 @@ class Host:
             boot_id=self.boot_id,
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
+            fencing=domain.fencing(),
+            told=told,
             rules=domain.rules,
         )
 
@@ -412,6 +420,10 @@ class Host:
                 network.send(host, self.id, answered)
 
         network.send(self.id, host, echo)
+
+    def fence_device_of(self, host: HostId) -> FenceDevice:
+        """A device stands beside its host, on a network of its own that every host reaches."""
+        return self.domain.fence_devices[host]
 
     def note(self, note: Note) -> None:
         self.on_note(self.id, note)

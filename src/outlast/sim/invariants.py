@@ -5,7 +5,7 @@
                              execute does so on an epoch whose link was issued in the present term
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
-    one-responsible-primary  who orders a restart holds the datastore's `primary` register, or lost it a moment ago
+    one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -132,8 +132,9 @@ class Invariants:
             return
         keeper_works = host.keeper.works and not host.stalled
         if not keeper_works or host.keeper.works_since == self.now:
-            # Nobody could prevent it; whoever comes back has to stop it in time.
-            self._loosen(host, process)
+            # Nobody could prevent it; whoever comes back has to stop it in time, or else the watchdog has to.
+            if not host.watchdog:
+                self._loosen(host, process)
             self._look_later(host, home, KEEPER_REACTS)
             return
         self.violated("owner-runs", f"{vm} begins to execute on {host.id}, but {problem}")
@@ -213,10 +214,15 @@ class Invariants:
             if process.home == datastore and host.executes(vm) and self._overruns(host, process, over_since):
                 again = True
         if again:
-            self._look_later(host, datastore, KEEPER_REACTS)
+            margin_ends = over_since + self._domain.settings.lease_margin
+            until_then = margin_ends - self.now if host.watchdog else KEEPER_REACTS
+            self._look_later(host, datastore, min(KEEPER_REACTS, until_then))
 
     def _overruns(self, host: Host, process: Process, over_since: int) -> bool:
-        """A VM executes although its lease is over. True if somebody may still be about to stop it, or nobody can."""
+        """A VM executes although its lease is over. True if somebody may still be about to stop it, or nobody can.
+
+        Where a watchdog is, it always can, within `lease_margin`: nobody takes the VM before that (rule 6).
+        """
         awake = max(over_since, host.awake_since)
         keeper = host.keeper.works and not host.stalled
         if keeper and max(awake, host.keeper.works_since) + KEEPER_REACTS <= self.now:
@@ -226,10 +232,11 @@ class Invariants:
         if agent and not keeper and max(awake, host.agent.works_since) + AGENT_REACTS <= self.now:
             self.violated("owner-runs", f"{process.vm} executes on {host.id} past its lease; its agent did not freeze it")
             return False
-        if not keeper and not agent:
-            if host.watchdog:
-                self.violated("owner-runs", f"{process.vm} executes on {host.id} past its lease in spite of a watchdog")
-                return False
+        if host.watchdog and over_since + self._domain.settings.lease_margin <= self.now:
+            past = "longer than lease_margin past its lease, in spite of a watchdog"
+            self.violated("owner-runs", f"{process.vm} executes on {host.id} {past}")
+            return False
+        if not keeper and not agent and not host.watchdog:
             self._loosen(host, process)
         return True
 
@@ -257,17 +264,22 @@ class Invariants:
             self.violated("owner-runs", f"{vm} executes on {', '.join(others)} while {made}")
 
     def noted(self, host: HostId, note: Note) -> None:
-        """An agent says what it does: a restart is ordered by who is responsible for the VM's home."""
-        if note.kind != "restart-ordered" or note.vm is None:
+        """An agent says what it does: a restart is ordered, and a host is fenced, by who is responsible for the home."""
+        if note.kind == "fence-asked" and note.datastore is not None:
+            home, what = note.datastore, f"has {note.host} fenced"
+            if note.host == host:
+                self.violated("one-responsible-primary", f"{host} fences itself")
+        elif note.kind == "restart-ordered" and note.vm is not None:
+            home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
+        else:
             return
-        home = self._domain.homes[note.vm]
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
         if last is not None and last.owner == host and last.state is RegisterState.OWNED:
             return
         until = self._primary_until.get((home, host))
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
-            self.violated("one-responsible-primary", f"{host} orders a restart of {note.vm}; {home} is held by {holder}")
+            self.violated("one-responsible-primary", f"{host} {what}; {home} is held by {holder}")
 
     def takes_over(self, host: Host, ask: AskTakeover) -> None:
         """An agent asks its keeper to take a VM."""

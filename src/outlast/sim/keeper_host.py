@@ -13,6 +13,7 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     PetWatchdog,
     PublishLease,
     ReadRegister,
@@ -37,6 +38,7 @@ from outlast.model.keeper_events import (
     ProcessAppeared,
     ProcessesFound,
     ProcessExited,
+    ProcessMissing,
     RegisterRead,
     Woken,
 )
@@ -283,6 +285,9 @@ class KeeperHost:
             case WatchForProcess():
                 self._watched[effect.vm] = effect
                 self._later_if_same_life(lambda: self._found(effect.vm))
+            case LookForProcess():
+                if effect.vm not in self._host.hypervisor.processes:
+                    self._later_if_same_life(lambda: self.happen(ProcessMissing(effect.vm, effect.epoch)))
             case StopWatching():
                 self._watched.pop(effect.vm, None)
             case Reply():

@@ -1,21 +1,22 @@
 """Safety rules switched off, one at a time: what the simulated world must notice.
 
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
-by one that does not; the names say which rule. `broken(name)` does it for the time of a `with`. `ordeal` names the small
-scenario (`ordeals.py`) that leads to where the rule matters; `tests/unit/test_mutants.py` plays it until the rule is seen
-broken.
+by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
+leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
+devices and operators are in `mutants_of_fencing.py`, of waiting for a turn in `mutants_of_order.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from outlast.model.effects import Send
+from outlast.model.ids import Epoch
 from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
+from outlast.model.messages import FrozenVm, TakenOver
 from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol import peers, verdict
@@ -23,61 +24,20 @@ from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
+from outlast.sim import mutants_of_fencing, mutants_of_order
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
+from outlast.sim.mutation import MUTANTS, broken
+from outlast.sim.mutation import also as _also
+from outlast.sim.mutation import mutant as _mutant
+from outlast.sim.watchdog import WatchdogDevice
 
-_Patch = tuple[Any, str, Any]
-
-
-class Mutant(msgspec.Struct, frozen=True):
-    """One rule switched off. `rule`: its number in design.md section 2; `what`: what is done wrong, as a sentence."""
-
-    name: str
-    rule: int
-    what: str
-    ordeal: str
-    patches: tuple[_Patch, ...]
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def _mutant(
-    rule: int, what: str, ordeal: str, *targets: tuple[Any, str]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function, named as the mutant, that takes the place of each target (of a class or a module)."""
-
-    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        name = replacement.__name__.strip("_").replace("_", "-")
-        patches = tuple((owner, attribute, replacement) for owner, attribute in targets)
-        MUTANTS[name] = Mutant(name, rule, what, ordeal, patches)
-        return replacement
-
-    return add
-
-
-def _also(name: str, owner: Any, attribute: str, replacement: Any) -> None:
-    """A mutant that needs one more method replaced."""
-    mutant = MUTANTS[name]
-    MUTANTS[name] = msgspec.structs.replace(mutant, patches=(*mutant.patches, (owner, attribute, replacement)))
-
-
-@contextlib.contextmanager
-def broken(name: str) -> Iterator[None]:
-    """With one rule switched off. Raises KeyError for a name that is none."""
-    patches = MUTANTS[name].patches
-    saved = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
-    for owner, attribute, replacement in patches:
-        setattr(owner, attribute, replacement)
-    try:
-        yield
-    finally:
-        for owner, attribute, original in saved:
-            setattr(owner, attribute, original)
-
+__all__ = ["MUTANTS", "broken", "mutants_of_fencing", "mutants_of_order"]
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
@@ -214,20 +174,26 @@ def _thaw_without_reassertion(self: KeeperMachine, event: HeartbeatWritten) -> l
     return effects
 
 
-_assert_after_read = KeeperMachine._assert_after_read
+_asserted_after_read = Reassertion.after_read
 
 
 @_mutant(
     4,
     "a VM that was lost is taken back in place of being killed",
     "taken-over-and-healed",
-    (KeeperMachine, "_assert_after_read"),
+    (Reassertion, "after_read"),
 )
-def _lost_is_not_killed(self: KeeperMachine, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    if last is None or last.owner == self.config.host:
-        return _assert_after_read(self, ownership, last)
+def _lost_is_not_killed(self: Reassertion, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+    if last is None or last.owner == self._keeper.config.host:
+        return _asserted_after_read(self, ownership, last)
     ownership.epoch = last.epoch
-    return self.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+    return self._keeper.link(ownership, Purpose.ASSERT, RegisterState.OWNED, Reason.REASSERTED)
+
+
+@_mutant(4, "whoever hears of a frozen VM claims a later epoch of it", "slow-renewals-end", (LostCopies, "heard"))
+def _lost_on_anybodys_word(self: LostCopies, sender: Any, named: tuple[FrozenVm, ...]) -> None:
+    for frozen in named:
+        self._out.put(Send(sender, TakenOver(vm=frozen.vm, home=frozen.home, epoch=Epoch(frozen.epoch + 1))))
 
 
 # -- rule 5: takeover -------------------------------------------------------------------------------------------------
@@ -382,6 +348,25 @@ def _unaccepted_risk_is_taken(self: Knowledge, host: Any, datastore: Any, answer
 @_mutant(4, "the agent does not freeze what its keeper should have frozen", "a-keeper-stops", (Host, "freeze_overdue"))
 def _no_second_freezer(self: Host, grace: int) -> None:
     return None
+
+
+@_mutant(6, "the watchdog never fires", "keeper-and-agent-stop-on-a-host-with-a-watchdog", (Host, "_watchdog_fires"))
+def _watchdog_never_fires(self: Host) -> None:
+    return None
+
+
+_pet = WatchdogDevice.pet
+
+
+@_mutant(
+    6,
+    "the watchdog's timeout does not fit in lease_margin",
+    "keeper-and-agent-stop-on-a-host-with-a-watchdog",
+    (WatchdogDevice, "pet"),
+)
+def _watchdog_is_too_slow(self: WatchdogDevice) -> None:
+    _pet(self)
+    self._deadline = self._scheduler.now + 3 * self._timeout
 
 
 # -- rule 7: the gate -------------------------------------------------------------------------------------------------

@@ -81,7 +81,11 @@ class Observer:
         return str(machine.known.verdict(HostId(host))) if machine is not None else str(Verdict.UNKNOWN)
 
     def dead_since(self) -> dict[str, int]:
-        return self._dead
+        found = dict(self._dead)
+        for host in self.fenced():
+            at = self._world.fenced[HostId(host)] - (self._zero or 0)
+            found[host] = min(found.get(host, at), at)
+        return found
 
     def primary(self) -> str:
         owners: dict[str, int] = {}
@@ -92,8 +96,7 @@ class Observer:
         return max(sorted(self._world.primaries()), key=lambda name: owners.get(name, 0), default="")
 
     def fenced(self) -> Sequence[str]:
-        """None: this world has no fence devices."""
-        return ()
+        return [host for host, at in self._world.fenced.items() if at >= (self._zero or 0)]
 
     def history(self, vm: str) -> History:
         return self._histories[vm]

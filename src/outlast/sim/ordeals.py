@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, Step, VmSpec
@@ -242,6 +244,17 @@ def _a_keeper_stops(rng: random.Random) -> Scenario:
 
 
 @_ordeal
+def _keeper_and_agent_stop_on_a_host_with_a_watchdog(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), watchdog=True)
+    s = _Story(rng, "Keeper and agent stop a moment before their lease ends, and a watchdog is left", first=first)
+    s.store(1000, "cut", "host1")
+    stopped = rng.uniform(5_000, 6_800)
+    s.at(stopped, "agent-stop", host="host1")
+    s.at(stopped, "keeper-stop", host="host1")
+    return s.done(14_000)
+
+
+@_ordeal
 def _nothing_freezes_there(rng: random.Random) -> Scenario:
     first = HostSpec(name=HostName("host1"), enforcement="none")
     s = _Story(rng, "A host whose guests a freeze does not stop falls silent", first=first)
@@ -335,3 +348,71 @@ def _silent_when_our_own_storage_hangs(rng: random.Random) -> Scenario:
     s.at(hangs, "storage-outage", datastore="ds1")
     s.at(hangs + 20_000, "storage-restore", datastore="ds1")
     return s.done(hangs + 40_000)
+
+
+def _switched_on_again(rng: random.Random, s: _Story, *, confirmed: bool) -> Scenario:
+    """Its first end is proven; it comes back, gets a VM, and is cut off from everything while nothing freezes that VM."""
+    s.at(1000, "power-off", host="host1")
+    if confirmed:
+        s.at(12_000, "operator-confirms", host="host1")
+    s.at(25_000, "power-on", host="host1")
+    s.at(35_000, "vm-start", vm="vm2", host="host1")
+    s.cut_off(50_000 + rng.uniform(0, 5_000), "host1")
+    s.at(80_000, "network-heal", host="host1")
+    return s.done(85_000)
+
+
+@_ordeal
+def _fenced_and_switched_on_again(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(
+        rng, "A host is fenced, comes back, and is cut off when its device is broken", vms=("host1", ""), first=first
+    )
+    s.at(40_000, "fencing-break", host="host1")
+    return _switched_on_again(rng, s, confirmed=False)
+
+
+@_ordeal
+def _confirmed_and_switched_on_again(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none")
+    s = _Story(rng, "A host is confirmed to be off, comes back, and is cut off", vms=("host1", ""), first=first)
+    return _switched_on_again(rng, s, confirmed=True)
+
+
+@_ordeal
+def _fenced_while_it_runs(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(rng, "A host whose guests a freeze does not stop falls silent, and is fenced", first=first)
+    s.cut_off(rng.uniform(0, 2_000), "host1")
+    return s.done(24_000)
+
+
+@_ordeal
+def _a_primary_that_stood_still_before_it_fenced(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none", fencing=True)
+    s = _Story(rng, "The primary's agent is stopped when it asks whether it may still fence", hosts=3, first=first)
+    s.store(0, "slow", "host3", latency=300 * MILLISECOND)
+    s.cut_off(1000, "host1")
+    stopped = 1000 + rng.uniform(4_200, 5_200)
+    s.at(stopped, "agent-stop", host="host3")
+    s.at(stopped + 20_000, "agent-resume", host="host3")
+    return s.done(stopped + 26_000)
+
+
+@_ordeal
+def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none")
+    s = _Story(
+        rng, "A host is confirmed to be off, answers ping while its VM waits for another", vms=("host1", ""), first=first
+    )
+    s.at(500, "agent-stop", host="host1")
+    s.cut_off(1000, "host1")
+    s.at(2000, "vm-start", vm="vm2", host="host2")
+    s.at(11_000, "start-fails", vm="vm2", times=-1)
+    s.at(11_500, "vm-crash", vm="vm2")
+    s.at(14_000, "operator-confirms", host="host1")
+    s.at(rng.uniform(17_000, 22_000), "network-heal", host="host1")
+    story = s.done(34_000)
+    waiting, other = story.vms
+    vms = (msgspec.structs.replace(waiting, after=(other.name,)), msgspec.structs.replace(other, max_relocations=-1))
+    return msgspec.structs.replace(story, vms=vms, settings={**story.settings, "dependency_timeout": 12 * SECOND})

@@ -8,6 +8,8 @@ violation all the same, so that a broken rule is seen where it is broken.
                      its silence to pings and the datastore's in-flight bound allow it
     rebooted         a higher incarnation of the owner exists on the home datastore
     renounced        the epoch to take from says so
+    power_fenced, operator_confirmed
+                     the boot that made the epoch to take from is over: its host has no power, or has booted since
     clean_shutdown   the owner's last word stands in its record, and no process of the VM is left there
 """
 
@@ -43,8 +45,20 @@ def problem_with(ask: AskTakeover, asking: Host, domain: Domain) -> str:
         case ProofKind.CLEAN_SHUTDOWN:
             left = owner.powered and ask.vm in owner.hypervisor.processes
             return f"a process of it is left on {owner.id}" if left else ""
+        case ProofKind.POWER_FENCED | ProofKind.OPERATOR_CONFIRMED:
+            return _was_off(proof, ask.vm, ask.home, owner)
         case _:
             return ""
+
+
+def _was_off(proof: Proof, vm: VmId, home: DatastoreName, owner: Host) -> str:
+    """Whether the boot that made the epoch is over. What an earlier boot sent may have landed late."""
+    store = owner.domain.stores[home]
+    made, boots = store.made_at.get((vm, proof.epoch), 0), len(store.incarnations.get(owner.id, ()))
+    of_this_boot = owner.booted_at < made and proof.incarnation >= boots
+    return (
+        f"{owner.id} has had its power since before epoch {proof.epoch} was made" if owner.powered and of_this_boot else ""
+    )
 
 
 def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: Host) -> str:

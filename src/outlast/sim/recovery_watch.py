@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from outlast.model.ids import VmId
 from outlast.model.policy import WITHOUT_END, parse_ready
 from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
@@ -27,6 +28,16 @@ RECOVERY_BOUND = 60 * SECOND
 LOOKS = 2 * SECOND
 
 
+def recovery_bound(settings: Settings) -> int:
+    """A minute with the default settings; with others longer or shorter, by as much as the waits that they ask for."""
+    return RECOVERY_BOUND + _waits(settings) - _waits(Settings())
+
+
+def _waits(settings: Settings) -> int:
+    """A host is judged, a primary elected, and two leases run out: a primary's register's, then a VM's."""
+    return settings.unreachable_after + settings.ping_timeout + settings.election_timeout + 2 * settings.window
+
+
 class RecoveryWatch:
     """See the top of this file. It looks every two seconds, and whenever it is told that something happened."""
 
@@ -34,6 +45,7 @@ class RecoveryWatch:
         self._world = world
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
+        self._bound = recovery_bound(world.domain.settings)
         self.failures: dict[VmId, int] = {}
         """How often a VM crashed or did not start by itself, since it was last asked to be tried anew."""
         self._calm_since: int | None = None
@@ -68,7 +80,7 @@ class RecoveryWatch:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
-        elif now - self._calm_since >= RECOVERY_BOUND:
+        elif now - self._calm_since >= self._bound:
             self._judge(now - self._calm_since)
         self._world.scheduler.after(LOOKS, self._look)
 
@@ -92,7 +104,7 @@ class RecoveryWatch:
         for vm in sorted(self.wanted):
             if len(self._world.invariants.executing(vm)) == 1 or vm in self._blamed:
                 continue
-            if self._world.spec(vm).priority == "disabled" or self._has_failed(vm) or calm_for < self._bound(vm):
+            if self._world.spec(vm).priority == "disabled" or self._has_failed(vm) or calm_for < self._bound_of(vm):
                 continue
             if self._waits_for_proof(vm):
                 self.awaiting_proof.add(vm)
@@ -101,7 +113,7 @@ class RecoveryWatch:
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
                 last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
-                detail = f"{vm} runs on {where}, a minute after everything was well; its register says: {says}"
+                detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
 
     def _has_failed(self, vm: VmId) -> bool:
@@ -113,14 +125,14 @@ class RecoveryWatch:
             return False
         return self.failures.get(vm, 0) >= (policy.max_restarts + 1) * (policy.max_relocations + 1)
 
-    def _bound(self, vm: str, asking: frozenset[str] = frozenset()) -> int:
+    def _bound_of(self, vm: str, asking: frozenset[str] = frozenset()) -> int:
         """How long it may take until it runs: longer, if it has to wait for others first."""
         spec, most = self._world.spec(vm), 0
         for name in spec.after:
             if name not in asking:
                 waits = self._world.domain.settings.dependency_timeout + parse_ready(self._world.spec(name).ready).delay
-                most = max(most, waits + self._bound(name, asking | {vm}) - RECOVERY_BOUND)
-        return RECOVERY_BOUND + most
+                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound)
+        return self._bound + most
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""
@@ -133,6 +145,9 @@ class RecoveryWatch:
         if owner.powered:
             return False
         sighting = domain.stores[home].sightings.get(last.owner)
+        device = domain.fence_devices.get(last.owner)
+        if device is not None and device.works and not domain.reach:
+            return False
         readable = sighting is not None and sighting.record is not None
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 

@@ -60,7 +60,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskRelease, AskTakeover
+from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskLost, AskRelease, AskTakeover
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
@@ -297,6 +297,8 @@ class Keepers:
                 return Asked(AGENT, AskRelease(ONE, VM, NAME, HOME, Reason.CRASHED))
             case ("kill",):
                 return Asked(AGENT, AskKill(ONE, VM, Reason.ISOLATED))
+            case ("lost",):
+                return Asked(AGENT, AskLost(ONE, VM, HOME, HOSTS[1], Epoch(NEWEST)))
             case ("takeover", Evidence() as evidence):
                 return Asked(AGENT, AskTakeover(ONE, VM, NAME, HOME, _proof(evidence)))
             case _:
@@ -314,7 +316,7 @@ class Keepers:
         lease.sequence, lease.term = 1, _TERM
         lease.deadline = at(memory.deadline) if memory.deadline is not None else None
         machine._ready, machine.closing, machine._requests = memory.ready, memory.closing, 1
-        machine._said_last_word, machine._audit.due = memory.said, at(_FAR_AWAY)
+        machine.said_last_word, machine._audit.due = memory.said, at(_FAR_AWAY)
         if memory.task is not None:
             machine._tasks[ONE] = Task(VM, memory.task, HOME)
         if memory.retry_at is not None:
@@ -351,7 +353,7 @@ class Keepers:
         return KeeperMemory(
             ready=machine._ready,
             closing=machine.closing,
-            said=machine._said_last_word,
+            said=machine.said_last_word,
             incarnation=place.incarnation,
             writing=max(ticks(lease._writing[1]), -self.lease) if lease._writing is not None else None,
             deadline=max(ticks(lease.deadline), -self.margin) if lease.deadline is not None else None,

@@ -85,6 +85,9 @@ class _Facts:
     def holds_lease(self, _home: object) -> bool:
         return True
 
+    def said_off(self, *_: object) -> None:
+        """Nobody here can tell that a host is off: the small world is about leases."""
+
     def name(self, host: object) -> str:
         return str(host)
 
@@ -94,11 +97,18 @@ class _Peers:
         return False
 
 
+class _NoFencing:
+    def want(self, *_: object) -> None:
+        """There is no device."""
+
+
 class _Prover(Recovery):
     """The real recovery up to the proof; what comes after (placing, ordering) decides nothing about safety."""
 
     def __init__(self, facts: _Facts) -> None:
-        super().__init__(cast(Knowledge, facts), Outbox(), cast(Any, _Peers()), cast(Any, None), cast(Any, None))
+        none: Any = None
+        peers, fencing = cast(Any, _Peers()), cast(Any, _NoFencing())
+        super().__init__(cast(Knowledge, facts), Outbox(), peers, none, desk=none, fencing=fencing)
         self.proof: Proof | None = None
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:

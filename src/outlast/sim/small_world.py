@@ -54,6 +54,7 @@ class Bounds(NamedTuple):
 
     `slow_reads`: an observer's reads begin, find and are answered at different times. Otherwise they do all at once, which
     leaves nothing out as long as only the order of its reads, and not the length of one, lets an observer prove more.
+    `words`: who owns a later epoch may say so at any time to a keeper that holds the VM frozen.
     """
 
     lease: int = 2
@@ -69,6 +70,7 @@ class Bounds(NamedTuple):
     running: bool = True
     late_starts: bool = False
     late_launches: bool = False
+    words: bool = False
 
     @property
     def budget(self) -> int:
@@ -235,6 +237,8 @@ class SmallWorld:
         if host.guest != NONE and pid:
             killed = happen(host, "kill")
             steps.append(HostStep("the agent of {h} has the VM killed (isolation response)", killed, GUEST))
+        if self.bounds.words and vm is not None and vm.phase is Phase.FROZEN and (vm.epoch or 0) < 0:
+            steps.append(HostStep("{h} is told that {p} owns a later epoch", happen(host, "lost"), FREE))
         if not keeper.closing:
             steps.append(HostStep("{h} begins to shut down", happen(host, "close"), CLOSE))
         return steps

@@ -3,8 +3,10 @@
 A request goes out, lands and is answered at three different times. What a cut, an error, a power loss or the helper's
 death does to it depends on where it is then:
 
-    not sent yet     it is held by the host's kernel and sent when the path is whole again, or dies with the host
-    on its way       it is lost, or held and sent again, or lands after a while, though nobody hears of it
+    not sent yet     it is held by the host's kernel and sent when the path is whole again, or dies with the host; where
+                     there are errors, it is one and never lands
+    on its way       it is lost, or held and sent again, or lands after a while, though nobody hears of it, or is told of
+                     an error
     landed           it stays; the answer comes when the path is whole again, or never
 
 A write of several sectors may be met half done by a reader (`torn`), and stays so if the rest is lost.
@@ -108,8 +110,6 @@ class Way:
         if self.mode == "hang":
             self._cut_under_way(request)
         elif self.mode == "fail":
-            if self._chance(self._physics.late // 2):
-                self._lands_late(request.work, self._bound())
             self._answer(request, lambda: request.failed("the storage is lost"))
         elif request.torn is not None and not request.half and self._chance(self._physics.torn):
             request.half = True
@@ -162,6 +162,8 @@ class Way:
         orphans, self._orphans = self._orphans, []
         if mode == "fail":
             queue, self._queue = self._queue, []
+            if self._busy and not queue[0].landed and self._chance(self._physics.late // 2):
+                self._lands_late(queue[0].work, self._bound())
             self._busy, self._held_answer = False, None
             for request in queue:
                 request.dead = True

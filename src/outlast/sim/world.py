@@ -4,12 +4,13 @@ A verb `x-y` is the method `x_y`, with the verb's keys as its arguments (`for` i
 what is cut, or to heal what is whole, changes nothing.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from outlast.model.events import RetryAsked, StopReason
+from outlast.model.events import RetryAsked, StopReason, Woken
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.records import HeartbeatRecord
 from outlast.model.settings import Settings
@@ -186,13 +187,20 @@ class World(Ground):
         sighting = store.sightings.get(HostId(host))
         record: HeartbeatRecord | None = sighting.record if sighting is not None else None
         if record is not None:
-            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=1))
+            sequence = record.sequence + 1 if record.session == "clone" else 1
+            store.put_heartbeat(msgspec.structs.replace(record, session="clone", boot_id="clone", sequence=sequence))
 
     def record_newer(self, host: str) -> None:
         """From now on it writes its heartbeat records in a format that the others cannot read (a rolling upgrade)."""
         self._fault(host, "writes its heartbeat records in a newer format")
         for store in self.domain.stores.values():
             store.newer_format.add(HostId(host))
+
+    def record_older(self, host: str) -> None:
+        """From now on all can read its records again (the upgrade was taken back, or the others were upgraded too)."""
+        self._fault(host, "writes its heartbeat records in a format that all know")
+        for store in self.domain.stores.values():
+            store.newer_format.discard(HostId(host))
 
     # -- daemons --------------------------------------------------------------------------------------------------
 
@@ -256,6 +264,28 @@ class World(Ground):
         if machine.powered:
             machine.agent.hypervisor_changed()
 
+    # -- fencing --------------------------------------------------------------------------------------------------
+
+    def fencing_break(self, host: str, how: str = "fails") -> None:
+        """Its fence device fails at once, or hangs."""
+        self._fault(host, f"its fence device {how}")
+        if HostId(host) in self.domain.fence_devices:
+            self.domain.fence_devices[HostId(host)].mode = how
+
+    def fencing_mend(self, host: str) -> None:
+        """Its fence device works again."""
+        self.fencing_break(host, "ok")
+
+    def operator_confirms(self, host: str) -> None:
+        """An operator tells an agent that works that the host is off: the one that is primary, or any other."""
+        self._fault(host, "an operator confirms that it is off")
+        for name in sorted(self.hosts):
+            machine = self.hosts[name].agent.machine
+            if name != host and machine is not None and self.hosts[name].agent.works:
+                machine.operator.say(HostId(host), machine.operator.marks(HostId(host)))
+                self.hosts[name].agent.happen(Woken())
+                return
+
     # -- virtual machines -----------------------------------------------------------------------------------------
 
     def vm_start(self, vm: str, host: str) -> list[str]:
@@ -271,16 +301,19 @@ class World(Ground):
         """It is switched off on purpose."""
         self._fault("", "it is switched off by an operator", vm)
         self.recovery.wanted.discard(VmId(vm))
-        for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.DESTROYED)
+        self._end(vm, StopReason.DESTROYED)
 
     def vm_crash(self, vm: str) -> None:
         """Its process dies."""
         self._fault("", "it crashes", vm)
         if self.processes(vm):
             self.recovery.failed(VmId(vm))
+        self._end(vm, StopReason.FAILED)
+
+    def _end(self, vm: str, reason: StopReason) -> None:
         for name in self.processes(vm):
-            self.hosts[name].guests.end(VmId(vm), StopReason.FAILED)
+            # Nothing ends on a host that stands still, nor writes its last there.
+            self.hosts[name].when_awake(functools.partial(self.hosts[name].guests.end, VmId(vm), reason))
 
     def vm_hang(self, vm: str) -> None:
         """Its guest stops answering, and shuts down no more; its process goes on."""

@@ -33,6 +33,7 @@ from outlast.model.events import (
     HypervisorState,
     InventoryChanged,
     StopReason,
+    VmLookedAt,
     VmStartEnded,
     VmStopped,
 )
@@ -374,6 +375,26 @@ class Hypervisor:
             self._happen(GuestProbed(request, vm, answered))
 
         self._spawn(work())
+
+    def look_at(self, request: RequestId, vm: VmId) -> None:
+        """Ask whether a domain is off; answered by `VmLookedAt`, unless libvirt gives no answer."""
+
+        async def work() -> None:
+            with contextlib.suppress(libvirt.libvirtError, TimeoutError):
+                self._happen(VmLookedAt(request, vm, await self._call(self._is_off, vm)))
+
+        self._spawn(work())
+
+    def _is_off(self, vm: VmId) -> bool:
+        connection = self._connection
+        if connection is None:
+            raise libvirt.libvirtError("libvirt is not connected")
+        try:
+            return not connection.lookupByUUIDString(vm).isActive()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return True
+            raise
 
     def shut_down(self, vm: VmId) -> None:
         """Ask the guest to shut down; what comes of it is an event, or the caller's deadline."""

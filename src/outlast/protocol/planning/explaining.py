@@ -3,6 +3,8 @@
 A plan's decisions are replayed up to the VM's own, and the board is asked again: the reasons are those of that moment.
 """
 
+from collections.abc import Collection
+
 import msgspec
 
 from outlast.model.ids import HostName, VmId
@@ -48,22 +50,31 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(problem: Problem, plan: Plan, vm: VmId, lost: frozenset[int] = frozenset()) -> Explanation:
     """Why the plan has that place for the VM. Raises KeyError for a VM that the plan is not about."""
-    last = max((at for at, step in enumerate(plan.steps) if step.vm == vm), default=None)
-    if last is None:
-        raise KeyError(vm)
-    step = plan.steps[last]
-    # Who waits was tried again when all others had their places.
-    before = plan.steps[:last] if step.host is not None else plan.steps
+    return explain_all(problem, plan, lost, {vm})[vm]
+
+
+def explain_all(
+    problem: Problem, plan: Plan, lost: frozenset[int] = frozenset(), about: Collection[VmId] | None = None
+) -> dict[VmId, Explanation]:
+    """The same for every VM of the plan, or for those in `about`."""
     board = Board(problem).copy(lost)
-    for each in before:
-        if each.vm in board.placed:
-            board.take(problem.vms[each.vm])
-        if each.host is not None:
-            board.put(problem.vms[each.vm], problem.number[each.host], each.squeezed)
-    if vm in board.placed:
-        board.take(problem.vms[vm])
-    chosen = problem.number[step.host] if step.host is not None else None
-    return judge(board, problem.vms[vm], chosen)
+    last = {step.vm: at for at, step in enumerate(plan.steps)}
+    found: dict[VmId, Explanation] = {}
+    for at, step in enumerate(plan.steps):
+        vm = problem.vms[step.vm]
+        if step.vm in board.placed:
+            board.take(vm)
+        if step.host is None:
+            continue
+        i = problem.number[step.host]
+        if last[step.vm] == at and (about is None or step.vm in about):
+            found[step.vm] = judge(board, vm, i)
+        board.put(vm, i, step.squeezed)
+    # Who waits was tried again when all others had their places.
+    for name in plan.waiting:
+        if about is None or name in about:
+            found[name] = judge(board, problem.vms[name], None)
+    return found
 
 
 def judge(board: Board, vm: PlanVm, chosen: int | None) -> Explanation:

@@ -7,6 +7,8 @@
     repair     a VM that found no room may have one that was placed a moment ago moved elsewhere for it
     pack       if some still wait, everything is tried once more with each VM where it just fits, preferences forgotten;
                whichever way places more, the important ones first, is taken
+    search     if there may still be a way, all ways are tried, up to `MOST_STEPS`: where few VMs are to be placed, nobody
+               waits who need not
     squeeze    whom no host has the CPU for that it was seen to use goes where there is what is reserved for it: to run
                slowly is better than not to run
 
@@ -16,10 +18,14 @@ What runs stays where it is. Nobody waits for room that a VM of a lower tier was
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-from outlast.model.planning import Assignment, Plan, PlanVm
+from outlast.model.planning import Assignment, Obstacle, Plan, PlanVm
 from outlast.protocol.planning.board import Board, View
 from outlast.protocol.planning.problem import Problem
+from outlast.protocol.planning.search import Search, impossible
 
+MOST_STEPS = 2000
+MOST_SEARCHED = 60
+"""How many placements the search tries in one plan, and for how many VMs it is tried at all."""
 MOST_REPAIRS = 1000
 """How many moves are looked at to make room, in one plan."""
 
@@ -32,13 +38,34 @@ def make_plan(problem: Problem, lost: frozenset[int] = frozenset(), board: Board
     order = _order(problem, start, to_place(problem, lost))
     plan = _Pass(start.copy(), order, pack=False)
     plan.run()
+    if not plan.waiting():
+        return Plan(tuple(plan.steps))
+    packed = _Pass(start.copy(), order, pack=True)
+    packed.run()
+    if packed.worth() > plan.worth():
+        plan = packed
+    obstacle = None
     if plan.waiting():
-        packed = _Pass(start, order, pack=True)
-        packed.run()
-        if packed.worth() > plan.worth():
-            plan = packed
+        found = _find_a_way(start, [vm for bundle in order for vm in bundle], plan.waiting()[0])
+        if isinstance(found, Plan):
+            return found
+        obstacle = found
         plan.squeeze()
-    return Plan(tuple(plan.steps))
+    return Plan(tuple(plan.steps), obstacle)
+
+
+def _find_a_way(start: Board, vms: list[PlanVm], binding: PlanVm) -> Plan | Obstacle:
+    """A place for all, found by trying; else what is in the way."""
+    obstacle = impossible(start, vms)
+    if obstacle is not None:
+        return obstacle
+    search = Search(start.copy(), vms, MOST_STEPS) if len(vms) <= MOST_SEARCHED else None
+    if search is not None and search.run():
+        hosts = start.problem.hosts
+        return Plan(tuple(Assignment(vm.vm, hosts[search.found[vm.vm]].id) for vm in vms))
+    if search is not None and search.left > 0:
+        return Obstacle(binding.vm, f"there is no way to place {binding.name} with all the others", True)
+    return Obstacle(binding.vm, f"no place was found for {binding.name}; there are too many ways to try them all", False)
 
 
 def to_place(problem: Problem, lost: frozenset[int] = frozenset()) -> list[PlanVm]:
@@ -84,8 +111,11 @@ class _Pass:
                 self._settle(bundle[0], self._best(bundle[0]))
             else:
                 self._place_together(bundle)
-        for vm in self.waiting():
-            self._make_room(vm)
+        waiting = self.waiting()
+        if waiting:
+            by_host = self._movable()
+            for vm in waiting:
+                self._make_room(vm, by_host)
 
     def waiting(self) -> list[PlanVm]:
         """Who has no place."""
@@ -220,18 +250,25 @@ class _Pass:
 
     # -- making room --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, vm: PlanVm) -> None:
-        """Move one VM that has just been placed, so that this one can go where it was."""
+    def _movable(self) -> dict[int, list[PlanVm]]:
+        """The VMs that were placed and may be moved, by host, the smallest first."""
         by_host: dict[int, list[PlanVm]] = {}
-        for placed, i, _ in self._board.placed.values():
-            if placed.name not in self._problem.bundles:
-                by_host.setdefault(i, []).append(placed)
+        for vm, i, _ in self._board.placed.values():
+            if vm.name not in self._problem.bundles:
+                by_host.setdefault(i, []).append(vm)
+        for there in by_host.values():
+            there.sort(key=lambda each: (each.needs.memory_mib, each.vm))
+        return by_host
+
+    def _make_room(self, vm: PlanVm, by_host: dict[int, list[PlanVm]]) -> None:
+        """Move one VM that has just been placed, so that this one can go where it was."""
         for i in sorted(self._problem.candidates(vm)):
-            for other in sorted(by_host.get(i, ()), key=lambda each: (each.needs.memory_mib, each.vm)):
+            for at, other in enumerate(by_host.get(i, ())):
                 if self._repairs <= 0:
                     return
                 self._repairs -= 1
                 if self._swap(vm, other, i):
+                    del by_host[i][at]
                     return
 
     def _swap(self, vm: PlanVm, other: PlanVm, i: int) -> bool:

@@ -1,0 +1,58 @@
+"""Settings of a random domain: each drawn by itself, or left as it is; kept only if all of them hold together.
+
+What holds together is said by `model.settings.problems`, so a relation that is added there is kept here too. One is about
+more than settings: where a host has a watchdog, its timeout and the reset must fit in `lease_margin` (rule 6).
+"""
+
+import random
+from typing import Any
+
+from outlast.model.settings import Settings, problems
+from outlast.model.time import MILLISECOND, SECOND, Duration
+
+WATCHDOG_AND_RESET = 1500 * MILLISECOND
+_TRIES = 1000
+_MILLISECONDS: dict[str, tuple[int, ...]] = {
+    "heartbeat_interval": (500, 1500, 2000),
+    "unreachable_after": (2000, 4000, 5000, 8000),
+    "ping_timeout": (1000, 3000, 4000),
+    "datastore_heartbeat_interval": (500, 700, 1500, 2000, 3000),
+    "datastore_poll_interval": (300, 700, 1000),
+    "lease_duration": (4000, 4500, 5000, 7000, 8000, 10_000),
+    "lease_margin": (1100, 1150, 1200, 2000, 3000),
+    "datastore_stale_after": (5000, 6000, 9000, 12_000, 15_000),
+    "isolation_after": (3000, 4000, 7000, 10_000),
+    "election_timeout": (1500, 2000, 4000, 6000),
+}
+_NUMBERS = {"heartbeat_datastores_per_host": (1, 3)}
+_SHUTDOWN_TIMEOUTS = (5, 10, 20)
+"""Seconds, always short ones: a shutdown that began in an isolation has to end long before recovery is demanded."""
+
+
+def draw(rng: random.Random, *, watchdogs: bool) -> dict[str, Any]:
+    """What differs from the defaults, by name. `watchdogs`: whether some host has one."""
+    settings: dict[str, Any] = {
+        "isolation_response": rng.choice(["leave-running", "leave-running", "shut-down", "power-off"]),
+        "shutdown_timeout": Duration(rng.choice(_SHUTDOWN_TIMEOUTS) * SECOND),
+    }
+    if rng.randrange(3) == 0:
+        return settings
+    for _ in range(_TRIES):
+        drawn = settings | _some(rng)
+        if _hold_together(Settings(**drawn), watchdogs):
+            return drawn
+    return settings
+
+
+def _some(rng: random.Random) -> dict[str, Any]:
+    durations = {
+        name: Duration(rng.choice(choices) * MILLISECOND)
+        for name, choices in _MILLISECONDS.items()
+        if rng.randrange(3) == 0
+    }
+    return durations | {name: rng.choice(choices) for name, choices in _NUMBERS.items() if rng.randrange(3) == 0}
+
+
+def _hold_together(settings: Settings, watchdogs: bool) -> bool:
+    fits = not watchdogs or settings.lease_margin >= WATCHDOG_AND_RESET
+    return fits and not problems(settings)

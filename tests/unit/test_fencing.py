@@ -1,0 +1,232 @@
+"""Fencing as a pure machine: levels in order, answers in time, and what is called off when the host shows life."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from outlast.model.effects import CancelFence, Effect, FenceHost, FenceStatus, ReadRegisters
+from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead
+from outlast.model.ids import (
+    PRIMARY_REGISTER,
+    BootId,
+    DatastoreName,
+    Epoch,
+    HostId,
+    HostName,
+    Incarnation,
+    Nonce,
+    RequestId,
+)
+from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
+from outlast.model.keeping import LeaseReport
+from outlast.model.messages import OperatorWord, WordReport
+from outlast.model.records import ProofKind, Reason, RecordMark, RegisterRecord, RegisterState
+from outlast.model.settings import Settings
+from outlast.model.time import SECOND, Instant, after, seconds
+from outlast.protocol.fencing import SETTLES, Fencing
+from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.operator_word import OperatorDesk
+from outlast.protocol.verdict import Verdict
+
+ME, HOST, HOME = HostId("h1"), HostId("h2"), DatastoreName("ds1")
+NOW = Instant(100 * SECOND)
+LEVELS = (FenceLevel("fence_ipmilan", seconds(10)), FenceLevel("fence_apc", seconds(5)))
+
+
+def record(owner: HostId, epoch: int, subject: str = PRIMARY_REGISTER) -> RegisterRecord:
+    return RegisterRecord(
+        subject=subject,
+        epoch=Epoch(epoch),
+        owner=owner,
+        incarnation=Incarnation(3),
+        session="s",
+        nonce=Nonce("n"),
+        state=RegisterState.OWNED,
+        reason=Reason.ELECTED,
+    )
+
+
+class Around:
+    """The parts that fencing asks: a host that has been silent for five seconds, and whose record stands still."""
+
+    def __init__(self) -> None:
+        config = AgentConfig(
+            domain="dom",
+            host=ME,
+            hosts=(HostMember(ME, HostName("one"), "192.0.2.1", 1), HostMember(HOST, HostName("two"), "192.0.2.2", 1)),
+            datastores=(DatastoreMember(HOME, "/srv/ds1"),),
+            settings=Settings(),
+            isolation_addresses=(),
+            boot_id=BootId("b"),
+            session="s",
+            first_sequence=1,
+            fencing={HOST: LEVELS},
+        )
+        self.known, self.out = Knowledge(config, NOW), Outbox()
+        lease = LeaseReport(HOME, True, 1, after(NOW, seconds(600)), Incarnation(1), "")  # type: ignore[arg-type]
+        self.known.keeper = cast(Any, type("Report", (), {"leases": (lease,)}))
+        watch = self.known.watches[HOST, HOME]
+        watch.looked_at, watch.incarnation = NOW, Incarnation(3)
+        self.seen_at: Instant | None = None
+        self.fencing = Fencing(self.known, self.out, cast(Any, self), cast(Any, self))
+        self.known.verdict = self.verdict_of  # type: ignore[method-assign]
+        self.verdict = Verdict.PRESUMED_DEAD
+
+    def verdict_of(self, _host: HostId) -> Verdict:
+        return self.verdict
+
+    def first_ping_at(self, _host: HostId) -> Instant:
+        return Instant(NOW - 4 * SECOND)
+
+    def seen_since(self, _host: HostId, then: Instant) -> bool:
+        return self.seen_at is not None and self.seen_at > then
+
+    def holds(self, _datastore: DatastoreName) -> Epoch:
+        return Epoch(5)
+
+    def read_soon(self) -> None:
+        pass
+
+    def turn(self, seconds_later: float = 0.0, *, wanted: bool = True) -> list[Effect]:
+        self.known.now = after(self.known.now, seconds(seconds_later))
+        self.fencing.look()
+        if wanted:
+            self.fencing.want(HOST, HOME, NOW)
+        self.fencing.tick()
+        return self.asked()
+
+    def asked(self) -> list[Effect]:
+        return [e for e in self.out.take() if isinstance(e, FenceHost | FenceStatus | CancelFence | ReadRegisters)]
+
+    def confirmed(self, effects: list[Effect]) -> list[Effect]:
+        (read,) = effects
+        assert isinstance(read, ReadRegisters)
+        self.fencing.registers_read(RegistersRead(read.request, HOME, True, {PRIMARY_REGISTER: record(ME, 5)}))
+        return self.asked()
+
+    def off(self, effects: list[Effect], ok: bool = True, problem: str = "") -> list[Effect]:
+        (fence,) = effects
+        assert isinstance(fence, FenceHost)
+        self.fencing.ended(FenceEnded(fence.request, HOST, ok, problem))
+        return self.asked()
+
+    def says(self, effects: list[Effect], state: PowerState) -> list[Effect]:
+        (ask,) = effects
+        assert isinstance(ask, FenceStatus)
+        self.fencing.status_ended(FenceStatusEnded(ask.request, HOST, state))
+        return self.asked()
+
+    def proof(self, read_at: Instant = NOW) -> ProofKind | None:
+        return self.known.said_off(record(HOST, 1, "vm"), HOME, read_at)
+
+
+def test_a_success_is_no_proof_until_the_state_was_asked_for_and_has_settled() -> None:
+    around = Around()
+    asked = around.off(around.confirmed(around.turn()))
+    assert around.proof() is None
+    around.says(asked, PowerState.OFF)
+    assert around.proof() is None
+    around.turn(SETTLES / SECOND)
+    assert around.proof() is ProofKind.POWER_FENCED
+
+
+def test_it_proves_nothing_about_an_epoch_that_was_read_later() -> None:
+    around = Around()
+    around.says(around.off(around.confirmed(around.turn())), PowerState.OFF)
+    around.turn(2)
+    assert around.proof(around.known.now) is None
+
+
+def test_the_first_sign_of_life_voids_it() -> None:
+    around = Around()
+    around.says(around.off(around.confirmed(around.turn())), PowerState.OFF)
+    around.turn(2)
+    around.seen_at = around.known.now
+    around.turn(1)
+    assert around.proof() is None
+
+
+def test_levels_are_tried_in_order_and_then_all_of_them_again_later() -> None:
+    around = Around()
+    first = around.confirmed(around.turn())
+    second = around.confirmed(around.off(first, ok=False, problem="no route"))
+    assert [getattr(each, "level", None) for each in (*first, *second)] == [0, 1]
+    assert around.off(second, ok=False, problem="no route") == []
+    assert around.fencing.outcomes[HOST].text == "fence_apc: no route"
+    assert around.turn(4) == []
+    again = around.confirmed(around.turn(1.1))
+    assert [getattr(each, "level", None) for each in again] == [0]
+
+
+def test_a_device_that_has_only_begun_is_asked_again() -> None:
+    around = Around()
+    asked = around.off(around.confirmed(around.turn()))
+    assert around.says(asked, PowerState.ON) == []
+    assert around.turn(0.5) == []
+    around.says(around.turn(0.6), PowerState.OFF)
+    around.turn(2)
+    assert around.proof() is ProofKind.POWER_FENCED
+
+
+def test_a_late_answer_to_an_earlier_question_is_not_heard() -> None:
+    around = Around()
+    around.off(around.confirmed(around.turn()))
+    around.fencing.status_ended(FenceStatusEnded(RequestId(1), HOST, PowerState.OFF))
+    around.turn(2)
+    assert around.proof() is None
+
+
+def test_what_is_under_way_is_called_off_when_the_host_lives() -> None:
+    around = Around()
+    (fence,) = around.confirmed(around.turn())
+    around.verdict = Verdict.CONNECTED
+    assert around.turn(wanted=False) == [CancelFence(cast(FenceHost, fence).request)]
+
+
+def test_nobody_is_fenced_for_whom_another_proof_came_first_nor_by_a_deposed_primary() -> None:
+    around = Around()
+    around.turn()
+    assert around.turn(0.1, wanted=False) == []
+    (read,) = around.turn()
+    found = {PRIMARY_REGISTER: record(HOST, 6)}
+    around.fencing.registers_read(RegistersRead(cast(ReadRegisters, read).request, HOME, True, found))
+    assert around.asked() == []
+
+
+def test_a_host_whose_record_changed_a_moment_ago_is_not_fenced() -> None:
+    around = Around()
+    around.known.watches[HOST, HOME].changed_at = Instant(NOW - SECOND)
+    assert around.turn() == []
+    assert "has not been seen unchanged for long enough" in around.fencing.why(HOST)
+
+
+def test_an_operators_word_is_about_what_stood_on_the_screen() -> None:
+    around = Around()
+    desk = OperatorDesk(around.known, around.out)
+
+    def answer(mark: RecordMark) -> WordReport:
+        desk.word_came(HOST, OperatorWord(word=1, host=HOST, marks=(mark,)))
+        return cast(Any, around.out.take()[-1]).message
+
+    assert not answer(RecordMark(HOME, Incarnation(2))).accepted
+    assert around.proof() is None
+    around.verdict = Verdict.PARTITIONED
+    assert "nobody has to confirm" in answer(RecordMark(HOME, Incarnation(3))).detail
+    around.verdict = Verdict.PRESUMED_DEAD
+    assert answer(RecordMark(HOME, Incarnation(3))).accepted
+    around.turn(2)
+    assert around.proof() is ProofKind.OPERATOR_CONFIRMED
+    around.known.watches[HOST, HOME].incarnation = Incarnation(4)
+    around.turn(0.1)
+    assert around.proof() is None
+
+
+def test_a_word_that_nobody_believes_is_given_up() -> None:
+    around = Around()
+    desk = OperatorDesk(around.known, around.out)
+    desk.say(HOST, ())
+    for _ in range(20):
+        around.known.now = after(around.known.now, seconds(0.5))
+        desk.tick()
+    assert desk.answer is not None
+    assert "nothing that the word could be about" in desk.answer.detail
