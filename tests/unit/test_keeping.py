@@ -593,7 +593,7 @@ def test_a_start_that_libvirt_has_forgotten_is_given_up_when_no_process_is_there
     keeper.does(ProcessMissing(VM, Epoch(0)))
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_what_libvirt_said_of_an_earlier_start_says_nothing_of_this_one() -> None:
