@@ -147,6 +147,7 @@ def test_nobody_is_told_as_long_as_it_cannot_be_written_down(tmp_path: Path, wri
             network=nothing,
             pinger=nothing,
             keeper=nothing,
+            fencer=nothing,
             told=ToldFile(tmp_path / "run" / "told", BOOT),
             on_note=nothing,
         )

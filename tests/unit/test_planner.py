@@ -208,7 +208,10 @@ def problems_of(snapshot: Snapshot, found: Plan) -> list[str]:
             if r.kind == "keep-apart":
                 mine = place_of(r, there_now.name, there_now.labels)
                 wrong += [f"{v.name}: {r}" for m in mates if place_of(r, m.name, m.labels) == mine]
-            if r.kind == "keep-together" and mates and there_now not in mates:
+            # Those that run somewhere say where the others go; two that are placed apart from them are not together.
+            settled = [hosts[o.host] for o in others if o.name in r.vms and o.host is not None]
+            apart = there_now not in settled if settled else any(mate is not there_now for mate in mates)
+            if r.kind == "keep-together" and apart:
                 wrong.append(f"{v.name}: {r}")
     return wrong
 

@@ -10,7 +10,7 @@ from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, HostName, Ke
 from outlast.model.inventory import Capacity, DatastoreMember, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, KeptVm
 from outlast.model.policy import Ready, VmPolicy, parse_ready
-from outlast.model.records import Enforcement
+from outlast.model.records import Enforcement, PoweredVm, PowerOnList
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
@@ -145,6 +145,13 @@ def test_ready_lasts_through_a_freeze_and_ends_with_the_process() -> None:
     assert host.at(7) == set()
     host.phases["db"] = "running"
     assert host.at(8) == set(), "it begins anew"
+
+
+def test_what_was_ready_for_the_agent_before_is_ready() -> None:
+    host = Host(db="delay:30s", web="delay:30s")
+    lines = [PoweredVm(VmId(vm), VmName(vm), DS, epoch, "running", 1, True) for vm, epoch in (("db", 0), ("web", 7))]
+    host.known.predecessors_list = PowerOnList(host=ME, boot_id=BootId("b"), sequence=1, isolated=False, vms=tuple(lines))
+    assert host.at(1) == {"db"}, "web was another instance"
 
 
 def test_what_libvirt_has_not_told_of_is_not_ready_yet() -> None:

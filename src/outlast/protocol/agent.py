@@ -341,6 +341,8 @@ class AgentMachine:
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.readiness.tick()
+        self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
         self.responsibility.tick(self._standing())
@@ -351,8 +353,6 @@ class AgentMachine:
         self.operator.tick()
         while self.desk.own_reports:
             self.recovery.reported(self.known.me, self.desk.own_reports.pop(0))
-        self.readiness.tick()
-        self.own.tick(self.isolation.isolated)
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()

@@ -120,20 +120,21 @@ class DatastoreWatch:
     def lists_read(self, event: PowerOnListsRead) -> bool:
         """The hosts' power-on lists on one datastore. The newest of a host's lists, over all datastores, counts.
 
-        True if any of them is newer than what was known.
+        True if any of them is newer than what was known, or tells what an earlier agent of this host wrote.
         """
         channel = self._lists[event.datastore]
         if channel.request != event.request:
             return False
         channel.request, before = None, self._known.who_runs_what
         self.due = min(self.due, channel.due)
+        news = event.ok and self._known.look_back(event.lists.get(self._known.me))
         for host, content in event.lists.items():
             if host != self._known.me and host in self._known.members:
                 self._take_list(host, content)
         if any(not self._known.live(host) for host in self._known.peers):
             channel.due = after(channel.started, self._known.settings.datastore_heartbeat_interval)
             self.due = min(self.due, channel.due)
-        return self._known.who_runs_what != before
+        return news or self._known.who_runs_what != before
 
     def _take_list(self, host: HostId, content: PowerOnList) -> None:
         old = self._known.power_on.get(host)

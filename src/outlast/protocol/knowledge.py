@@ -125,6 +125,10 @@ class Knowledge:
         max_gap = Duration(4 * self.settings.datastore_poll_interval)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
+        self.predecessors_list: PowerOnList | None = None
+        """This host's newest list by an earlier agent of it: what libvirt does not tell of a VM may stand there."""
+        self.looked_back = False
+        """Whether storage was read for it at all."""
         self._listers: dict[VmId, tuple[HostId, ...]] = {}
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
@@ -176,6 +180,16 @@ class Knowledge:
         for line in content.vms:
             self._listers[line.vm] = (*self._listers.get(line.vm, ()), content.host)
             self.learn_vm_name(line.vm, line.name)
+
+    def look_back(self, own: PowerOnList | None) -> bool:
+        """This host's list on a datastore was read; True if that says more about an earlier agent's than was known."""
+        news, self.looked_back = not self.looked_back, True
+        if own is None or own.sequence >= self.config.first_sequence:
+            return news
+        if self.predecessors_list is not None and own.sequence <= self.predecessors_list.sequence:
+            return news
+        self.predecessors_list = own
+        return True
 
     def take_beat(self, beat: Heartbeat) -> None:
         """A network heartbeat of another host, now."""

@@ -63,7 +63,7 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None, None)
+        self._seen: tuple[object, ...] = (None, None, None, None, None, None)
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -93,11 +93,11 @@ class OwnHost:
         self._isolation.tick(isolated, self._announced())
 
     def _refresh_list(self, isolated: bool) -> None:
-        if self._known.keeper is None:
+        known = self._known
+        if known.keeper is None or not self._knows_policies(known.keeper):
             # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
             return
-        known = self._known
-        seen = (known.keeper, known.definitions, known.running, known.ready, isolated)
+        seen = (known.keeper, known.definitions, known.running, known.predecessors_list, known.ready, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -108,6 +108,11 @@ class OwnHost:
             if copy.request is None and copy.sequence < self._list.sequence and now >= copy.retry_at:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
+
+    def _knows_policies(self, keeper: KeeperReport) -> bool:
+        """Whether libvirt has told of all that runs; where it is silent, whether an earlier agent's list was looked for."""
+        there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
+        return self._known.looked_back or all(vm in self._known.definitions for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -134,19 +139,25 @@ class OwnHost:
 
     def _line(self, kept: KeptVm) -> PoweredVm:
         definition = self._known.definitions.get(kept.vm)
-        old = next((line for line in self._list.vms if line.vm == kept.vm), None) if hasattr(self, "_list") else None
+        old = self._old_line(kept.vm)
         if definition is None:
-            # libvirt is down or has not said yet: what was known stays, and a VM is protected until its owner says no.
+            # libvirt is down or has not said yet: what was known stays, also to the agent before this one; of what nobody
+            # knew anything, it is protected until its owner says no.
             memory = old.memory_mib if old is not None else 0
             protected = old.protected if old is not None else True
             policy = old.policy if old is not None else None
         else:
             memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
             policy = definition.policy
-        note = definition.unprotectable if definition is not None else ""
+        note = definition.unprotectable if definition is not None else old.note if old is not None else ""
         needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
         state, ready = _STATES[kept.phase], kept.vm in self._known.ready
         return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, policy, ready, note, needs)
+
+    def _old_line(self, vm: VmId) -> PoweredVm | None:
+        before = self._known.predecessors_list
+        lines = (*self._list.vms, *(before.vms if before is not None else ()))
+        return next((line for line in lines if line.vm == vm), None)
 
     # -- definitions ----------------------------------------------------------------------------------------------
 

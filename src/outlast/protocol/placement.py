@@ -15,7 +15,6 @@ import msgspec
 
 from outlast.model.ids import HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
-from outlast.model.records import ProofKind
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of, take
 from outlast.protocol.knowledge import Knowledge
@@ -139,8 +138,6 @@ class Placement:
 
 
 def _waits(case: Restart) -> PlanVm:
-    proof = case.proof
-    only = proof.owner if proof is not None and proof.kind is ProofKind.OWN else None
     return PlanVm(
         vm=case.vm,
         name=case.name,
@@ -148,7 +145,7 @@ def _waits(case: Restart) -> PlanVm:
         tier=case.tier,
         failed_on=case.avoid | case.failed_on,
         prefer=case.again if case.again not in case.failed_on else None,
-        only=only,
+        only=case.only,
     )
 
 

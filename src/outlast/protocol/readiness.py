@@ -1,7 +1,8 @@
 """Which of this host's VMs are ready for those that wait for them, each as its own policy has it.
 
     ready = "powered-on"        once its process runs
-    ready = "delay:30s"         that long after it was started; an agent that starts anew counts from its own start
+    ready = "delay:30s"         that long after it was started, or after its agent was, which goes on from the list of its
+                                predecessor
     ready = "guest-heartbeat"   once its QEMU guest agent has answered; it is asked every `PROBE_EVERY` until then
 
 A VM that was ready stays so until its process ends. The power-on list says it to everybody, so that it outlives a primary.
@@ -10,6 +11,7 @@ A VM that was ready stays so until its process ends. The power-on list says it t
 from outlast.model.effects import ProbeGuest
 from outlast.model.events import GuestProbed
 from outlast.model.ids import RequestId, VmId
+from outlast.model.keeping import KeeperReport
 from outlast.model.policy import Ready
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -44,10 +46,17 @@ class Readiness:
         for kept in report.vms:
             if kept.phase == "running" and kept.vm not in self._started and not self._desk.is_starting(kept.vm):
                 self._started[kept.vm] = self._known.now
-        ready = frozenset(vm for vm in there if vm in self._known.ready or self._is_ready(vm))
+        ready = frozenset(vm for vm in there if vm in self._known.ready or self._is_ready(vm)) | self._were_ready(report)
         if ready != self._known.ready:
             self._known.ready = ready
         self._probe()
+
+    def _were_ready(self, report: KeeperReport) -> set[VmId]:
+        """What the list of the agent before this one calls ready, as far as it is the same instance."""
+        before = self._known.predecessors_list
+        lines = {line.vm: line.epoch for line in before.vms if line.ready} if before is not None else {}
+        running = (kept for kept in report.vms if kept.phase in ("running", "frozen") and kept.epoch is not None)
+        return {kept.vm for kept in running if lines.get(kept.vm) == kept.epoch}
 
     def _forget(self, vm: VmId) -> None:
         del self._started[vm]

@@ -139,7 +139,8 @@ class Recovery:
         now = self._known.now
         match case.stage:
             case Stage.WAITING:
-                if now >= case.deadline:
+                gone = case.only is not None and self._known.verdict(case.only) in SUSPECT
+                if now >= case.deadline or gone:
                     self._reopen(case)
             case Stage.READING | Stage.CONFIRMING:
                 if now >= case.deadline:
@@ -318,12 +319,14 @@ class Recovery:
         attempts = self._trials.of(case)
         case.again = counting.same_host_again(attempts, case.last) if case.last is not None else None
         case.avoid = frozenset(attempts.hosts) - {case.again}
+        case.only = proof.owner if proof.kind is ProofKind.OWN else None
         choice = self.placement.choose(case)
         case.chosen = choice.host
         if choice.host is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in choice.explanation.refused()) or "no host is left"
             self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
-            self._trials.in_vain(case, f"no host can take it ({why})")
+            case.roomless += 1  # Nothing was tried in vain: the pace of attempts stays as it was.
+            case.wait(f"no host can take it ({why})", self._known.now, counting.pause(case.roomless))
             return
         refusal = slots.refusal_of_host(choice.host, self._known.name(choice.host))
         if refusal:

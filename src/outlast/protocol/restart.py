@@ -76,6 +76,10 @@ class Restart:
         """The smaller, the more important: its own rank, or that of the most important VM that waits for it."""
         self.again: HostId | None = None
         """The host on which it failed and is to be tried once more."""
+        self.roomless = 0
+        """How often no host could take it."""
+        self.only: HostId | None = None
+        """The one host that may start it: its owner, if that lives."""
         self.avoid: frozenset[HostId] = frozenset()
         """Hosts on which it failed by itself as often as its policy allows."""
         self.chosen: HostId | None = None
@@ -89,7 +93,7 @@ class Restart:
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read."""
-        self.request = request
+        self.request, self.only = request, None
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def wait(self, why: str, now: Instant, length: Duration) -> None:
