@@ -1,5 +1,5 @@
 # Outlast: what a stranger types. Every target sets up what it needs, says what it does and how long it took.
-.PHONY: help setup demo check model-check test test-lab mutants bench clean
+.PHONY: help setup demo check model-check test test-lab mutants bench bench-simulation clean
 V := .venv/bin
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
 	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
 	@echo "make bench     failover times and idle costs, measured in the lab"
+	@echo "make bench-simulation  events a second in the simulated world, from 3 to 64 hosts"
 	@echo "make clean     take down a lab that was left behind, remove what was built"
 
 setup:
@@ -32,7 +33,7 @@ model-check: setup
 test: check test-lab
 
 test-lab: setup
-	@scripts/timed "tests on real hosts, in two labs side by side" $(V)/pytest tests/lab -n 2 --dist loadfile
+	@scripts/timed "tests on real hosts, in four labs side by side" $(V)/pytest tests/lab -n 4 --dist loadgroup
 
 mutants: setup
 	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py
@@ -40,6 +41,9 @@ mutants: setup
 bench: setup
 	@scripts/timed "failover times" $(V)/outlast lab bench-failover --runs 10
 	@scripts/timed "idle costs" $(V)/outlast lab bench-idle
+
+bench-simulation: setup
+	@scripts/timed "the simulated world's speed" $(V)/python scripts/bench_simulation.py
 
 clean:
 	@if [ -x $(V)/outlast ]; then $(V)/outlast lab down; fi

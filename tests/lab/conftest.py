@@ -2,25 +2,56 @@
 
 `lab` is fresh for each test and has no Outlast on it. `domain` is guarded by Outlast, with running VMs; it is kept from
 test to test, whole again before each, and after each the guests' disks are looked at for a second instance.
+
+Several workers have a lab each, and one cache. Tests that keep a `domain` go to one worker a file; every other test goes to
+whoever is free (`--dist loadgroup`). What came of the scenarios that were played in both worlds is told at the end.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from rich.console import Console
 
-from outlast.lab import moving, outlast_view
+from outlast.lab import compare_cli, moving, outlast_view
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
+from outlast.scenario.comparing import Comparison
 
-# Not a temporary directory: the cache in it holds the guest's kernel, which is fetched once. Tests that run side by side
-# have a lab each.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-ROOT = Path(os.environ.get("OUTLAST_LAB_TESTS", "/var/lib/outlast-lab-tests") + WORKER)
+# Not a temporary directory: the cache in it holds the guest's kernel, which is fetched once.
+BASE = Path(os.environ.get("OUTLAST_LAB_TESTS", "/var/lib/outlast-lab-tests"))
+ROOT = BASE.with_name(BASE.name + os.environ.get("PYTEST_XDIST_WORKER", ""))
+COMPARISON = "comparison"
 POLICY = '<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" isolation-response="power-off"/>'
+
+
+@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A kept domain is kept for its whole file."""
+    for item in items:
+        if "domain" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One table of both worlds, and every difference, also of tests that passed."""
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.stats.get(outcome, ())]
+    texts = [text for report in reports for name, text in report.user_properties if name == COMPARISON]
+    if texts:
+        terminalreporter.section("the simulated world and the lab")
+        terminalreporter.write_line(told([msgspec.json.decode(text, type=Comparison) for text in texts]))
+
+
+def told(comparisons: list[Comparison]) -> str:
+    """What `outlast lab compare` shows."""
+    console = Console(file=io.StringIO(), width=120)
+    compare_cli.show(comparisons, console)
+    return console.file.getvalue()
 
 
 @pytest.fixture
@@ -34,9 +65,14 @@ def down_lab() -> Iterator[Lab]:
 def _taken_down() -> Lab:
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
-    lab = Lab(ROOT)
+    lab = the_lab()
     lab.down()
     return lab
+
+
+def the_lab() -> Lab:
+    """This worker's."""
+    return Lab(ROOT, BASE / "cache")
 
 
 def _is_guarded(lab: Lab) -> bool:
@@ -54,16 +90,17 @@ def lab(down_lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def _at_the_end() -> Iterator[None]:
+def _nothing_left() -> Iterator[None]:
+    """Neither of a run before this one that was cut short, nor of this one."""
+    _taken_down()
     yield
-    if os.geteuid() == 0:
-        Lab(ROOT).down()
+    the_lab().down()
 
 
 @pytest.fixture
-def domain(_at_the_end: None) -> Iterator[Lab]:
+def domain(_nothing_left: None) -> Iterator[Lab]:
     """Three guarded hosts, two datastores, four VMs that run; the isolation response of vm4 is power-off."""
-    lab = Lab(ROOT)
+    lab = the_lab()
     if not _is_guarded(lab):
         moving.Running(_taken_down(), hosts=3, datastores=2, vms=4, metadata={"vm4": POLICY}).__enter__()
     try:

@@ -28,25 +28,6 @@ def test_an_agent_that_is_killed(domain: Lab) -> None:
     no_vm_stops(domain, before)
 
 
-def test_a_primary_agent_that_hangs_for_a_minute(domain: Lab) -> None:
-    before = processes(domain)
-    primary = outlast_view.primary(domain)
-    domain.service_stop(primary, "agent")
-    end = time.monotonic() + 60.0
-    while time.monotonic() < end:
-        no_vm_stops(domain, before)
-        time.sleep(0.5)
-    other = next(name for name in domain.state().hosts if name != primary)
-    view = outlast_view.status(domain, other)
-    assert view is not None
-    assert view.primary not in ("", primary), "somebody else leads meanwhile"
-    assert next(h.verdict for h in view.hosts if h.name == primary) == "agent-down"
-    assert all(datastore.responsible == view.primary for datastore in view.datastores)
-    domain.service_resume(primary, "agent")
-    outlast_view.wait_ready(domain)
-    no_vm_stops(domain, before)
-
-
 def test_libvirt_that_is_killed(domain: Lab) -> None:
     before = processes(domain)
     for host in domain.state().hosts:

@@ -30,13 +30,3 @@ def test_an_isolated_host_keeps_some_vms_and_gives_up_others(domain: Lab) -> Non
     domain.network_heal(victim)
     outlast_view.wait_ready(domain)
     assert processes(domain) == now
-
-
-def test_a_partition_restarts_nothing(domain: Lab) -> None:
-    before = processes(domain)
-    domain.partition([["host1"], ["host2", "host3"]])
-    # Twice the window: long enough for any wrong restart to show.
-    holds_for(16.0, lambda: processes(domain) == before, "a partition moved a VM")
-    domain.heal()
-    outlast_view.wait_ready(domain)
-    assert processes(domain) == before

@@ -16,7 +16,7 @@ from outlast.lab import storage, teardown
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.lab.network import NetworkFaults, ruleset
-from outlast.lab.processes import find_marked, is_alive
+from outlast.lab.processes import find_marked, is_alive, send_signal, wait_gone
 
 pytestmark = pytest.mark.lab
 needs_faultfs = pytest.mark.skipif(not storage.faults_are_possible(), reason="the file system for faults does not exist")
@@ -124,7 +124,7 @@ def test_network_faults(lab: Lab) -> None:
     assert ping(lab, "host1", "10.77.0.1")
     began = time.monotonic()
     lab.network_cut("host2")
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 0.5
     assert not ping(lab, "host1", host2)
     assert not ping(lab, "host2", "10.77.0.1")
     assert ping(lab, "host1", "10.77.0.1")
@@ -217,6 +217,17 @@ def test_power_is_lost_also_while_storage_hangs(lab: Lab) -> None:
     assert lab.run("host1", ["ls", "/srv/ds1/disks/vm1.raw"]).returncode == 0
 
 
+@needs_faultfs
+def test_a_host_boots_though_its_file_systems_have_died(lab: Lab) -> None:
+    """As after a run that somebody killed: the mounts are there still, and nothing behind them answers."""
+    lab.power_off("host1")
+    for process in lab.state().hosts["host1"].filesystems.values():
+        send_signal(process, signal.SIGKILL)
+        assert wait_gone([process], 10.0) == []
+    lab.power_on("host1")
+    assert lab.run("host1", ["ls", "/srv/ds1/disks/vm1.raw"]).returncode == 0
+
+
 def test_down_leaves_nothing(lab: Lab) -> None:
     start(lab, "vm1", "host1")
     assert not nothing_left(lab)
@@ -237,8 +248,9 @@ def test_down_clears_a_lab_whose_notes_are_lost(lab: Lab) -> None:
 
 
 def test_down_clears_a_half_finished_up(down_lab: Lab) -> None:
-    root = str(down_lab.layout.root)
-    script = f"from pathlib import Path; from outlast.lab.lab import Lab; Lab(Path({root!r})).up(services=['libvirtd'])"
+    root, cache = map(str, (down_lab.layout.root, down_lab.layout.cache))
+    lab = f"Lab(Path({root!r}), Path({cache!r}))"
+    script = f"from pathlib import Path; from outlast.lab.lab import Lab; {lab}.up(services=['libvirtd'])"
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as making:
         wait_for(lambda: find_marked(down_lab.layout.root), "the first host")
         making.send_signal(signal.SIGKILL)

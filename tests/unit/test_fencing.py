@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from agent_values import agent_config
+
 from outlast.model.effects import CancelFence, Effect, FenceHost, FenceStatus, ReadRegisters
 from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead
 from outlast.model.ids import (
     PRIMARY_REGISTER,
-    BootId,
     DatastoreName,
     Epoch,
     HostId,
@@ -21,10 +22,9 @@ from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeping import LeaseReport
 from outlast.model.messages import OperatorWord, WordReport
 from outlast.model.records import ProofKind, Reason, RecordMark, RegisterRecord, RegisterState
-from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, after, seconds
 from outlast.protocol.fencing import SETTLES, Fencing
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.verdict import Verdict
 
@@ -50,16 +50,10 @@ class Around:
     """The parts that fencing asks: a host that has been silent for five seconds, and whose record stands still."""
 
     def __init__(self) -> None:
-        config = AgentConfig(
-            domain="dom",
+        config = agent_config(
             host=ME,
             hosts=(HostMember(ME, HostName("one"), "192.0.2.1", 1), HostMember(HOST, HostName("two"), "192.0.2.2", 1)),
             datastores=(DatastoreMember(HOME, "/srv/ds1"),),
-            settings=Settings(),
-            isolation_addresses=(),
-            boot_id=BootId("b"),
-            session="s",
-            first_sequence=1,
             fencing={HOST: LEVELS},
         )
         self.known, self.out = Knowledge(config, NOW), Outbox()
@@ -83,6 +77,9 @@ class Around:
 
     def holds(self, _datastore: DatastoreName) -> Epoch:
         return Epoch(5)
+
+    def rests_on(self, datastore: DatastoreName, last: RegisterRecord) -> bool:
+        return last.owner == ME and last.epoch == self.holds(datastore)
 
     def read_soon(self) -> None:
         pass

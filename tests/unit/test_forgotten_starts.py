@@ -6,49 +6,30 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from agent_values import agent_config, keeper_report
 
 from outlast.drivers.hypervisor import libvirt as driver
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.model.effects import AskKeeper, Effect, LookAtVm
 from outlast.model.events import Event, VmLookedAt
-from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, KeeperSession, RequestId, VmId, VmName
-from outlast.model.keeping import AskForgotten, KeeperReport, KeptVm
-from outlast.model.records import Enforcement
-from outlast.model.settings import Settings
+from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.keeping import AskForgotten, KeptVm
 from outlast.model.time import Instant, seconds
 from outlast.protocol.forgotten_starts import ForgottenStarts
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 
 VM, ME = VmId("u-1"), HostId("a")
 
 
 class Desk:
     def __init__(self) -> None:
-        config = AgentConfig(
-            domain="d",
-            host=ME,
-            hosts=(),
-            datastores=(),
-            settings=Settings(),
-            isolation_addresses=(),
-            boot_id=BootId("boot"),
-            session="s",
-            first_sequence=1,
-        )
-        self.known, self.out = Knowledge(config, Instant(0)), Outbox()
+        self.known, self.out = Knowledge(agent_config(), Instant(0)), Outbox()
         self.starts = ForgottenStarts(self.known, self.out)
 
     def turn(self, second: float, phase: str, epoch: int = 0) -> list[Effect]:
         self.known.now = Instant(seconds(second))
         vm = KeptVm(VM, VmName("web"), DatastoreName("ds1"), Epoch(epoch), phase, None)
-        self.known.keeper = KeeperReport(
-            host=ME,
-            boot_id=BootId("boot"),
-            session=KeeperSession("k"),
-            enforcement=Enforcement.KEEPER,
-            leases=(),
-            vms=(vm,),
-        )
+        self.known.keeper = keeper_report(vms=(vm,))
         self.starts.tick()
         return self.out.take()
 

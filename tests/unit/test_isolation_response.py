@@ -9,21 +9,22 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from agent_values import BOOT, ME, agent_config, keeper_report
 
 from outlast.model.effects import AskKeeper, Effect, RememberTold, ShutDownVm
 from outlast.model.events import StopReason
-from outlast.model.ids import BootId, DatastoreName, HostId, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, VmId, VmName
 from outlast.model.inventory import VmDefinition
-from outlast.model.keeping import KeeperReport, KeptVm
-from outlast.model.records import Enforcement, PoweredVm, PowerOnList, Reason
+from outlast.model.keeping import KeptVm
+from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.isolation_response import IsolationResponses
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.runtime.executor import Executor
 from outlast.runtime.told_file import ToldFile
 
-VM, ME, DS, BOOT = VmId("u-1"), HostId("a"), DatastoreName("ds1"), BootId("boot")
+VM, DS = VmId("u-1"), DatastoreName("ds1")
 SETTINGS = Settings(isolation_response="shut-down", shutdown_timeout=seconds(60))
 
 
@@ -31,19 +32,7 @@ class Desk:
     """The responses of one agent, and what it knows."""
 
     def __init__(self, told: dict[VmId, Instant] | None = None) -> None:
-        config = AgentConfig(
-            domain="d",
-            host=ME,
-            hosts=(),
-            datastores=(),
-            settings=SETTINGS,
-            isolation_addresses=(),
-            boot_id=BOOT,
-            session="s",
-            first_sequence=1,
-            told=told or {},
-        )
-        self.known, self.out = Knowledge(config, at(0)), Outbox()
+        self.known, self.out = Knowledge(agent_config(settings=SETTINGS, told=told or {}), at(0)), Outbox()
         self.known.hypervisor_up = True
         self.known.definitions = {VM: VmDefinition(VM, VmName("web"), DS, (DS,), 1, True, "", None, "")}
         self.responses = IsolationResponses(self.known, self.out)
@@ -51,9 +40,7 @@ class Desk:
 
     def keeps(self, phase: str | None) -> None:
         kept = (KeptVm(VM, VmName("web"), DS, None, phase, 1),) if phase is not None else ()
-        self.known.keeper = KeeperReport(
-            host=ME, boot_id=BOOT, session="k", enforcement=Enforcement.KEEPER, leases=(), vms=kept
-        )
+        self.known.keeper = keeper_report(vms=kept)
 
     def turn(self, second: float, isolated: bool, state: str = "running") -> list[Effect]:
         self.known.now = at(second)

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import pytest
+from agent_values import ME, agent_config, keeper_report
 
 from outlast.codec.datagrams import Opener, Sealer
 from outlast.model.effects import AskKeeper, Send
 from outlast.model.ids import (
-    BootId,
     DatastoreName,
     Epoch,
     HostId,
     HostName,
-    KeeperSession,
     VmId,
     VmName,
 )
-from outlast.model.keeping import AskLost, KeeperReport, KeptVm
+from outlast.model.keeping import AskLost, KeptVm
 from outlast.model.messages import FrozenVm, TakenOver
-from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Instant
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.lost_copies import NAMED_AT_ONCE, LostCopies
 from outlast.scenario.model import DatastoreSpec, HostSpec, VmSpec
 from outlast.sim.world import World
 
-ME, PEER, DS = HostId("a"), HostId("b"), DatastoreName("ds1")
+PEER, DS = HostId("b"), DatastoreName("ds1")
 
 
 class Desk:
     """One agent, whose keeper has these VMs: (phase, epoch) by name."""
 
     def __init__(self, **vms: tuple[str, int | None]) -> None:
-        config = AgentConfig(
-            domain="d",
-            host=ME,
-            hosts=(),
-            datastores=(),
-            settings=Settings(),
-            isolation_addresses=(),
-            boot_id=BootId("boot"),
-            session="s",
-            first_sequence=1,
-        )
-        self.known, self.out = Knowledge(config, Instant(0)), Outbox()
-        self.known.keeper = KeeperReport(
-            host=ME,
-            boot_id=BootId("boot"),
-            session=KeeperSession("k"),
-            enforcement=Enforcement.KEEPER,
-            leases=(),
+        self.known, self.out = Knowledge(agent_config(), Instant(0)), Outbox()
+        self.known.keeper = keeper_report(
             vms=tuple(
                 KeptVm(VmId(vm), VmName(vm), DS, Epoch(epoch) if epoch is not None else None, phase, 1)
                 for vm, (phase, epoch) in vms.items()

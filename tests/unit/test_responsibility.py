@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from agent_values import agent_config, keeper_report
 
 from outlast.model.effects import LinkPrimary, ReadRegisters
 from outlast.model.events import RegistersRead
@@ -16,17 +17,15 @@ from outlast.model.ids import (
     HostId,
     HostName,
     Incarnation,
-    KeeperSession,
     LeaseTerm,
     Nonce,
 )
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember
-from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.keeping import LeaseReport
 from outlast.model.messages import Heartbeat, Rank
-from outlast.model.records import Enforcement, Reason, RegisterRecord, RegisterState
-from outlast.model.settings import Settings
+from outlast.model.records import Reason, RegisterRecord, RegisterState
 from outlast.model.time import Instant, seconds
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.verdict import Verdict
 
@@ -38,27 +37,14 @@ class Agent:
     """Host c's part in it; it holds a lease, unless told otherwise."""
 
     def __init__(self, *, lease: bool = True) -> None:
-        config = AgentConfig(
-            domain="d",
+        config = agent_config(
             host=HostId("c"),
             hosts=tuple(HostMember(HostId(name), HostName(name), "192.0.2.1", 1) for name in NAMES),
             datastores=(DatastoreMember(DS, "/srv/ds1"),),
-            settings=Settings(),
-            isolation_addresses=(),
-            boot_id=BootId("boot"),
-            session="s",
-            first_sequence=1,
         )
         self.known, self.out = Knowledge(config, at(0)), Outbox()
         held = LeaseReport(DS, lease, LeaseTerm(1), at(1000), Incarnation(1))
-        self.known.keeper = KeeperReport(
-            host=config.host,
-            boot_id=config.boot_id,
-            session=KeeperSession("k"),
-            enforcement=Enforcement.KEEPER,
-            leases=(held,),
-            vms=(),
-        )
+        self.known.keeper = keeper_report(host=config.host, leases=(held,))
         self.responsibility = Responsibility(self.known, self.out)
 
     def hears(self, name: str, *, primary: str | None = "a", lease: bool = True, isolated: bool = False) -> Agent:

@@ -91,6 +91,7 @@ class FakeLab(Lab):
         self.off: set[str] = set()
         self.lost_at: int | None = None
         self.also_on_alpha = False
+        self.daemons = "running"
 
     def state(self) -> LabState:
         return scenario_plan.plan(read(TEXT))
@@ -110,7 +111,7 @@ class FakeLab(Lab):
         return [Guest("web1", "u", 9, False)] if back else []
 
     def service_state(self, name: str, service: str) -> str:
-        return "running" if self.is_on(name) else "dead"
+        return self.daemons if self.is_on(name) else "dead"
 
     def disk_problems(self, vm: str) -> list[str]:
         return []
@@ -237,6 +238,50 @@ def test_two_instances_are_a_violation_told_once() -> None:
     assert not result.passed
 
 
+STALL = TEXT.replace('do = "power-off"\nhost = "alpha"', 'do = "host-stall"\nhost = "alpha"\nfor = "10s"')
+
+
+class StallingLab(FakeLab):
+    """alpha stands still for ten seconds, its VM runs on beta meanwhile; alpha's keeper kills its own after a while."""
+
+    killed_after_s = 0.2
+
+    def host_stall(self, name: str, seconds: float) -> None:
+        self.lost_at, self.stalls_until = self.clock_ns, self.clock_ns + round(seconds * SECOND)
+
+    def stands_still(self, name: str) -> bool:
+        return name == "alpha" and self.lost_at is not None and self.clock_ns < self.stalls_until
+
+    def guests(self, name: str) -> list[Guest]:
+        if name == "beta" or self.lost_at is None:
+            return super().guests(name)
+        gone = self.clock_ns >= self.stalls_until + round(self.killed_after_s * SECOND)
+        return [] if gone else [Guest("web1", "u", 7, self.stands_still("alpha"))]
+
+
+def test_two_instances_are_a_hazard_in_the_instant_after_a_stall() -> None:
+    result = played(StallingLab(), read(STALL))
+    assert result.violations == ()
+    assert [(hazard.kind, round(hazard.seconds, 1)) for hazard in result.hazards] == [("double-run", 0.2)]
+    assert "web1 executes on alpha and beta: one of them is unguarded" in [line.text for line in result.timeline]
+
+
+def test_and_a_violation_if_the_keeper_takes_longer() -> None:
+    lab = StallingLab()
+    lab.killed_after_s = 2.0
+    result = played(lab, read(STALL))
+    assert [v.detail for v in result.violations] == ["web1 executes on alpha and beta"]
+
+
+def test_a_host_without_keeper_and_agent_is_unguarded() -> None:
+    lab = FakeLab()
+    lab.lost_at = -10 * SECOND
+    lab.also_on_alpha = True
+    lab.daemons = "dead"
+    result = played(lab, read(TEXT.replace("[[steps]]", "", 1).replace('at = "5s"\ndo = "power-off"\nhost = "alpha"', "")))
+    assert (result.violations, [hazard.seconds for hazard in result.hazards]) == ((), [30.0])
+
+
 def test_a_step_that_cannot_be_done_fails_the_run() -> None:
     scenario = read(TEXT.replace('do = "power-off"\nhost = "alpha"', 'do = "agent-kill"\nhost = "alpha"', 1))
     result = played(FakeLab(), scenario)
@@ -317,6 +362,8 @@ def test_what_a_lab_cannot_do_is_refused_by_name(old: str, new: str, words: str,
     file = tmp_path / "a.toml"
     file.write_text(text)
     done = CliRunner().invoke(main, ["lab", "run", str(file)])
+    assert (done.exit_code, "cannot be played in the lab" in done.stderr) == (2, True)
+    done = CliRunner().invoke(main, ["lab", "compare", str(file)])
     assert (done.exit_code, "cannot be played in the lab" in done.stderr) == (2, True)
 
 

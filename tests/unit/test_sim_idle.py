@@ -1,28 +1,24 @@
 """A part of the agent whose deadline has passed must not be asked again and again: that would be a loop at full speed."""
 
 import pytest
+from agent_values import ME, agent_config, keeper_report
 
 from outlast.model.effects import LinkPrimary, ReadProtectedList, ReadRegisters
 from outlast.model.events import PrimaryLinked, ProtectedListRead, RegistersRead
 from outlast.model.ids import (
     PRIMARY_REGISTER,
-    BootId,
     DatastoreName,
     ElectionTerm,
-    HostId,
     HostName,
     Incarnation,
-    KeeperSession,
     LeaseTerm,
 )
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_events import LinkOutcome
-from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.keeping import LeaseReport
 from outlast.model.messages import Rank
-from outlast.model.records import Enforcement
-from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
-from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.sim.ordeals import ordeal
 from outlast.sim.random_runs import play
@@ -57,16 +53,10 @@ def test_a_list_that_storage_refuses_is_not_written_in_a_loop() -> None:
     thousand times a second for as long as that lasted."""
     seconds, refused, register = 10, 0, None
     here = DatastoreName("ds1")
-    outbox, known = Outbox(), Knowledge(_config(here), Instant(SECOND))
+    member, store = HostMember(ME, HostName("a"), "192.0.2.1", 7710), DatastoreMember(here, "/srv", Duration(SECOND), True)
+    outbox, known = Outbox(), Knowledge(agent_config(hosts=(member,), datastores=(store,)), Instant(SECOND))
     lease = LeaseReport(here, True, LeaseTerm(1), 1000 * SECOND, Incarnation(1))
-    known.keeper = KeeperReport(
-        host=known.me,
-        boot_id=BootId("b"),
-        session=KeeperSession("k"),
-        enforcement=Enforcement.KEEPER,
-        leases=(lease,),
-        vms=(),
-    )
+    known.keeper = keeper_report(leases=(lease,))
     responsibility = Responsibility(known, outbox)
     for turn in range(seconds * 100):
         known.now = Instant(SECOND + turn * SECOND // 100)
@@ -82,17 +72,3 @@ def test_a_list_that_storage_refuses_is_not_written_in_a_loop() -> None:
                     refused += 1
                     responsibility.list_read(ProtectedListRead(request, here, False, None, "lost"))
     assert 1 < refused <= seconds
-
-
-def _config(datastore: DatastoreName) -> AgentConfig:
-    return AgentConfig(
-        domain="d",
-        host=HostId("a"),
-        hosts=(HostMember(HostId("a"), HostName("a"), "192.0.2.1", 7710),),
-        datastores=(DatastoreMember(datastore, "/srv", Duration(SECOND), True),),
-        settings=Settings(),
-        isolation_addresses=(),
-        boot_id=BootId("b"),
-        session="s",
-        first_sequence=1,
-    )

@@ -22,12 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from outlast.interfaces.violation_report import report
 from outlast.model.errors import OutlastError, UsageError
 from outlast.scenario.model import Scenario
-from outlast.scenario.reading import read_file
+from outlast.scenario.reading import files_in, read_file
 from outlast.scenario.result import Result
 from outlast.scenario.shrinking import shrink
 from outlast.scenario.values import nearest
 from outlast.scenario.writing import write
-from outlast.sim import mutants, stage
+from outlast.sim import mutants, plan_checks, stage
 from outlast.sim.play import play
 from outlast.sim.random_scenarios import generate
 
@@ -49,6 +49,9 @@ Outcome = Result | str
     metavar="RULE",
     help="With a safety rule switched off; `help` names them, `list` explains.",
 )
+@click.option(
+    "--check-plan", is_flag=True, help="The random ones: what `outlast plan` foretells of a loss is what happens."
+)
 @click.option("--trace", is_flag=True, help="Also print one number for all that happened: equal runs have equal ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario, one a line.")
 @click.option("--timeline", is_flag=True, help="Also tell what happened, and all that did not hold.")
@@ -61,6 +64,7 @@ def simulate(
     randoms: int | None,
     seed: int | None,
     rule: str,
+    check_plan: bool,
     trace: bool,
     as_json: bool,
     timeline: bool,
@@ -74,13 +78,12 @@ def simulate(
     """
     began = time.monotonic()
     if rule in ("help", "list"):
-        for mutant in mutants.MUTANTS.values():
-            click.echo(mutant.name if rule == "help" else f"{mutant.name}  (rule {mutant.rule}: {mutant.what})")
+        _list_rules(with_words=rule == "list")
         return
     try:
-        _check_rule(rule)
+        _check_options(rule, plan_with_others=check_plan and bool(paths or shrinks or not randoms))
         runs = [_Run(rule, scenario, seed) for scenario in _read_all(paths)]
-        runs += [_Run(rule, random_seed=(seed or 0) + i) for i in range(randoms or 0)]
+        runs += [_Run(rule, random_seed=(seed or 0) + i, checks_plan=check_plan) for i in range(randoms or 0)]
         if not runs:
             raise UsageError("there is nothing to play", "name scenarios or directories of them, or say --random N")
     except UsageError as error:
@@ -127,6 +130,7 @@ class _Run(msgspec.Struct, frozen=True):
     of_file: Scenario | None = None
     seed: int | None = None
     random_seed: int = 0
+    checks_plan: bool = False
 
     @property
     def name(self) -> str:
@@ -137,19 +141,29 @@ class _Run(msgspec.Struct, frozen=True):
         """What `outlast simulate` is to be told to play it once more."""
         what = [self.of_file.path] if self.of_file is not None else ["--random", "1", "--seed", str(self.random_seed)]
         seed = ["--seed", str(self.seed)] if self.seed is not None else []
-        return [*what, *seed, *(["--break", self.rule] if self.rule else [])]
+        plan = ["--check-plan"] if self.checks_plan else []
+        return [*what, *seed, *plan, *(["--break", self.rule] if self.rule else [])]
 
     def scenario(self) -> Scenario:
         """It. A random one is made anew at each call: a hundred thousand of them would not fit into memory."""
-        return self.of_file if self.of_file is not None else generate(self.random_seed)
+        if self.of_file is not None:
+            return self.of_file
+        return plan_checks.generate(self.random_seed) if self.checks_plan else generate(self.random_seed)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _check_rule(rule: str) -> None:
+def _check_options(rule: str, *, plan_with_others: bool) -> None:
     if rule and rule not in mutants.MUTANTS:
         raise UsageError(f"there is no safety rule {rule}: {nearest(rule, mutants.MUTANTS)}", "`--break help` names them")
+    if plan_with_others:
+        raise UsageError("--check-plan is about random losses alone", "say --random N, and neither files nor --shrink")
+
+
+def _list_rules(*, with_words: bool) -> None:
+    for mutant in mutants.MUTANTS.values():
+        click.echo(f"{mutant.name}  (rule {mutant.rule}: {mutant.what})" if with_words else mutant.name)
 
 
 def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
@@ -158,7 +172,7 @@ def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
     problems: list[UsageError] = []
     for path in paths:
         try:
-            for file in _files(path):
+            for file in files_in(path):
                 try:
                     scenario = read_file(file)
                     stage.check(scenario)
@@ -170,15 +184,6 @@ def _read_all(paths: tuple[Path, ...]) -> list[Scenario]:
     if problems:
         raise UsageError("\n".join(problem.message for problem in problems), "nothing was run")
     return found
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.rglob("*.toml"))
-    if not files:
-        raise UsageError(f"there is no .toml file in {path}", "name a scenario, or a directory of scenarios")
-    return files
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -231,7 +236,10 @@ def _run(run: _Run) -> Outcome:
     began, cpu_began = time.perf_counter(), time.process_time()
     try:
         with mutants.broken(run.rule) if run.rule else contextlib.nullcontext():
-            result = play(run.scenario(), run.seed, until_rest=run.of_file is None)
+            if run.checks_plan:
+                result = plan_checks.check(run.random_seed)
+            else:
+                result = play(run.scenario(), run.seed, until_rest=run.of_file is None)
     except OutlastError as error:
         return str(error)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outlast.lab import bench, demo, moving, outlast_view
+from outlast.lab import bench, compare_cli, demo, moving, outlast_view
 from outlast.lab import host as hosts_module
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
@@ -258,7 +258,7 @@ _storage_verb("storage-heal", "End HOST's faults on DATASTORE.", Lab.storage_hea
 @click.argument("datastore")
 @click.argument("milliseconds", type=click.IntRange(min=0))
 def storage_slow(host: str, datastore: str, milliseconds: int) -> None:
-    """Let each operation of HOST on DATASTORE take MILLISECONDS longer."""
+    """Let each read and write of HOST on DATASTORE take MILLISECONDS longer."""
     Lab().storage_slow(host, datastore, milliseconds)
 
 
@@ -323,6 +323,9 @@ def run_scenario(file: Path, *, as_json: bool, timeline: bool) -> None:
         for text in simulate_cli.told(result) if timeline else simulate_cli.wrong(result):
             click.echo(f"  {text}")
     raise SystemExit(0 if result.passed else 1)
+
+
+lab.add_command(compare_cli.compare)
 
 
 @lab.command(name="demo")

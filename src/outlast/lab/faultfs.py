@@ -7,7 +7,8 @@ Commands come over a UNIX socket, one JSON line in, one out, and are answered wh
 
     {"do": "hang"}          every request from now on waits, unexecuted, until another command
     {"do": "fail"}          every request ends with EIO at once; those that hang end so too, and are never executed
-    {"do": "slow", "ms": 5} every request takes that much longer
+    {"do": "slow", "ms": 5} what reads or writes data or changes names takes that much longer; what looks names up does not:
+                            each path component is looked up anew here, which a client's attribute cache spares it
     {"do": "drop-writes"}   writes are confirmed and lost
     {"do": "full"}          what needs space ends with ENOSPC; overwriting in place and link() of what exists work
     {"do": "read-only"}     what changes anything ends with EROFS
@@ -36,6 +37,8 @@ from typing import Any
 MODES = ("heal", "hang", "fail", "slow", "drop-writes", "full", "read-only")
 _THREADS = 128
 _ALLOCATES = {"create", "mkdir", "symlink", "mknod", "extend"}
+_CACHED = {"getattr", "access", "open", "readlink", "statfs", "fsync"}
+"""What costs a network file system's client no round trip of its own, as a rule; fsync comes after each O_DSYNC write."""
 _READS = {"getattr", "open", "read", "readdir", "readlink", "statfs", "access", "release", "flush", "fsync"}
 
 
@@ -78,7 +81,7 @@ class Faults:
             raise OSError(errno.EIO, "the storage is lost")
         if hung and operation == "write":
             raise OSError(errno.EINTR, "the write was in flight when the storage hung")
-        if delay_s:
+        if delay_s and operation not in _CACHED:
             time.sleep(delay_s)
         if mode == "full" and ("extend" if extends else operation) in _ALLOCATES:
             raise OSError(errno.ENOSPC, "the storage is full")

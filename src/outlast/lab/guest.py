@@ -7,8 +7,8 @@ It boots without a boot loader or a root file system, under QEMU's own translati
 - appends a record to its disk (format and meaning in disklog.py): it writes.
 
 These are two loops, so that a guest whose disk hangs still shows that it executes. The power button (virsh shutdown)
-switches it off. Writes bypass the guest's cache, and QEMU opens the disk with cache='none', so a record that was written
-is on the datastore.
+switches it off two seconds later, because guests with services take their time. Writes bypass the guest's cache, and QEMU
+opens the disk with cache='none', so a record that was written is on the datastore.
 
 The kernel comes out of Debian's package by `apt-get download` and `dpkg -x`, the initramfs is made with cpio; both are
 kept in the cache, and made anew when the init below or the module list changes.
@@ -16,6 +16,7 @@ kept in the cache, and made anew when the init below or the module list changes.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import re
 import shutil
@@ -103,6 +104,8 @@ power_button() {
         if [ "$(cat "$input/device/name")" = "Power Button" ]; then
             head -c 24 "/dev/input/${input##*/}" > /dev/null
             echo "power button"
+            # A guest with services to end takes its time.
+            sleep 2
             poweroff -f
         fi
     done
@@ -120,12 +123,19 @@ def build(layout: Layout) -> None:
     if not BUSYBOX.exists():
         raise LabError(f"{BUSYBOX} is missing: install Debian's package busybox-static")
     directory = layout.kernel.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        # Labs that share a cache may be made side by side.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build(layout, directory)
+
+
+def _build(layout: Layout, directory: Path) -> None:
     recipe = hashlib.sha256(f"{_INIT}{_MODULES}".encode()).hexdigest()
     stamp = directory / "recipe"
     complete = layout.kernel.exists() and layout.initramfs.exists() and stamp.exists()
     if complete and stamp.read_text() == recipe:
         return
-    directory.mkdir(parents=True, exist_ok=True)
     package = directory / "package"
     if not list(package.glob("boot/vmlinuz-*")):
         _fetch_kernel(package)

@@ -32,8 +32,8 @@ _SHUT_DOWN_TIMEOUT_S = 60.0
 class Lab:
     """The lab in a directory, whether it is up or not. Every call raises LabError with the remedy."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        self.layout = Layout(root.absolute()) if root is not None else Layout.default()
+    def __init__(self, root: Path | None = None, cache: Path | None = None) -> None:
+        self.layout = Layout(root.absolute(), cache) if root is not None else Layout.default()
         self.network = Network(self.layout)
 
     # ---- the lab as a whole
@@ -277,7 +277,7 @@ class Lab:
         self._storage(name, datastore, {"do": "fail"})
 
     def storage_slow(self, name: str, datastore: str, milliseconds: int) -> None:
-        """Each of the host's operations on this datastore takes so much longer."""
+        """Each read, write and change of a name by the host on this datastore takes so much longer."""
         self._storage(name, datastore, {"do": "slow", "ms": milliseconds})
 
     def storage_full(self, name: str, datastore: str) -> None:
@@ -388,6 +388,11 @@ class Lab:
     def is_on(self, name: str) -> bool:
         """Whether a host has power."""
         return is_alive(self._host(self.state(), name).init)
+
+    def stands_still(self, name: str) -> bool:
+        """Whether a host stalls now: PID 1 is stopped with all the rest."""
+        init = self._host(self.state(), name).init
+        return init is not None and host.process_state(init, 1) in {"T", "t"}
 
     def init(self, name: str) -> Process:
         """PID 1 of a host that is on."""

@@ -4,7 +4,8 @@ A lab is a directory. Its default is /var/lib/outlast-lab; OUTLAST_LAB names ano
 do not meet: the network namespaces of a lab in another directory carry a hash of its path in their names. Below the
 directory:
 
-    cache/                  kept between labs: the guest's kernel and initramfs, libvirt's capabilities cache
+    cache/                  kept between labs: the guest's kernel and initramfs, libvirt's capabilities cache; labs that
+                            run side by side can share one (OUTLAST_LAB_CACHE)
     datastores/<ds>/        what is really stored on a datastore (its backing directory)
     hosts/<host>/           what survives a power cycle of a host: etc, lib, log, guest-logs; and its console
     hosts/<host>/mounts/<ds>    the datastore as this host reaches it, through a file system that can be made to fail
@@ -32,14 +33,17 @@ BRIDGE = "br0"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths and names of the lab whose directory is `root`."""
+    """Paths and names of the lab whose directory is `root`. `shared_cache`: in place of a cache of its own."""
 
     root: Path
+    shared_cache: Path | None = None
 
     @classmethod
     def default(cls) -> Layout:
-        """The lab that OUTLAST_LAB names, or the default one."""
-        return cls(Path(os.environ.get("OUTLAST_LAB") or DEFAULT_ROOT).absolute())
+        """The lab that OUTLAST_LAB names, or the default one; its cache is where OUTLAST_LAB_CACHE says, if it does."""
+        cache = os.environ.get("OUTLAST_LAB_CACHE")
+        root = Path(os.environ.get("OUTLAST_LAB") or DEFAULT_ROOT)
+        return cls(root.absolute(), Path(cache).absolute() if cache else None)
 
     @property
     def tag(self) -> str:
@@ -65,7 +69,7 @@ class Layout:
 
     @property
     def cache(self) -> Path:
-        return self.root / "cache"
+        return self.shared_cache or self.root / "cache"
 
     @property
     def kernel(self) -> Path:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from outlast.lab import outlast_view
+from outlast.lab.guarding import Guarding
 from outlast.lab.host import Guest
 from outlast.lab.lab import Lab
 from outlast.model.status import DomainStatus, VmStatus
 from outlast.runtime.event_log import LoggedEvent
 from outlast.scenario.history import History
 from outlast.scenario.model import Scenario
-from outlast.scenario.result import End, HostEnd, Line, Violation, VmEnd
+from outlast.scenario.result import End, Hazard, HostEnd, Line, Violation, VmEnd
 
 _WAITING = frozenset({"waiting", "restarting", "lost", "unknown"})
 View = Callable[[str], DomainStatus | None]
@@ -46,10 +47,14 @@ class LabObserver:
         self._guests: dict[str, list[tuple[str, Guest]]] = {name: [] for name in self._specs}
         self._seen: set[tuple[str, str, int]] = set()
         self._views: dict[str, DomainStatus] | None = None
+        self._guarding = Guarding(lab)
         self._doubles: set[str] = set()
+        self._unguarded_since: dict[str, float] = {}
+        self._hazardous: set[str] = set()
         self._zero = 0
         self._zero_ms = 0
         self.violations: list[Violation] = []
+        self.hazards: list[Hazard] = []
         self.lines: list[Line] = []
 
     def begin(self) -> None:
@@ -64,6 +69,8 @@ class LabObserver:
         self._views = None
         self._find_guests()
         now = self.now()
+        for host in self._hosts:
+            self._guarding.look(host, now)
         for vm, found in self._guests.items():
             for host, guest in found:
                 if (key := (vm, host, guest.pid)) not in self._seen:
@@ -72,11 +79,38 @@ class LabObserver:
             where = self.executing_on(vm)
             frozen = any(guest.stopped for _, guest in found)
             self._histories[vm].changed(now, executes=bool(where), frozen=frozen)
-            if len(where) < 2:
-                self._doubles.discard(vm)
-            elif vm not in self._doubles:
-                self._doubles.add(vm)
-                self.violated("single-instance", f"{vm} executes on {' and '.join(where)}")
+            self._judge_double(vm, where)
+
+    def _judge_double(self, vm: str, where: Sequence[str]) -> None:
+        """A VM that executes twice: told once, as a hazard for as long as nothing guards one of its hosts."""
+        if len(where) >= 2 and any(self._guarding.lacks(host, self.now()) for host in where):
+            if vm not in self._unguarded_since:
+                self._unguarded_since[vm] = self.seconds()
+                self.tell("hazard", f"{vm} executes on {' and '.join(where)}: one of them is unguarded", vm=vm)
+            return
+        self._end_hazard(vm)
+        if len(where) < 2:
+            self._doubles.discard(vm)
+        elif vm not in self._doubles:
+            self._doubles.add(vm)
+            self.violated("single-instance", f"{vm} executes on {' and '.join(where)}")
+
+    def _end_hazard(self, vm: str) -> None:
+        if (since := self._unguarded_since.pop(vm, None)) is not None:
+            length = round(self.seconds() - since, 3)
+            self._hazardous.add(vm)
+            self.hazards.append(Hazard(since, "double-run", length, f"{vm} executed twice while nothing guarded a host"))
+
+    def finish(self) -> None:
+        """The scenario is over: ask the guests' disks too, whether two instances ever wrote."""
+        for vm in self._specs:
+            self._end_hazard(vm)
+            for problem in self._lab.disk_problems(vm):
+                detail = f"the disk of {vm} says: {problem}"
+                if vm in self._hazardous:
+                    self.hazards.append(Hazard(self.seconds(), "stale-write", 0.0, detail))
+                else:
+                    self.violated("single-instance", detail)
 
     def _find_guests(self) -> None:
         for vm in self._guests:

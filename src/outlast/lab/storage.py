@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from outlast.lab import mounts
 from outlast.lab.errors import LabError
 from outlast.lab.host import environment
 from outlast.lab.layout import Layout
@@ -44,7 +44,7 @@ def attach(layout: Layout, name: str, host: HostState, datastores: list[str]) ->
     deadline = time.monotonic() + _MOUNT_TIMEOUT_S
     for datastore, process in started.items():
         mount = layout.mount(name, datastore)
-        while not (os.path.ismount(mount) and _answers(layout, name, datastore)):
+        while not (mounts.is_mounted(mount) and _answers(layout, name, datastore)):
             if not is_alive(process) or time.monotonic() > deadline:
                 log = layout.host(name) / f"{datastore}.log"
                 raise LabError(f"the file system of {datastore} for {name} did not start; {log} tells why")
@@ -63,9 +63,9 @@ def _answers(layout: Layout, host: str, datastore: str) -> bool:
 
 def _start(layout: Layout, host: str, datastore: str) -> Process:
     mount = layout.mount(host, datastore)
-    if os.path.ismount(mount):
+    if mounts.is_mounted(mount):
         # Its process is gone, so that nothing behind the mount answers any more.
-        subprocess.run(["umount", "--lazy", str(mount)], check=False, capture_output=True)
+        mounts.unmount(mount)
     mount.mkdir(parents=True, exist_ok=True)
     control = layout.control_socket(host, datastore)
     control.unlink(missing_ok=True)

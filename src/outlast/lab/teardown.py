@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
+from outlast.lab import mounts
 from outlast.lab.errors import LabError
 from outlast.lab.host import DEATH_TIMEOUT_S
 from outlast.lab.layout import Layout
@@ -57,32 +57,21 @@ def _inits(layout: Layout) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def _mounts(root: Path) -> list[tuple[str, int]]:
-    """Mount points below a directory with their device's minor number, the last mounted first."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        path = fields[4].encode().decode("unicode_escape")
-        if path.startswith(f"{root}/"):
-            found.append((path, int(fields[2].partition(":")[2])))
-    return found[::-1]
-
-
 def abort_file_systems(root: Path) -> None:
     """Break the connections of the lab's FUSE file systems, so that what waits for an answer gets an error."""
     if not _FUSE_CONNECTIONS.is_dir() or not any(_FUSE_CONNECTIONS.iterdir()):
         # Not mounted everywhere; without it, the end of the file system's process does the same.
         return
-    for _, minor in _mounts(root):
+    for mount in mounts.below(root):
         with contextlib.suppress(OSError):
-            (_FUSE_CONNECTIONS / str(minor) / "abort").write_text("1")
+            (_FUSE_CONNECTIONS / str(mount.minor) / "abort").write_text("1")
 
 
 def unmount(root: Path) -> None:
     """Unmount everything below the lab's directory. Raises LabError if something stays."""
-    for path, _ in _mounts(root):
-        subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
-    left = [path for path, _ in _mounts(root)]
+    for mount in mounts.below(root):
+        mounts.unmount(mount.path)
+    left = [mount.path for mount in mounts.below(root)]
     if left:
         raise LabError(f"{left[0]} could not be unmounted; find its user with `fuser -vm {left[0]}`")
 
@@ -98,5 +87,5 @@ def remove_files(layout: Layout) -> None:
 def is_clear(layout: Layout) -> list[str]:
     """What of a lab still exists, as sentences; empty after `down`."""
     found = [f"process {process.pid}" for process in find_marked(layout.root)]
-    found += [f"mount {path}" for path, _ in _mounts(layout.root)]
+    found += [f"mount {mount.path}" for mount in mounts.below(layout.root)]
     return found + [f"directory {path}" for path in (layout.hosts, layout.datastores) if path.exists()]

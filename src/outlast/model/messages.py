@@ -18,7 +18,7 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.planning import Outlook
-from outlast.model.records import Proof, RecordMark
+from outlast.model.records import Proof, ProtectedVm, RecordMark
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -73,13 +73,18 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
-    """The primary to the chosen host: take this VM from exactly `proof.epoch`, define it, start it."""
+    """The primary to the chosen host: take this VM from exactly `proof.epoch`, define it, start it.
+
+    `entry`: how the VM stands on the protected list, which holds until the chosen host's own libvirt tells of it; None from
+    a primary of an older release.
+    """
 
     order: int
     vm: VmId
     name: VmName
     home: DatastoreName
     proof: Proof
+    entry: ProtectedVm | None = None
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):

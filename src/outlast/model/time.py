@@ -13,6 +13,7 @@ Duration = NewType("Duration", int)
 MILLISECOND = Duration(1_000_000)
 SECOND = Duration(1_000_000_000)
 LONG_AGO = Instant(-(2**62))
+NEVER = Instant(2**62)
 
 
 def seconds(value: float) -> Duration:
@@ -28,6 +29,11 @@ def in_seconds(value: int) -> float:
 def after(start: Instant, length: Duration) -> Instant:
     """The instant `length` after `start`."""
     return Instant(start + length)
+
+
+def backed_off(first: Duration, last: Duration, attempts: int) -> Duration:
+    """How long to wait after so many failed attempts before this one: twice as long each time, up to `last`."""
+    return Duration(min(first << min(attempts, 6), last))
 
 
 def since(start: Instant, now: Instant) -> Duration:

@@ -69,7 +69,7 @@ from outlast.model.messages import (
     VerdictNote,
     WordReport,
 )
-from outlast.model.time import MILLISECOND, Instant, after, since
+from outlast.model.time import MILLISECOND, NEVER, Instant, after, since
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.datastore_watch import DatastoreWatch
@@ -129,7 +129,7 @@ class AgentMachine:
         self.known.now = now
         news = self._learn(event)
         self._show_progress()
-        if news or now >= self._decide_at:
+        if news or now >= self._decide_at or self.peers.missed():
             self.decide()
             self._decide_at = self._decisions_due()
         elif now >= self.watch.due:
@@ -140,7 +140,7 @@ class AgentMachine:
 
     def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
-        due = min(self._progress_due, self.peers.beat_due, self.watch.due, self._decide_at)
+        due = min(self._progress_due, self.peers.beat_due, self.peers.miss_due, self.watch.due, self._decide_at)
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         return max(after(self.known.now, MILLISECOND), due)
 
@@ -168,7 +168,7 @@ class AgentMachine:
             due.append(self._isolation_ping_due)
         if self.known.who_runs_what != self._protected_from[0]:
             due.append(now)  # Our own list has just become another one, after everybody looked.
-        return max(after(now, MILLISECOND), min(t for t in due if t is not None))
+        return max(after(now, MILLISECOND), min((t for t in due if t is not None), default=NEVER))
 
     def leave(self, now: Instant) -> list[Effect]:
         """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
@@ -336,7 +336,6 @@ class AgentMachine:
 
     def decide(self) -> None:
         """Every part looks at what is known now."""
-        now = self.known.now
         self.fencing.look()
         self.peers.tick()
         self.watch.tick()
@@ -356,7 +355,6 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
-        self.known.now = now
 
     def _show_progress(self) -> None:
         if self.known.now >= self._progress_due:

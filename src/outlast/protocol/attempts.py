@@ -18,7 +18,7 @@ import msgspec
 from outlast.model.ids import HostId
 from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import Attempts, PoweredVm, Reason, RegisterRecord, RegisterState
-from outlast.model.time import SECOND, Duration
+from outlast.model.time import SECOND, Duration, backed_off
 
 PAUSE_FIRST = Duration(SECOND)
 PAUSE_LAST = Duration(60 * SECOND)
@@ -28,7 +28,7 @@ _COUNTED = (*_OWN, Reason.HOST_FAULT)
 
 def pause(times: int) -> Duration:
     """The wait after so many vain attempts in a row: none, then 1 s, doubling to 60 s."""
-    return Duration(0) if times <= 0 else Duration(min(PAUSE_FIRST << min(times - 1, 6), PAUSE_LAST))
+    return Duration(0) if times <= 0 else backed_off(PAUSE_FIRST, PAUSE_LAST, times - 1)
 
 
 def is_new_failure(attempts: Attempts, last: RegisterRecord) -> bool:

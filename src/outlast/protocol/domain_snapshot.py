@@ -2,7 +2,8 @@
 
 A host has the room that its VMs leave of it: all that stand on its power-on list, and those whose start was ordered there
 and has not come so far. Of memory, what the host measures as free counts too, if it is less: others use memory as well.
-Whatever a VM stood on last counts as its place, also while nobody hears that host: it may run there.
+Whatever a VM stood on last counts as its place, also while nobody hears that host: it may run there. On a host that is
+proven dead nothing runs.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
 from outlast.model.records import PoweredVm, ProtectedVm
 from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
+from outlast.protocol.verdict import Verdict
 
 _NONE = Needs()
 
@@ -31,7 +33,8 @@ def take(
             if vm in ordered and ordered[vm].host == host:
                 arrived.add(vm)
             continue
-        vms[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=line.protected)
+        if known.verdict(host) is not Verdict.DEAD:
+            vms[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=line.protected)
     vms |= waiting
     vms |= ordered
     on_the_way = {vm: ordered[vm] for vm in ordered if vm not in arrived}

@@ -30,8 +30,8 @@ from outlast.model.events import FenceEnded, FenceStatusEnded, FenceTested, Powe
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, RequestId
 from outlast.model.inventory import FenceLevel
 from outlast.model.records import ProofKind
-from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import Knowledge, Outbox, PoweredOff
+from outlast.model.time import SECOND, Duration, Instant, after, backed_off
+from outlast.protocol.knowledge import SETTLES, Knowledge, Outbox, PoweredOff
 from outlast.protocol.peers import Peers
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.verdict import SUSPECT
@@ -42,8 +42,6 @@ GRACE = Duration(SECOND)
 """How much longer than a level's timeout its answer is waited for: the driver ends the command itself."""
 BACK_OFF_FIRST = Duration(5 * SECOND)
 BACK_OFF_LAST = Duration(60 * SECOND)
-SETTLES = Duration(SECOND)
-"""How long switches and arrays may hold what a host sent before its power went: no proof is used sooner."""
 AT_ONCE = Duration(10 * SECOND)
 """Silences that began within this time of each other may have one cause, and that may be ours."""
 
@@ -227,7 +225,7 @@ class Fencing:
             return  # It tells how things were: this agent stood still meanwhile.
         if not event.ok or last is None:
             self._back_off(host, effort, f"the primary register of {event.datastore} cannot be read: {event.problem}")
-        elif last.owner != self._known.me or last.epoch != self._responsible.holds(effort.home):
+        elif not self._responsible.rests_on(effort.home, last):
             self._responsible.read_soon()
             del self._efforts[host]
         elif self._why_not(host, effort.home):
@@ -311,7 +309,7 @@ class Fencing:
 
     def _back_off(self, host: HostId, effort: _Effort, problem: str) -> None:
         self._failed(host, effort, problem)
-        length = Duration(min(BACK_OFF_FIRST << min(effort.attempts, 6), BACK_OFF_LAST))
+        length = backed_off(BACK_OFF_FIRST, BACK_OFF_LAST, effort.attempts)
         effort.attempts, effort.level, effort.request = effort.attempts + 1, 0, None
         effort.stage, effort.deadline = Stage.WAITING, after(self._known.now, length)
 

@@ -4,6 +4,8 @@
 effects of one turn in order, and numbers requests, so that an answer finds its asker.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from outlast.model.effects import Effect, Note
@@ -15,7 +17,7 @@ from outlast.model.messages import Heartbeat
 from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
-from outlast.model.time import LONG_AGO, MILLISECOND, Duration, Instant
+from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
 from outlast.protocol.observation import Freshness, RecordWatch
@@ -57,6 +59,10 @@ class BeatSeen(msgspec.Struct, frozen=True):
 
     at: Instant
     beat: Heartbeat
+
+
+SETTLES = Duration(SECOND)
+"""How long switches and arrays may hold what a host sent before its power went: no word that it is off is used sooner."""
 
 
 class PoweredOff(msgspec.Struct, frozen=True):
@@ -140,6 +146,8 @@ class Knowledge:
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
         self.definitions: dict[VmId, VmDefinition] = {}
+        self.ordered: dict[VmId, PoweredVm] = {}
+        """What the order to start a VM here said of it, until libvirt says that it runs: what it knew before is older."""
         self.running: frozenset[VmId] = frozenset()
         self.ready: frozenset[VmId] = frozenset()
         """This host's VMs that are ready for those that wait for them (`readiness`)."""
@@ -213,12 +221,23 @@ class Knowledge:
             self._scores.clear()
             self._associated.clear()
 
+    def take_order(self, vm: VmId, line: PoweredVm) -> None:
+        """A VM is to be started here; `line`: as it would stand on our list. What runs here, libvirt knows better."""
+        if vm not in self.running:
+            self.ordered = {**self.ordered, vm: line}
+
+    def forget_orders(self, vms: Iterable[VmId]) -> None:
+        """Libvirt tells of these VMs itself, or they were not started after all."""
+        if not self.ordered.keys().isdisjoint(vms := frozenset(vms)):
+            self.ordered = {vm: line for vm, line in self.ordered.items() if vm not in vms}
+
     def take_inventory(self, event: InventoryChanged) -> None:
         """This host's VMs as libvirt knows them now."""
         self.definitions = {definition.vm: definition for definition in event.definitions}
         for definition in event.definitions:
             self.learn_vm_name(definition.vm, definition.name)
         self.running = event.running
+        self.forget_orders(event.running)
         self.capacity = event.capacity
 
     def verdict(self, host: HostId) -> Verdict:
@@ -280,13 +299,12 @@ class Knowledge:
 
     def leases_of(self, host: HostId) -> frozenset[DatastoreName]:
         """The datastores on which a host says that its lease is good."""
-        if host == self.me:
-            return frozenset(self.datastores) - frozenset(self.lapsed())
         seen = self.beats.get(host)
-        if seen is None:
-            return frozenset()
-        reached = {reach.datastore for reach in seen.beat.reach if reach.reachable}
-        return frozenset(reached - set(seen.beat.lapsed))
+        if host == self.me:
+            named = tuple(self.datastores)
+        else:
+            named = tuple(reach.datastore for reach in seen.beat.reach) if seen is not None else ()
+        return frozenset(name for name in named if self.has_lease(host, name))
 
     def boot_of(self, host: HostId) -> BootId | None:
         """The newest boot of a host that anything tells of: its heartbeats while it is heard, else its newest record."""

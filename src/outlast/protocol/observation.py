@@ -62,7 +62,7 @@ class RecordWatch:
             return False
         self.looked_at = started
         gap = self.last_read is not None and now - self.last_read > self._max_gap
-        if sighting.raw == self._raw and self.first_seen is not None and not gap:
+        if sighting.raw == self._raw and sighting.record is not None and self.first_seen is not None and not gap:
             self.last_read, self.last_read_started = now, started
             return False  # As before, and whole: the usual case.
         changed = self._raw is not None and sighting.raw != self._raw

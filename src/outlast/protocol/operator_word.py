@@ -17,13 +17,11 @@ from outlast.model.ids import HostId
 from outlast.model.messages import OperatorWord, WordReport
 from outlast.model.records import ProofKind, RecordMark
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import Knowledge, Outbox, PoweredOff
+from outlast.protocol.knowledge import SETTLES, Knowledge, Outbox, PoweredOff
 from outlast.protocol.verdict import SUSPECT
 
 RESEND = Duration(SECOND // 2)
 PATIENCE = Duration(8 * SECOND)
-SETTLES = Duration(SECOND)
-"""As with a fence device: what the host sent last must have landed."""
 
 
 class _Pending(msgspec.Struct):

@@ -7,17 +7,18 @@
 
 An order may arrive many times; it is done once. A start that failed leaves an epoch that is ours and not running: it is
 released, so that the primary can try it again at once, here or on another host. The release says whether the VM itself
-failed, which counts against what its policy allows, or this host.
+failed, which counts against what its policy allows, or this host. What an order says of the VM's own policy and needs is
+known from then on: libvirt may tell of them late, and this host be isolated before that.
 """
 
 import msgspec
 
 from outlast.model.effects import AskKeeper, Send, StartVm
 from outlast.model.events import KeeperAnswered, VmStartEnded
-from outlast.model.ids import HostId, RequestId, VmId
+from outlast.model.ids import DatastoreName, HostId, RequestId, VmId
 from outlast.model.keeping import AskRelease, AskTakeover
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import Reason
+from outlast.model.records import PoweredVm, ProtectedVm, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -60,6 +61,8 @@ class OrderDesk:
         report = OrderReport(order=order.order, vm=order.vm, stage="accepted")
         deadline = after(self._known.now, TAKE_PATIENCE)
         self._jobs[order.vm] = job = _Job(sender, order, "taking", request, deadline, report)
+        if order.entry is not None:
+            self._known.take_order(order.vm, _line_of(order.entry, order.home))
         self._out.put(
             AskKeeper(AskTakeover(request=request, vm=order.vm, name=order.name, home=order.home, proof=order.proof))
         )
@@ -111,6 +114,7 @@ class OrderDesk:
                     name=order.name,
                     home=order.home,
                     reason=reason,
+                    given_up=True,
                 )
             )
         )
@@ -126,6 +130,8 @@ class OrderDesk:
 
     def _end(self, job: _Job, stage: str, detail: str) -> None:
         job.stage = "done"
+        if stage != "started":
+            self._known.forget_orders((job.order.vm,))
         job.report = msgspec.structs.replace(job.report, stage=stage, detail=detail)
         self._send(job)
 
@@ -142,3 +148,18 @@ class OrderDesk:
         """The end of the next wait."""
         due = [job.deadline for job in self._jobs.values() if job.stage != "done"]
         return min(due) if due else None
+
+
+def _line_of(entry: ProtectedVm, home: DatastoreName) -> PoweredVm:
+    """How a VM that is started here stands on this host's list, as far as the protected list tells."""
+    return PoweredVm(
+        vm=entry.vm,
+        name=entry.name,
+        home=home,
+        epoch=None,
+        state="starting",
+        memory_mib=entry.memory_mib,
+        protected=True,
+        policy=entry.policy,
+        needs=entry.needs,
+    )

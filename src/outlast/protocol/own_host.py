@@ -9,6 +9,16 @@ a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
 a process was killed by the keeper itself                 release: host fault, which is not the VM's own
 a start of ours failed                                    its order says why (`orders`)
 this host became isolated                                 the list says so; then `isolation_response.py`
+
+What is known of a VM's policy (isolation response, protected or not) and needs, the newest first:
+
+libvirt says that it runs                                 its definition
+it was ordered to be started here, and libvirt does not   what the order said, from the protected list: a definition that
+  say yet that it runs                                    libvirt has of it is from its last time here, or there is none
+libvirt knows it                                          its definition
+libvirt is down, or has not said yet                      the line of before, also an earlier agent's of this host
+nobody has told of it                                     protected, and nothing is done to it in an isolation: its lease
+                                                          guards it, and its owner may want it left running
 """
 
 import msgspec
@@ -16,7 +26,7 @@ import msgspec
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.inventory import Needs
+from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -27,6 +37,8 @@ from outlast.protocol.orders import OrderDesk
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
 """How long libvirt is waited for to say why a VM ended, while it does not answer at all; it is restarted in seconds."""
+LAST_WORDS = Duration(SECOND)
+"""How long an agent that is told to end stays for a VM that has ended: libvirt says why after a while."""
 WRITE_PATIENCE = Duration(3 * SECOND)
 REWRITE = Duration(2 * SECOND)
 
@@ -63,7 +75,7 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None, None, None)
+        self._seen: tuple[object, ...] = (None,) * 7
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -81,6 +93,11 @@ class OwnHost:
         """The sequence number of our newest power-on list, announced in heartbeats."""
         return self._list.sequence
 
+    @property
+    def owes_words(self) -> bool:
+        """Whether a VM has ended that is not released yet: until it is, others wait for a proof."""
+        return bool(self._ended_since)
+
     # -- the power-on list ----------------------------------------------------------------------------------------
 
     def tick(self, isolated: bool) -> None:
@@ -94,10 +111,10 @@ class OwnHost:
 
     def _refresh_list(self, isolated: bool) -> None:
         known = self._known
-        if known.keeper is None or not self._knows_policies(known.keeper):
-            # An agent that has just started, or whose keeper is away, does not know what runs: what is written stays.
+        if not self._knows_what_runs():
             return
-        seen = (known.keeper, known.definitions, known.running, known.predecessors_list, known.ready, isolated)
+        before = known.predecessors_list
+        seen = (known.keeper, known.definitions, known.running, known.ordered, before, known.ready, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -109,10 +126,17 @@ class OwnHost:
                 copy.request, copy.asked_at, copy.writing = self._out.request(), now, self._list.sequence
                 self._out.put(WritePowerOnList(copy.request, name, self._list))
 
-    def _knows_policies(self, keeper: KeeperReport) -> bool:
-        """Whether libvirt has told of all that runs; where it is silent, whether an earlier agent's list was looked for."""
-        there = (kept.vm for kept in keeper.vms if kept.phase in _STATES)
-        return self._known.looked_back or all(vm in self._known.definitions for vm in there)
+    def _knows_what_runs(self) -> bool:
+        """Whether a list can be written: until then, what is written stays.
+
+        An agent that has just started, or whose keeper is away, does not know what runs. libvirt or an order has to tell of
+        all of it; where both are silent, an earlier agent's list must have been looked for.
+        """
+        known = self._known
+        if known.keeper is None:
+            return False
+        there = (kept.vm for kept in known.keeper.vms if kept.phase in _STATES)
+        return known.looked_back or all(vm in known.definitions or vm in known.ordered for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -129,30 +153,23 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
-                note, policy = definition.unprotectable, definition.policy
-                memory, needs = definition.memory_mib, definition.needs
-                lines[vm] = PoweredVm(vm, definition.name, None, None, "running", memory, False, policy, True, note, needs)
+                lines[vm] = msgspec.structs.replace(_as_defined(definition), state="running")
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
         )
 
     def _line(self, kept: KeptVm) -> PoweredVm:
-        definition = self._known.definitions.get(kept.vm)
-        old = self._old_line(kept.vm)
-        if definition is None:
-            # libvirt is down or has not said yet: what was known stays, also to the agent before this one; of what nobody
-            # knew anything, it is protected until its owner says no.
-            memory = old.memory_mib if old is not None else 0
-            protected = old.protected if old is not None else True
-            policy = old.policy if old is not None else None
-        else:
-            memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
-            policy = definition.policy
-        note = definition.unprotectable if definition is not None else old.note if old is not None else ""
-        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
-        state, ready = _STATES[kept.phase], kept.vm in self._known.ready
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, policy, ready, note, needs)
+        """How a VM stands on the list: what the keeper knows of it, and what is known of its policy and its needs."""
+        known, state, ready = self._policy_of(kept), _STATES[kept.phase], kept.vm in self._known.ready
+        return msgspec.structs.replace(known, name=kept.name, home=kept.home, epoch=kept.epoch, state=state, ready=ready)
+
+    def _policy_of(self, kept: KeptVm) -> PoweredVm:
+        """The newest of what is known: see the second table at the top."""
+        vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
+        if ordered is None and definition is not None:
+            return _as_defined(definition)
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
 
     def _old_line(self, vm: VmId) -> PoweredVm | None:
         before = self._known.predecessors_list
@@ -272,11 +289,29 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due = [after(copy.asked_at, WRITE_PATIENCE) for copy in self._copies.values() if copy.request is not None]
-        due += [
-            copy.retry_at for copy in self._copies.values() if copy.request is None and copy.sequence < self._list.sequence
-        ]
+        due: list[Instant] = []
+        for copy in self._copies.values() if self._knows_what_runs() else ():
+            if copy.request is not None:
+                due.append(after(copy.asked_at, WRITE_PATIENCE))
+            elif copy.sequence < self._list.sequence:
+                due.append(copy.retry_at)
         patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]
         return min(due) if due else None
+
+
+def _as_defined(definition: VmDefinition) -> PoweredVm:
+    """A VM as libvirt tells of it; what can't be protected has no home, and its line says why."""
+    return PoweredVm(
+        vm=definition.vm,
+        name=definition.name,
+        home=None,
+        epoch=None,
+        state="",
+        memory_mib=definition.memory_mib,
+        protected=definition.protected and not definition.unprotectable,
+        policy=definition.policy,
+        note=definition.unprotectable,
+        needs=definition.needs,
+    )

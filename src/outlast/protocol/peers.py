@@ -12,7 +12,7 @@ from outlast.model.effects import Ping, Send
 from outlast.model.events import PingNotSent
 from outlast.model.ids import BootId, DatastoreName, HostId
 from outlast.model.messages import Heartbeat
-from outlast.model.time import Instant, after
+from outlast.model.time import NEVER, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import Freshness
 from outlast.protocol.verdict import (
@@ -127,6 +127,20 @@ class Peers:
             self._judge(host)
         self._oldest_beat = oldest
 
+    def missed(self) -> bool:
+        """Whether a host that was heard has missed a heartbeat, so that it has to be looked at."""
+        if self._known.now < self.miss_due:
+            return False
+        asked = set(self.in_question)
+        heard = [self._known.beats[host].at for host in self._known.peers if host not in asked]
+        self._oldest_beat = min(heard, default=None)
+        return self._known.now >= self.miss_due
+
+    @property
+    def miss_due(self) -> Instant:
+        """Before then nobody who was heard can have missed a heartbeat."""
+        return NEVER if self._oldest_beat is None else Instant(self._oldest_beat + self._first_miss)
+
     def _silent_since(self, host: HostId) -> Instant:
         seen = self._known.beats.get(host)
         return seen.at if seen is not None else self._known.started
@@ -213,8 +227,8 @@ class Peers:
             )
 
     def next_deadline(self) -> Instant | None:
-        """The next ping or verdict that time alone brings."""
-        due = [Instant(self._oldest_beat + self._first_miss)] if self._oldest_beat is not None else []
+        """The next ping or verdict that time alone brings, but for what `missed` tells."""
+        due: list[Instant] = []
         for host in self.in_question:
             due += [max(self._first_ping_due(host), self._silences[host].next_ping)]
             due += [t for t in self._turns(host) if t > self._known.now]
@@ -233,5 +247,6 @@ class Peers:
             yield booted_by(judgement, settings)
         if silence.unsent_at is not None:
             yield after(silence.unsent_at, settings.unreachable_after)
-        for datastore in self._known.associated(host):
+        # Of all of them: whether we are outnumbered goes by every record, a verdict by those that are associated.
+        for datastore in self._known.datastores:
             yield from self._known.watches[host, datastore].turns(settings.datastore_stale_after, settings.window)

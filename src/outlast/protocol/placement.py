@@ -27,6 +27,8 @@ from outlast.protocol.verdict import SUSPECT
 
 RESERVED_FOR = Duration(30 * SECOND)
 LOOK_FOR_ROOM = Duration(2 * SECOND)
+ON_THE_WAY = Duration(10 * SECOND)
+"""From the end of a restart until its VM must stand on the list of its new host."""
 MOST_EXPLAINED = 2000
 
 
@@ -44,6 +46,8 @@ class Placement:
         self._known = knowledge
         self._cases = cases
         self._planned: dict[VmId, HostId | None] = {}
+        self._sent: dict[VmId, tuple[PlanVm, Instant]] = {}
+        """VMs that were sent to a host, and when that was last under way."""
         self._last: tuple[Snapshot, Problem, Plan] | None = None
         self._roomless: set[VmId] = set()
         self.explained: dict[VmId, Explanation] = {}
@@ -57,23 +61,46 @@ class Placement:
             for vm, each in self.waiting().items()
             if vm == now_for or vm in self._roomless or self._keeps_room(self._cases[vm])
         }
-        return take(self._known, waiting, self.ordered())
+        return take(self._known, waiting | self._to_come(lately=True), self.ordered())
 
     def whole(self, *, measured: bool = False) -> Snapshot:
         """The domain with every VM that needs a host, also those that nobody has taken up yet."""
-        known, waiting, ordered = self._known, self.waiting(), self.ordered()
-        for vm, (host, line) in known.whereabouts().items():
-            if vm not in waiting and vm not in ordered and line.protected and known.verdict(host) in SUSPECT:
-                waiting[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
-        return take(known, waiting, ordered, measured=measured)
+        return take(self._known, self.waiting() | self._to_come(), self.ordered(), measured=measured)
+
+    def _to_come(self, *, lately: bool = False) -> dict[VmId, PlanVm]:
+        """VMs whose host is presumed dead, and that nobody here has taken up: not yet, or somebody else answers for them.
+
+        `lately`: only those whose host was lost a moment ago.
+        """
+        known, found = self._known, dict[VmId, PlanVm]()
+        lost = {host for host in known.peers if known.verdict(host) in SUSPECT}
+        if lately:
+            lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
+        for vm, (host, line) in known.whereabouts().items() if lost else ():
+            if host in lost and line.protected and vm not in self._cases and vm not in self._sent:
+                found[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
+        return found
 
     def waiting(self) -> dict[VmId, PlanVm]:
         """Every restart that has no host yet, as planning sees it."""
         return {vm: _waits(case) for vm, case in self._cases.items() if case.target is None}
 
     def ordered(self) -> dict[VmId, PlanVm]:
-        """Every restart that was ordered, on the host that it was ordered from."""
-        return {vm: _goes(case) for vm, case in self._cases.items() if case.target is not None}
+        """Every restart that was ordered, on the host that it was ordered from.
+
+        One that has succeeded still counts for a while: the list of its new host takes its time.
+        """
+        self._follow()
+        return {vm: sent for vm, (sent, _) in self._sent.items()}
+
+    def _follow(self) -> None:
+        now = self._known.now
+        for vm, case in self._cases.items():
+            self._sent.pop(vm, None)
+            if case.target is not None:
+                self._sent[vm] = (_goes(case), now)
+        if self._sent:
+            self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
         soon = case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
@@ -93,20 +120,41 @@ class Placement:
     def _choose(self, case: Restart) -> Choice:
         snapshot = self.snapshot(case.vm)
         problem = Problem(snapshot)
-        vm, planned = problem.vms[case.vm], self._planned.pop(case.vm, None)
-        others = (other.vm for other in snapshot.vms if other.wanted and other.host is None and other is not vm)
-        if planned is not None and all(other in self._planned for other in others):
-            board, i = Board(problem), problem.number[planned]
-            if i in problem.candidates(vm) and board.fits(vm, i):
-                return Choice(planned, judge(board, vm, i))
+        vm = problem.vms[case.vm]
+        board = self._as_planned(problem, case.vm)
+        if board is not None and case.vm in self._planned:
+            planned = self._planned.pop(case.vm)
+            i = problem.number[planned] if planned is not None else _best(board, vm)
+            # One that was squeezed in there meanwhile, as planned, takes nobody's planned place away.
+            if i is None or (i in problem.candidates(vm) and board.fits(vm, i, squeezed=True)):
+                return self._chosen(case.vm, judge(board, vm, i), problem.hosts[i].id if i is not None else None)
         plan = self._plan(snapshot, problem)
-        explanation = explain(problem, plan, case.vm)
-        target = plan.targets[case.vm]
         self._planned.pop(case.vm, None)
-        if target is None:
-            self._roomless.add(case.vm)
+        return self._chosen(case.vm, explain(problem, plan, case.vm), plan.targets[case.vm])
+
+    def _chosen(self, vm: VmId, explanation: Explanation, host: HostId | None) -> Choice:
+        if host is None:
+            self._planned[vm] = None
+            self._roomless.add(vm)
             self._look_at = self._look_at or after(self._known.now, LOOK_FOR_ROOM)
-        return Choice(target, explanation)
+        return Choice(host, explanation)
+
+    def _as_planned(self, problem: Problem, but: VmId | None = None) -> Board | None:
+        """The board with all VMs that wait where they are planned to go, but one; None if that is not possible."""
+        board = Board(problem)
+        for vm in problem.snapshot.vms:
+            if vm.host is not None or not vm.wanted or vm.vm == but:
+                continue
+            if vm.vm not in self._planned:
+                return None
+            planned = self._planned[vm.vm]
+            if planned is None:
+                continue
+            i = problem.number[planned]
+            if i not in problem.candidates(vm) or not board.fits(vm, i, squeezed=True):
+                return None
+            board.put(vm, i, squeezed=not board.fits(vm, i))
+        return board
 
     def _plan(self, snapshot: Snapshot, problem: Problem) -> Plan:
         if self._last is None or self._last[0] != snapshot:
@@ -119,6 +167,7 @@ class Placement:
 
     def found_room(self) -> list[VmId]:
         """The VMs that had no room and have some now; asked every turn, it looks now and then."""
+        self._follow()
         now = self._known.now
         self._roomless = {vm for vm in self._roomless if vm in self._cases and self._cases[vm].stage is Stage.WAITING}
         if not self._roomless:
@@ -127,14 +176,33 @@ class Placement:
             return []
         self._look_at = after(now, LOOK_FOR_ROOM)
         snapshot = self.snapshot()
-        targets = self._plan(snapshot, Problem(snapshot)).targets
-        found = sorted(vm for vm in self._roomless if targets.get(vm) is not None)
+        problem = Problem(snapshot)
+        board = self._as_planned(problem)
+        if board is None:
+            self._plan(snapshot, problem)
+        else:
+            for vm in (problem.vms[name] for name in sorted(self._roomless)):
+                i = _best(board, vm)
+                if i is not None:
+                    self._planned[vm.vm] = problem.hosts[i].id
+                    board.put(vm, i, squeezed=not board.fits(vm, i))
+        found = sorted(vm for vm in self._roomless if self._planned.get(vm) is not None)
         self._roomless -= set(found)
         return found
 
     def next_deadline(self) -> Instant | None:
         """When to look for room again."""
         return self._look_at
+
+
+def _best(board: Board, vm: PlanVm) -> int | None:
+    """The best host that can take a VM now; one where it is squeezed in, if there is no other."""
+    candidates, view = board.problem.candidates(vm), board.view(vm)
+    for squeezed in (False, True):
+        fitting = [i for i in candidates if view.allows(i) and board.has_room(vm, i, squeezed)]
+        if fitting:
+            return max(fitting, key=lambda i: board.rank(view, i))
+    return None
 
 
 def _waits(case: Restart) -> PlanVm:

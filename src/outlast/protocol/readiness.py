@@ -65,9 +65,9 @@ class Readiness:
         self._probe_at.pop(vm, None)
 
     def _wanted(self, vm: VmId) -> Ready | None:
-        """What makes it ready; None while libvirt has not said what its policy is."""
-        definition = self._known.definitions.get(vm)
-        return definition.policy.ready if definition is not None else None
+        """What makes it ready; None while nobody has said what its policy is. An order is newer than what libvirt knew."""
+        told = self._known.ordered.get(vm) or self._known.definitions.get(vm)
+        return told.policy.ready if told is not None and told.policy is not None else None
 
     def _is_ready(self, vm: VmId) -> bool:
         wanted, since = self._wanted(vm), self._started.get(vm)

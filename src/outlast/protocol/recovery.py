@@ -366,7 +366,7 @@ class Recovery:
         if not event.ok or last is None or case.vm not in event.last:
             self._trials.hold(case, f"the registers on {case.home} cannot be read: {event.problem}")
             return
-        if last.owner != self._known.me or last.epoch != self._responsible.holds(case.home):
+        if not self._responsible.rests_on(case.home, last):
             self._responsible.read_soon()
             case.settle(f"this host is not responsible for {case.home} any more", now)
         elif event.last[case.vm] != case.last:
@@ -379,7 +379,7 @@ class Recovery:
         if proof is None:
             return
         self._orders += 1
-        case.order, case.order_sent = self._orders, None
+        case.order, case.order_sent, case.owned_idle_since = self._orders, None, None
         self._trials.ordered(case, proof.epoch)
         self._out.note("restart-ordered", vm=case.vm, host=case.target, relay=True, proof=proof.kind)
         case.enter(Stage.ORDERED, self._known.now, ORDER_PATIENCE)
@@ -396,7 +396,9 @@ class Recovery:
             # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
             # and one whose report was lost repeats it.
             case.order_sent = now
-            order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
+            order = RestartOrder(
+                order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof, entry=case.entry
+            )
             if case.target == self._known.me:
                 self._desk.ordered(self._known.me, order)
             else:

@@ -93,6 +93,10 @@ class Responsibility:
         seat = self._seats[datastore]
         return seat.held if seat.loaded else None
 
+    def rests_on(self, datastore: DatastoreName, last: RegisterRecord) -> bool:
+        """Whether what was just read is the epoch by which this agent is responsible: asked before each act."""
+        return last.owner == self._known.me and last.epoch == self.holds(datastore)
+
     def held_datastores(self) -> tuple[DatastoreName, ...]:
         """The datastores this agent is responsible for."""
         return tuple(name for name in self._seats if self.holds(name) is not None)

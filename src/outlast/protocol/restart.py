@@ -50,6 +50,7 @@ class Restart:
     """Where one VM stands on its way back. `recovery.Recovery` moves it; the fields are its whole memory."""
 
     def __init__(self, entry: ProtectedVm, home: DatastoreName, now: Instant) -> None:
+        self.entry = entry
         self.vm: VmId = entry.vm
         self.name: VmName = entry.name
         self.home = home

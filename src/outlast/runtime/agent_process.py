@@ -30,10 +30,11 @@ from outlast.model.event_texts import WARNINGS, sentence
 from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, RetryAsked, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
-from outlast.model.time import in_seconds
+from outlast.model.time import after, in_seconds
 from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
+from outlast.protocol.own_host import LAST_WORDS
 from outlast.protocol.reporting import Reporter
 from outlast.runtime.config import Config, fencing_warnings
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
@@ -46,6 +47,7 @@ from outlast.runtime.told_file import ToldFile
 
 SURVEY_EVERY_S = 5.0
 FREEZER_LOOKS_EVERY_S = 0.5
+LOOKS_FOR_WORDS_S = 0.05
 
 
 def session_number(state_dir: Path) -> int:
@@ -154,6 +156,10 @@ class AgentProcess:
         await self._stop()
 
     async def _stop(self) -> None:
+        # A host that shuts down stops its agent right after its last guest has ended.
+        deadline = after(clock.now(), LAST_WORDS)
+        while self._executor.machine.own.owes_words and clock.now() < deadline:
+            await asyncio.sleep(LOOKS_FOR_WORDS_S)
         self._note(Note("agent-stopped", host=self._config.host.id))
         for task in self._tasks:
             task.cancel()

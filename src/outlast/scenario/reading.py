@@ -40,6 +40,16 @@ def read_file(path: Path) -> Scenario:
     return read(text, str(path))
 
 
+def files_in(path: Path) -> list[Path]:
+    """The file; of a directory, all its .toml files. Raises UsageError."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.rglob("*.toml"))
+    if not files:
+        raise UsageError(f"there is no .toml file in {path}", "name a scenario, or a directory of scenarios")
+    return files
+
+
 def read(text: str, path: str = "scenario", *, built_only: bool = True) -> Scenario:
     """The scenario in a text. `built_only` False: also take what is not built yet. Raises UsageError."""
     try:

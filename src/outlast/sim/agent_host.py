@@ -4,6 +4,7 @@ What `runtime/executor.py` and the drivers do on a real host, with the same dead
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from outlast.model.effects import (
@@ -56,17 +57,19 @@ from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, Sighting
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.agent import AgentMachine
+from outlast.protocol.own_host import LAST_WORDS
+from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore, Slots
 from outlast.sim.guests import OWN_FAULTS
 from outlast.sim.machine_host import HostServices
-from outlast.sim.scheduler import Timer
+from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.way import Way
 
-RESTART_AFTER = 2 * SECOND
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
 GUEST_PATIENCE = 2 * SECOND
 FREEZER_LOOKS = SECOND // 2
+LOOKS_FOR_WORDS = 50 * MILLISECOND
 FREEZER_GRACE = SECOND // 4
 
 
@@ -83,8 +86,7 @@ class AgentHost:
         self._machine: AgentMachine | None = None
         self._ways: dict[DatastoreName, Way] = {}
         self._overdue: set[DatastoreName] = set()
-        self._timer: Timer | None = None
-        self._timer_at = Instant(0)
+        self._alarm = Alarm(services, lambda: self.happen(Woken()))
         self._backlog: list[Event] = []
         self._life = 0
         self._sessions = 0
@@ -131,25 +133,32 @@ class AgentHost:
         self._alive = False
         self._life += 1
         self._backlog.clear()
-        self._cancel_timer()
+        self._alarm.cancel()
         for way in self._ways.values():
             way.end()
         if restart:
             life = self._life
-            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+            delay = RESTART_AFTER + within(self._host.rng, DAEMON_STARTS)
+            self._host.later(delay, lambda: self.start() if self._life == life else None)
 
-    def leave(self, *, restart: bool = True) -> None:
+    def leave(self, *, restart: bool = True, patience: int = LAST_WORDS) -> None:
         """SIGTERM: the agent ends in good order, and is started again (an upgrade), or not."""
         if self._machine is not None and self.works:
+            life = self._life
+            if self._machine.own.owes_words and patience > 0:
+                left = patience - LOOKS_FOR_WORDS
+                again = partial(self.leave, restart=restart, patience=left)
+                self._host.later(LOOKS_FOR_WORDS, lambda: again() if self._life == life else None)
+                return
             for effect in self._machine.leave(self._host.clock()):
                 self._do(effect)
-            life = self._life
-            self._host.later(SECOND // 2, lambda: self.kill(restart=restart) if self._life == life else None)
+            ends_in = self._host.rng.randrange(SECOND // 2)
+            self._host.later(ends_in, lambda: self.kill(restart=restart) if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""
         self._stopped = True
-        self._cancel_timer()
+        self._alarm.cancel()
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -161,11 +170,6 @@ class AgentHost:
         for event in backlog:
             self.happen(event)
         self.happen(Woken())
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -179,16 +183,7 @@ class AgentHost:
             return
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._set_timer(self._machine.deadline())
-
-    def _set_timer(self, deadline: Instant) -> None:
-        if self._timer is None or deadline != self._timer_at:
-            self._cancel_timer()
-            self._timer, self._timer_at = self._host.at_clock(deadline, self._timer_rings), deadline
-
-    def _timer_rings(self) -> None:
-        self._timer = None
-        self.happen(Woken())
+        self._alarm.set(self._machine.deadline())
 
     def keeper_gone(self) -> None:
         """The connection to the keeper broke; it is made again every half second."""

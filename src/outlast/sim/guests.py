@@ -17,7 +17,7 @@ from outlast.model.ids import DatastoreName, RequestId, VmId
 from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.hypervisor import Process
-from outlast.sim.physics import FABRIC, HELD_FOREVER
+from outlast.sim.physics import FABRIC, HELD_FOREVER, LIBVIRT_TELLS, QEMU_STARTS, within
 
 if TYPE_CHECKING:
     from outlast.sim.host import Host
@@ -26,6 +26,7 @@ HOOK_PATIENCE = 6 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
 GUEST_BOOTS = 3 * SECOND
 """From the moment that a guest runs until its guest agent answers."""
+LIBVIRTD_RESTARTS = 5 * SECOND
 Ended = Callable[[str], None]
 OWN_FAULTS = frozenset({"internal error: process exited while connecting to monitor", "the process ended at once"})
 """What a start comes to if the VM itself fails; everything else is its host's fault."""
@@ -51,6 +52,8 @@ class Guests:
         self._held: list[_Held] = []
         self._lands: dict[int, int] = {}
         """When the last write of each process lands that is on its way."""
+        self._untold: set[VmId] = set()
+        """VMs that ended a moment ago: libvirt says so, and starts them again only then."""
 
     # -- starting -------------------------------------------------------------------------------------------------
 
@@ -61,10 +64,13 @@ class Guests:
         if definition is None or hypervisor.mode == "dead":
             ended("libvirt does not answer" if definition is not None else "no such definition")
             return
+        if vm in self._untold:
+            host.later(LIBVIRT_TELLS[0], lambda: self.start(vm, ended))
+            return
+        ended = _Once(ended)
+        host.later(LIBVIRT_PATIENCE, functools.partial(ended, "libvirtd gave no answer"))
         if hypervisor.mode == "hung":
-            settled = _Once(ended)
-            hypervisor.queued.append(lambda: self.start(vm, settled))
-            host.later(LIBVIRT_PATIENCE, lambda: settled("libvirtd gave no answer"))
+            hypervisor.queued.append(lambda: self.start(vm, ended))
             return
         host.definitions[vm] = definition
         if vm in hypervisor.processes:
@@ -139,8 +145,8 @@ class Guests:
         self._host.scheduler.after(delay, functools.partial(self._host.on_write, process.vm, process.instance))
 
     def last_write(self, process: Process) -> None:
-        """It is about to be stopped, in the middle of a write."""
-        if process.executing:
+        """It is about to be stopped, in the middle of a write; nothing is in one on a host that stands still."""
+        if self._host.executes(process.vm):
             self._write(process)
 
     def storage_changed(self, datastore: DatastoreName, mode: str) -> None:
@@ -173,6 +179,11 @@ class Guests:
             self._hypervisor.stop(vm)
         self._host.later(delay, lambda: self._gone(process, reason))
 
+    def end_process(self, process: Process, reason: StopReason) -> None:
+        """The same, for this very process."""
+        if self._hypervisor.processes.get(process.vm) is process:
+            self.end(process.vm, reason)
+
     def _gone(self, process: Process, reason: StopReason) -> None:
         if self._hypervisor.processes.get(process.vm) is not process:
             return
@@ -184,10 +195,18 @@ class Guests:
             return
         self._hypervisor.end(process.vm, reason)
         self._host.keeper.process_exited(process.vm)
+        self._untold.add(process.vm)
+        self._host.later(within(self._rng, LIBVIRT_TELLS), lambda: self._libvirt_tells(process, reason))
+
+    def _libvirt_tells(self, process: Process, reason: StopReason) -> None:
+        self._untold.discard(process.vm)
         self._host.agent.vm_stopped(process.vm, process.name, reason)
 
     def power_lost(self) -> None:
-        """Everything ends at once; the kernel's writes are gone, and what was sent may still land."""
+        """Everything ends at once; the kernel's writes are gone, and what was sent may still land.
+
+        A host that stood still sent its last when it began to: that has long landed, or never will.
+        """
         self._held.clear()
         for process in list(self._hypervisor.processes.values()):
             self.last_write(process)
@@ -198,17 +217,16 @@ class _Once:
     """An answer that is given once, whoever gives it first."""
 
     def __init__(self, answer: Ended) -> None:
-        self._answer = answer
-        self.given = False
+        self._answer: Ended | None = answer
 
     def __call__(self, problem: str) -> None:
-        if not self.given:
-            self.given = True
-            self._answer(problem)
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(problem)
 
 
 class _Start:
-    """One start that libvirt carries out."""
+    """One start that libvirt carries out, also when nobody waits for its answer any more. A hung libvirt does nothing."""
 
     def __init__(self, guests: Guests, host: "Host", vm: VmId, ended: Ended) -> None:
         self._guests = guests
@@ -216,8 +234,9 @@ class _Start:
         self._vm = vm
         self._hypervisor = host.hypervisor
         self._generation = host.hypervisor.generation
-        self._ended = _Once(ended)
+        self._ended = ended
         self._hook_returned = False
+        self._over = False
 
     def ask(self) -> None:
         """The hook asks the keeper."""
@@ -236,14 +255,14 @@ class _Start:
 
         host.later(HOOK_PATIENCE, give_up)
 
-    def _libvirt_is_gone(self) -> bool:
-        if self._hypervisor.generation == self._generation:
-            return False
-        self._ended("libvirtd died")
-        return True
+    def _is_over(self) -> bool:
+        if self._hypervisor.generation != self._generation:
+            self._over = True
+            self._ended("libvirtd died")
+        return self._over
 
     def _replied(self, reply: KeeperReply) -> None:
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         self._hook_returned = True
         if not reply.allowed:
@@ -251,7 +270,7 @@ class _Start:
         elif self._host.start_failures(self._vm, self._host.id):
             self._fail("internal error: process exited while connecting to monitor")
         else:
-            self._host.later(self._host.rng.randrange(20, 100) * MILLISECOND, self._begin)
+            self._host.later(within(self._host.rng, QEMU_STARTS), self._begin)
 
     def _fail(self, problem: str) -> None:
         """The domain is let go of, and libvirt's hook says so to the keeper."""
@@ -259,10 +278,11 @@ class _Start:
             self._hypervisor.starting.discard(self._vm)
             if self._host.keeper.alive:
                 self._host.keeper.ask(AskEnded(RequestId(1), self._vm), lambda _: None)
+        self._over = True
         self._ended(problem)
 
     def _begin(self) -> None:
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         definition, reached = self._host.definitions[self._vm], self._host.reached()
         home = definition.home
@@ -271,7 +291,7 @@ class _Start:
         if mode == "fail":
             self._fail("Cannot access storage file: No such file or directory")
             return
-        if mode == "hang":
+        if mode == "hang" or self._hypervisor.mode == "hung":
             # libvirt and QEMU wait for the disk; nobody is told anything meanwhile.
             self._host.later(SECOND // 4, self._begin)
             return
@@ -282,7 +302,7 @@ class _Start:
         self._hook_returned = False
 
         def give_up() -> None:
-            if not self._hook_returned and not self._ended.given:
+            if not self._hook_returned and not self._over:
                 self._host.keeper.client_gone(client)
                 self._fail("the keeper of this host cannot be asked: no answer in time")
 
@@ -290,7 +310,7 @@ class _Start:
 
     def _launch(self, reply: KeeperReply) -> None:
         """The hook's second question is answered: now, or not at all."""
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         self._hook_returned = True
         if not reply.allowed:
@@ -302,17 +322,25 @@ class _Start:
 
     def _make(self) -> None:
         """The disks are labelled; then the process exists. Whoever dies before leaves none behind."""
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         home = self._host.definitions[self._vm].home
         if self._hypervisor.mode == "hung" or home is None or self._host.storage_mode(home) == "hang":
             self._host.later(SECOND // 4, self._make)
             return
         process = self._guests.process_begins(self._vm)
-        runs_after = (20 + self._host.rng.randrange(30)) * MILLISECOND
-        process.beats_from = self._host.now + runs_after + GUEST_BOOTS
-        self._host.later(runs_after, lambda: self._hypervisor.let_run(process))
+        process.beats_from = self._host.now + GUEST_BOOTS
+        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
+
+    def _let_run(self, process: Process) -> None:
+        """Libvirt lets the guest run, when it goes on; if it has died, its successor ends what was not fully started."""
+        if self._is_over():
+            self._host.later(LIBVIRTD_RESTARTS, lambda: self._guests.end_process(process, StopReason.FAILED))
+        elif self._hypervisor.mode == "hung":
+            self._host.later(SECOND // 4, lambda: self._let_run(process))
+        else:
+            self._hypervisor.let_run(process)
 
     def _started(self, process: Process) -> None:
         self._hypervisor.starting.discard(self._vm)

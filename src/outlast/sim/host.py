@@ -25,6 +25,7 @@ from outlast.sim.fence_device import FenceDevice
 from outlast.sim.guests import Ended, Guests
 from outlast.sim.hypervisor import Hypervisor
 from outlast.sim.keeper_host import KeeperHost
+from outlast.sim.physics import DAEMON_STARTS, within
 from outlast.sim.scheduler import Action, Scheduler, Timer
 from outlast.sim.truth import LeaseTruth
 from outlast.sim.watchdog import WatchdogDevice
@@ -33,7 +34,7 @@ from outlast.sim.way import Way
 DRIFT_PPM = 5_000
 """Clocks run up to half a percent wrong, either way: two hosts then differ by the 1 % that the margin covers."""
 BOOT_TIME = SECOND
-"""The least time from power to the keeper's start; more than the fabric holds what an earlier boot sent."""
+"""From power to the start of the daemons; more than the fabric holds what an earlier boot sent."""
 AWAKENING = 100 * MILLISECOND
 """The longest time for which processes may execute after a stall before keeper and agent do."""
 WATCHDOG_TIMEOUT = SECOND
@@ -113,8 +114,8 @@ class Host:
         self._drift = self.rng.randrange(-DRIFT_PPM, DRIFT_PPM)
         self._boot()
         keeper, agent = self.keeper, self.agent
-        self.later(BOOT_TIME + self.rng.randrange(200) * MILLISECOND, keeper.start)
-        self.later(BOOT_TIME + (200 + self.rng.randrange(500)) * MILLISECOND, agent.start)
+        self.later(BOOT_TIME + within(self.rng, DAEMON_STARTS), keeper.start)
+        self.later(BOOT_TIME + within(self.rng, DAEMON_STARTS), agent.start)
 
     def power_off(self) -> None:
         """The plug is pulled: nothing of it executes or answers any more; what is under way to storage may land."""

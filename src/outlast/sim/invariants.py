@@ -131,7 +131,7 @@ class Invariants:
         if not problem:
             return
         keeper_works = host.keeper.works and not host.stalled
-        if not keeper_works or host.keeper.works_since == self.now:
+        if not keeper_works or self.now in (host.keeper.works_since, host.awake_since):
             # Nobody could prevent it; whoever comes back has to stop it in time, or else the watchdog has to.
             if not host.watchdog:
                 self._loosen(host, process)

@@ -46,13 +46,13 @@ from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subs
 from outlast.model.records import HeartbeatRecord
 from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.keeping import KeeperMachine
+from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore
 from outlast.sim.machine_host import HostServices
-from outlast.sim.scheduler import Timer
+from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.way import Way
 
 AGENT = 1
-RESTART_AFTER = 2 * SECOND
 SAFETY_LOOK = SECOND
 PET_EVERY = SECOND // 4
 Answer = Callable[[KeeperReply], None]
@@ -70,7 +70,7 @@ class KeeperHost:
         self._stopped = False
         self._machine: KeeperMachine | None = None
         self._ways: dict[DatastoreName, Way] = {}
-        self._timer: Timer | None = None
+        self._alarm = Alarm(services, lambda: self.happen(Woken()))
         self._backlog: list[KeeperEvent] = []
         self._answers: dict[int, Answer] = {}
         self._clients = AGENT
@@ -146,18 +146,19 @@ class KeeperHost:
         self._backlog.clear()
         self._answers.clear()
         self._watched.clear()
-        self._cancel_timer()
+        self._alarm.cancel()
         for way in self._ways.values():
             way.end()
         self._host.keeper_gone()
         if restart:
             life = self._life
-            self._host.later(RESTART_AFTER, lambda: self.start() if self._life == life else None)
+            delay = RESTART_AFTER + within(self._host.rng, DAEMON_STARTS)
+            self._host.later(delay, lambda: self.start() if self._life == life else None)
 
     def stop(self) -> None:
         """SIGSTOP."""
         self._stopped = True
-        self._cancel_timer()
+        self._alarm.cancel()
 
     def resume(self) -> None:
         """SIGCONT: what happened meanwhile is handled now, the oldest first."""
@@ -180,11 +181,6 @@ class KeeperHost:
             self.happen(Woken())
             self._host.later(PET_EVERY, lambda: self._turn(life))
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     # -- what happens ---------------------------------------------------------------------------------------------
 
     def happen(self, event: KeeperEvent) -> None:
@@ -200,7 +196,8 @@ class KeeperHost:
         self._machine.wall_clock_s = self._host.wall_clock_s()
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
-        self._set_timer()
+        if self._alive:
+            self._alarm.set(self._machine.deadline())
 
     def _written_in_truth(self, event: HeartbeatWritten) -> None:
         truth, clock = self._host.truth, self._host.clock()
@@ -208,11 +205,6 @@ class KeeperHost:
             truth.void(event.datastore, clock)
         if truth.write_ended(event.datastore, event.sequence, event.ok, clock):
             self._host.lease_extended(event.datastore)
-
-    def _set_timer(self) -> None:
-        self._cancel_timer()
-        if self._machine is not None and self._alive and (deadline := self._machine.deadline()) is not None:
-            self._timer = self._host.at_clock(deadline, lambda: self.happen(Woken()))
 
     def ask(self, request: KeeperRequest, answer: Answer) -> int:
         """Somebody on this host asks, over a connection whose number is returned. A dead keeper never answers."""

@@ -200,6 +200,20 @@ def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
 
 
 @_ordeal
+def _libvirt_hangs_in_a_start(rng: random.Random) -> Scenario:
+    s = _Story(
+        rng,
+        "Libvirt hangs between the gate's yes and the process until nobody waits any more, and then goes on",
+        vms=("host2", "host1"),
+    )
+    s.at(3_000, "vm-crash", vm="vm1")
+    s.store(3_015, "slow", "host2", latency=200 * MILLISECOND)
+    s.at(3_000 + rng.uniform(1_300, 2_400), "hypervisor-hang", host="host2")
+    s.at(3_000 + rng.uniform(18_000, 30_000), "hypervisor-resume", host="host2")
+    return s.done(40_000)
+
+
+@_ordeal
 def _started_again_after_its_end(rng: random.Random) -> Scenario:
     s = _Story(rng, "A VM ends, its epoch is renounced, and its operator starts it on the same host again")
     s.at(1000, "vm-power-off", vm="vm1")

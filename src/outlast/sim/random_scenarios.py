@@ -1,8 +1,9 @@
 """Random scenarios from a seed: first faults of every kind, then all is healed, then recovery is demanded.
 
-Swarm style: each seed draws its own size of the domain, its settings (`random_settings.py`), and which kinds of fault it
-uses at all (`random_faults.py`), so that rare combinations are not drowned by the usual mixture. The result is a scenario
-like one that a person wrote, so a failing one can be shrunk, kept in a file and played again.
+Swarm style: each seed draws its own size of the domain, its settings (`random_settings.py`), which kinds of fault it uses
+at all (`random_faults.py`), and for some where VMs may go (`random_placing.py`), so that rare combinations are not drowned
+by the usual mixture. The result is a scenario like one that a person wrote, so a failing one can be shrunk, kept in a file
+and played again.
 """
 
 import random
@@ -14,7 +15,7 @@ from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.settings import Settings
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, VmSpec
-from outlast.sim import random_settings
+from outlast.sim import random_placing, random_settings
 from outlast.sim.random_faults import Trouble
 from outlast.sim.recovery_watch import recovery_bound
 
@@ -37,6 +38,7 @@ def generate(seed: int) -> Scenario:
     names = [d.name for d in datastores]
     hosts = _hosts(rng, rng.choice(_LARGE if large else _SIZES), names)
     vms = _vms(rng, hosts, names, large)
+    hosts, vms, rules = random_placing.sometimes(seed, hosts, vms)
     drawn = random_settings.draw(rng, watchdogs=any(host.watchdog for host in hosts))
     settings = Settings(**drawn)
     trouble = Trouble(rng, hosts, datastores, vms, settings)
@@ -53,6 +55,7 @@ def generate(seed: int) -> Scenario:
         datastores=datastores,
         hosts=hosts,
         vms=vms,
+        rules=rules,
         steps=steps,
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
 from outlast.model.policy import WITHOUT_END, parse_ready
-from outlast.model.records import Enforcement
+from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
@@ -100,21 +100,21 @@ class RecoveryWatch:
         return True
 
     def _judge(self, calm_for: int) -> None:
-        self.awaiting_proof.clear()
-        for vm in sorted(self.wanted):
-            if len(self._world.invariants.executing(vm)) == 1 or vm in self._blamed:
+        waiting = [vm for vm in sorted(self.wanted) if len(self._world.invariants.executing(vm)) != 1]
+        self.awaiting_proof = {vm for vm in waiting if self._waits_for_proof(vm)}
+        for vm in waiting:
+            if vm in self._blamed or vm in self.awaiting_proof or self._need_not_run(vm) or calm_for < self._bound_of(vm):
                 continue
-            if self._world.spec(vm).priority == "disabled" or self._has_failed(vm) or calm_for < self._bound_of(vm):
-                continue
-            if self._waits_for_proof(vm):
-                self.awaiting_proof.add(vm)
-            elif self._has_room(vm):
+            if self._has_room(vm):
                 self._blamed.add(vm)
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
-                last = self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
+                last = self._last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
+
+    def _need_not_run(self, vm: VmId) -> bool:
+        return self._world.spec(vm).priority == "disabled" or self._has_failed(vm)
 
     def _has_failed(self, vm: VmId) -> bool:
         """Whether it is given up, and rightly so."""
@@ -136,9 +136,8 @@ class RecoveryWatch:
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""
-        domain = self._world.domain
+        domain, last = self._world.domain, self._last(vm)
         home = domain.homes[vm]
-        last = domain.stores[home].last(vm)
         if last is None or last.owner not in self._world.hosts:
             return False
         owner = self._world.hosts[last.owner]
@@ -151,8 +150,15 @@ class RecoveryWatch:
         readable = sighting is not None and sighting.record is not None
         return not readable or owner.enforcement is Enforcement.NONE or not domain.expiry_allowed(home)
 
+    def _last(self, vm: VmId) -> RegisterRecord | None:
+        return self._world.domain.stores[self._world.domain.homes[vm]].last(vm)
+
     def _has_room(self, vm: VmId) -> bool:
-        """Whether any host could take it as everything stands now: room, reach and required rules."""
-        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted)))
+        """Whether any host could take it as everything stands now: room, reach and required rules.
+
+        What waits for a proof may run where it ran, for all that anybody can know.
+        """
+        nobody_knows = {each: last.owner for each in self.awaiting_proof if (last := self._last(each)) is not None}
+        problem = Problem(truth_snapshot(self._world, frozenset(self.wanted), nobody_knows))
         board, waiting = Board(problem), problem.vms[vm]
         return any(not board.refusal(waiting, i) for i in range(len(problem.hosts)))

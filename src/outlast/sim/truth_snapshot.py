@@ -4,9 +4,10 @@ Every host that has power can be used, every process takes its room, and the rul
 contradictions. `all-recovered` asks it which VMs there is a place for.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from outlast.model.ids import VmId
+from outlast.model.ids import HostId, VmId
 from outlast.model.planning import PlanHost, PlanVm, Snapshot
 from outlast.protocol.planning.rulebook import resolve
 from outlast.sim.host import Host
@@ -15,16 +16,20 @@ if TYPE_CHECKING:
     from outlast.sim.ground import Ground
 
 
-def truth_snapshot(world: "Ground", wanted: frozenset[VmId]) -> Snapshot:
-    """The world now. `wanted`: the VMs that are to run; a process of any other one takes room all the same."""
+def truth_snapshot(world: "Ground", wanted: frozenset[VmId], nobody_knows: Mapping[VmId, HostId]) -> Snapshot:
+    """The world now. `wanted`: the VMs that are to run; a process of any other one takes room all the same.
+
+    `nobody_knows`: VMs that may run on a host for all that anybody can know, and count as if they did.
+    """
     domain = world.domain
-    where = {vm: host for host in world.hosts.values() if host.powered for vm in host.hypervisor.processes}
+    where = {vm: host.id for host in world.hosts.values() if host.powered for vm in host.hypervisor.processes}
+    where |= nobody_knows
     vms = tuple(
         PlanVm(
             vm=vm,
             name=definition.name,
             needs=definition.needs,
-            host=where[vm].id if vm in where else None,
+            host=where.get(vm),
             wanted=vm in wanted,
         )
         for vm, definition in sorted(domain.definitions.items())

@@ -135,18 +135,19 @@ class Way:
             self._busy = False
 
     def _answer(self, request: _Request, tell: Action) -> None:
-        def arrive() -> None:
-            if request.dead:
-                return
-            if self.mode == "hang":
-                self._held_answer = arrive
-                return
-            self._queue.pop(0)
-            self._busy = False
-            tell()
-            self._next()
-
+        arrive = functools.partial(self._arrive, request, tell)
         self._scheduler.after(self._latency(), lambda: self._deliver(arrive))
+
+    def _arrive(self, request: _Request, tell: Action) -> None:
+        if request.dead:
+            return
+        if self.mode == "hang":
+            self._held_answer = functools.partial(self._arrive, request, tell)
+            return
+        self._queue.pop(0)
+        self._busy = False
+        tell()
+        self._next()
 
     def _lands_late(self, work: Work, bound: int) -> None:
         delay = self._rng.randrange(max(1, min(bound, 10 * FABRIC)))

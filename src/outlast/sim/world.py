@@ -17,9 +17,9 @@ from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.scenario.model import Scenario, Step
 from outlast.sim.ground import Ground
+from outlast.sim.guests import LIBVIRTD_RESTARTS
 from outlast.sim.host import Host
 
-LIBVIRTD_RESTARTS = 5 * SECOND
 Groups = Sequence[Iterable[str]]
 
 

@@ -11,7 +11,7 @@ from outlast.model.planning import PlanVm
 from outlast.protocol.planning.problem import Problem
 
 _GONE = -1
-"""The room of a host that is taken for lost: nothing fits there."""
+"""The room of a host that cannot be used, or is taken for lost: nothing fits there."""
 
 
 class View(msgspec.Struct):
@@ -48,9 +48,9 @@ class Board:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.free_memory = [host.free_memory_mib for host in problem.hosts]
-        self.free_cpu = [host.free_cpu for host in problem.hosts]
-        self.free_reserved_cpu = [host.free_reserved_cpu for host in problem.hosts]
+        self.free_memory = [_GONE if host.unusable else host.free_memory_mib for host in problem.hosts]
+        self.free_cpu = [_GONE if host.unusable else host.free_cpu for host in problem.hosts]
+        self.free_reserved_cpu = [_GONE if host.unusable else host.free_reserved_cpu for host in problem.hosts]
         self.placed: dict[VmId, tuple[PlanVm, int, bool]] = {}
         """The VMs that were put down here, with their hosts, and whether squeezed in."""
         self._apart: list[dict[str, int]] = [{} for _ in problem.apart]

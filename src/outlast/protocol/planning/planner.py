@@ -77,10 +77,11 @@ def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[P
     """The VMs in the order in which they are placed; those that belong together in one."""
     memory = max(1, sum(m for m in board.free_memory if m > 0))
     cpu = max(1, sum(c for c in board.free_cpu if c > 0))
+    there = frozenset(i for i, free in enumerate(board.free_memory) if free >= 0)
 
     def importance(vm: PlanVm) -> tuple[int, int, int, str, str]:
         share = max(vm.needs.memory_mib * 1_000_000 // memory, vm.needs.cpu * 1_000_000 // cpu)
-        return vm.tier, len(problem.candidates(vm)), -share, vm.name, vm.vm
+        return vm.tier, len(problem.candidates(vm) & there), -share, vm.name, vm.vm
 
     bundles: dict[object, list[PlanVm]] = {}
     for vm in sorted(vms, key=importance):
