@@ -27,9 +27,9 @@ from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
-from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
+from outlast.model.keeping import AskRelease, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
-from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
@@ -79,8 +79,8 @@ class OwnHost:
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
-        self._definitions_due = False
-        self._report: KeeperReport | None = None
+        self._definitions_due = NEVER
+        self._kept: tuple[KeptVm, ...] = ()
         self._stopped: dict[VmId, Reason] = {}
         self._off: dict[VmId, Reason] = {}
         self._ended_since: dict[VmId, Instant] = {}
@@ -180,7 +180,7 @@ class OwnHost:
 
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
-        self._definitions_due = True
+        self._definitions_due = LONG_AGO
         self._off = {vm: self._isolation.reason(vm, reason) for vm, reason in event.off.items() if reason in _TOLD}
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
@@ -192,10 +192,10 @@ class OwnHost:
 
         The register's place is the keeper's to know: disks in another order, or one more, do not move it.
         """
-        report = self._known.keeper
-        if report is None or (report is self._report and not self._definitions_due):
+        report, now = self._known.keeper, self._known.now
+        if report is None or (report.vms == self._kept and now < self._definitions_due):
             return
-        self._report, self._definitions_due = report, False
+        self._kept, self._definitions_due = report.vms, NEVER
         homes = {kept.vm: kept.home for kept in report.vms}
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
@@ -213,6 +213,7 @@ class OwnHost:
         storing = self._storing.pop(event.request, None)
         if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
             del self._stored_xml[storing[0]]
+            self._definitions_due = after(self._known.now, REWRITE)
             return
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request:
@@ -289,7 +290,7 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due: list[Instant] = []
+        due = [self._definitions_due] if self._known.keeper is not None else []
         for copy in self._copies.values() if self._knows_what_runs() else ():
             if copy.request is not None:
                 due.append(after(copy.asked_at, WRITE_PATIENCE))

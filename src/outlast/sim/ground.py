@@ -32,9 +32,9 @@ from outlast.sim.recovery_watch import RecoveryWatch
 from outlast.sim.scheduler import Scheduler
 
 WANTED_AFTER = 8 * SECOND
-REST = 20 * SECOND
-"""Longer than any window: when all has been well for so long, no takeover is on its way."""
 """How long a VM must have been there until everybody has had the time to learn that it is wanted."""
+REST = 15 * SECOND
+"""Longer than any window: when all has been well for so long, no takeover is on its way."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -225,15 +225,15 @@ class Ground:
     def run_to_end(self, end: int, *, until_rest: bool) -> None:
         """Let time pass until `end`, or, with `until_rest`, until all has been well for `REST`."""
         while self.now < end and not (until_rest and self.recovery.rested_for(REST)):
-            self.scheduler.run_until(min(self.now + REST // 4, end) if until_rest else end)
+            self.scheduler.run_until(min(self.now + REST // 3, end) if until_rest else end)
 
-    def settle(self) -> None:
-        """Start every VM where it should run, and let the domain come to rest."""
-        self.run(9)
+    def settle(self, *, hurried: bool = False) -> None:
+        """Start every VM where it should run, and let the domain come to rest; `hurried`: not quite."""
+        self.run(5 if hurried else 9)
         for spec in self.vm_specs:
             if spec.host and spec.state != "stopped" and self.hosts[spec.host].powered:
                 self._start(spec.name, spec.host)
-        self.run(12)
+        self.run(5 if hurried else 12)
 
     def _start(self, vm: str, host: str) -> list[str]:
         """Somebody starts a VM. The list will hold the problem; an empty string if it started."""

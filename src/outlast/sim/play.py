@@ -31,7 +31,7 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     chosen = scenario.seed if seed is None else seed
     world = stage.make(scenario, chosen)
     observer = Observer(world, scenario)
-    _settle(world, scenario)
+    _settle(world, scenario, hurried=until_rest)
     observer.begin()
     zero, failures = world.now, list[Failure]()
     for at, what in moments(scenario):
@@ -65,8 +65,8 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     )
 
 
-def _settle(world: World, scenario: Scenario) -> None:
-    world.settle()
+def _settle(world: World, scenario: Scenario, *, hurried: bool) -> None:
+    world.settle(hurried=hurried)
     placed = {vm.name: vm for vm in scenario.vms if vm.host and vm.state != "stopped"}
 
     def at_rest() -> bool:

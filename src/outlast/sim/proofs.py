@@ -82,7 +82,8 @@ def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: 
     lapsed = observer.truth.lapsed.get(home)
     if lapsed is not None and proof.first_seen < lapsed < proof.last_read - HEARS_OF_LAPSE:
         return f"the lease of the observer {observer.id} lapsed within the window"
-    if owner.enforcement is Enforcement.KEEPER and _answers_ping(observer, owner):
+    # What has booted since the proof was made answers again, and runs nothing of the epoch that is taken from.
+    if owner.enforcement is Enforcement.KEEPER and owner.booted_at < last_read and _answers_ping(observer, owner):
         return f"{owner.id} answers the pings of {observer.id}"
     return ""
 

@@ -33,7 +33,7 @@ _LARGE = range(9, 33)
 def generate(seed: int) -> Scenario:
     """The random scenario of this seed."""
     rng = random.Random(f"scenario {seed}")
-    large = rng.randrange(40) == 0
+    large = rng.randrange(60) == 0
     datastores = _datastores(rng)
     names = [d.name for d in datastores]
     hosts = _hosts(rng, rng.choice(_LARGE if large else _SIZES), names)
