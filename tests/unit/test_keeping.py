@@ -735,21 +735,21 @@ def test_a_start_that_nobody_waits_for_is_given_back_before_its_last_word() -> N
     assert not keeper.reply()[0]
 
 
-def test_a_start_that_libvirt_has_let_go_of_is_given_back_with_the_reason_that_its_agent_tells() -> None:
-    """libvirt's hook says so a moment before its agent does: then there is no start any more, but an epoch."""
-    keeper = Keeper().guarded()
-    keeper.asks(GATE)
-    keeper.reads(None)
-    keeper.links()
-    keeper.asks(AskEnded(RequestId(3), VM))
-    keeper.asks(failed(Reason.HOST_FAULT))
-    link = keeper.one(LinkRegister)
-    assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
-
-
 def test_a_start_that_is_launched_is_not_given_back_on_its_agents_word() -> None:
     keeper = launched()
     keeper.asks(failed())
     assert not keeper.reply()[0]
     assert keeper.machine.vms[VM].phase == "starting"
+
+
+@pytest.mark.parametrize("reason", [Reason.START_FAILED, Reason.HOST_FAULT])
+def test_a_start_of_which_libvirt_has_let_go_is_given_back_at_its_agents_word(reason: Reason) -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskEnded(RequestId(2), VM))
+    keeper.asks(failed(reason))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, reason)

@@ -1,4 +1,4 @@
-"""What a host's power-on list says of a VM's policy: the newest that is known, whoever tells it."""
+"""What a host's list says of a VM's policy, and why one that ended did: the newest that is known, whoever tells it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 from agent_values import agent_config, keeper_report
 
 from outlast.model.effects import AskKeeper, WritePowerOnList
-from outlast.model.events import InventoryChanged, KeeperAnswered
+from outlast.model.events import InventoryChanged, KeeperAnswered, StopReason
 from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, Needs, VmDefinition
-from outlast.model.keeping import AskTakeover, KeeperReply, KeptVm
+from outlast.model.keeping import AskRelease, AskTakeover, KeeperReply, KeptVm
 from outlast.model.messages import RestartOrder
 from outlast.model.policy import VmPolicy
-from outlast.model.records import PoweredVm, Proof, ProofKind, ProtectedVm
+from outlast.model.records import PoweredVm, Proof, ProofKind, ProtectedVm, Reason
 from outlast.model.settings import IsolationResponse
 from outlast.model.time import Instant, seconds
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -39,9 +39,19 @@ class Agent:
         wanted = ProtectedVm(VM, NAME, 512, OTHER, VmPolicy(isolation_response=response), NEEDS) if entry else None
         self.desk.ordered(OTHER, RestartOrder(order=1, vm=VM, name=NAME, home=DS, proof=proof, entry=wanted))
 
-    def libvirt_tells(self, response: IsolationResponse | None, *, running: bool) -> None:
+    def libvirt_tells(self, response: IsolationResponse | None, *, running: bool, off: StopReason | None = None) -> None:
         definition = VmDefinition(VM, NAME, DS, (DS,), 256, True, "", VmPolicy(isolation_response=response), "")
-        self.known.take_inventory(InventoryChanged((definition,), frozenset({VM} if running else ()), Capacity(), {}))
+        reasons = {} if off is None else {VM: off}
+        event = InventoryChanged((definition,), frozenset({VM} if running else ()), Capacity(), reasons)
+        self.known.take_inventory(event)
+        self.own.inventory_changed(event)
+
+    def released(self, phase: str) -> list[Reason]:
+        """The keeper reports the VM: for which reason it is asked at once to release it."""
+        self.known.keeper = keeper_report(vms=(KeptVm(VM, NAME, DS, Epoch(1), phase, None),))
+        self.own.tick(False)
+        asked = [effect.request for effect in self.out.take() if isinstance(effect, AskKeeper)]
+        return [ask.reason for ask in asked if isinstance(ask, AskRelease)]
 
     def keeps(self, phase: str) -> PoweredVm:
         """The keeper reports the VM: how it stands on our list then."""
@@ -117,3 +127,19 @@ def test_what_nobody_has_told_of_is_protected_and_left_alone_until_somebody_does
     assert (line.protected, line.policy, line.memory_mib) == (True, None, 0)
     agent.libvirt_tells(None, running=True)
     assert agent.keeps("running").policy == VmPolicy()
+
+
+def test_why_a_domain_is_off_is_of_the_epoch_that_it_had_when_libvirt_said_so() -> None:
+    """It was switched off here once, and has run elsewhere since; its next start here fails."""
+    agent = Agent()
+    agent.libvirt_tells(None, running=False, off=StopReason.DESTROYED)
+    assert agent.released("ended") == []
+    agent.libvirt_tells(None, running=False, off=StopReason.DESTROYED)
+    assert agent.released("ended") == [Reason.SWITCHED_OFF]
+
+
+def test_an_agent_that_has_just_started_believes_what_libvirt_remembers() -> None:
+    agent = Agent()
+    agent.known.keeper = None
+    agent.libvirt_tells(None, running=False, off=StopReason.DESTROYED)
+    assert agent.released("ended") == [Reason.SWITCHED_OFF]

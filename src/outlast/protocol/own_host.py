@@ -25,7 +25,7 @@ import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import AskRelease, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
@@ -65,6 +65,14 @@ class _Copy(msgspec.Struct):
     retry_at: Instant = LONG_AGO
 
 
+class _Memory(msgspec.Struct, frozen=True):
+    """Why a domain is off, as libvirt said, and of which epoch it was then; of any, if no keeper had said yet."""
+
+    reason: Reason
+    epoch: Epoch | None
+    any_epoch: bool
+
+
 class OwnHost:
     """See the top of this file."""
 
@@ -82,7 +90,7 @@ class OwnHost:
         self._definitions_due = NEVER
         self._kept: tuple[KeptVm, ...] = ()
         self._stopped: dict[VmId, Reason] = {}
-        self._off: dict[VmId, Reason] = {}
+        self._off: dict[VmId, _Memory] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._asked: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
@@ -105,7 +113,8 @@ class OwnHost:
         self._refresh_list(isolated)
         self._store_definitions()
         for vm in self._isolation.over():
-            self._stopped.setdefault(vm, self._off.get(vm, Reason.ISOLATED))
+            remembered = self._off.get(vm)
+            self._stopped.setdefault(vm, remembered.reason if remembered is not None else Reason.ISOLATED)
         self._release_ended()
         self._isolation.tick(isolated, self._announced())
 
@@ -181,7 +190,13 @@ class OwnHost:
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
         self._definitions_due = LONG_AGO
-        self._off = {vm: self._isolation.reason(vm, reason) for vm, reason in event.off.items() if reason in _TOLD}
+        report = self._known.keeper
+        epochs = {kept.vm: kept.epoch for kept in report.vms} if report is not None else {}
+        self._off = {
+            vm: _Memory(self._isolation.reason(vm, reason), epochs.get(vm), report is None)
+            for vm, reason in event.off.items()
+            if reason in _TOLD
+        }
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
@@ -257,7 +272,7 @@ class OwnHost:
             reason = self._stopped.pop(vm, None)
             if reason is None and now - self._asked.get(vm, LONG_AGO) >= patience:
                 # libvirt's memory lasts: what is not released yet, because its storage hangs, is not asked for in a loop.
-                reason = self._off.get(vm)
+                reason = self._remembered(each)
             if reason is None and now - since >= patience:
                 reason = self._isolation.reason(vm, StopReason.UNKNOWN)
             if reason is Reason.CRASHED and (vm in killed or self._desk.is_starting(vm)):
@@ -267,6 +282,11 @@ class OwnHost:
                 self._release(vm, each.name, each.home, reason)
         if report is not None:
             self._release_unkept(kept)
+
+    def _remembered(self, kept: KeptVm) -> Reason | None:
+        """Why it is off, unless what libvirt said was of an earlier epoch: the domain has been here before."""
+        memory = self._off.get(kept.vm)
+        return memory.reason if memory is not None and (memory.any_epoch or memory.epoch == kept.epoch) else None
 
     def _release_unkept(self, kept: dict[VmId, KeptVm]) -> None:
         """What ended while the keeper was away is unknown to it; its register may call this host its owner still."""

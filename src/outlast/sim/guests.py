@@ -276,6 +276,7 @@ class _Start:
         """The domain is let go of, and libvirt's hook says so to the keeper."""
         if self._hypervisor.generation == self._generation:
             self._hypervisor.starting.discard(self._vm)
+            self._hypervisor.off[self._vm] = StopReason.FAILED
             if self._host.keeper.alive:
                 self._host.keeper.ask(AskEnded(RequestId(1), self._vm), lambda _: None)
         self._over = True
