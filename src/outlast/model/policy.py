@@ -47,6 +47,10 @@ class VmPolicy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     isolation_response: IsolationResponse | None = None
 
 
+NO_WISH = VmPolicy()
+"""What holds for a VM of which nothing was said."""
+
+
 def rank(priority: Priority) -> int:
     """The smaller, the more important."""
     return PRIORITIES.index(priority)

@@ -16,7 +16,7 @@ import msgspec
 from outlast.model.ids import HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.domain_snapshot import needs_of, take
+from outlast.protocol.domain_snapshot import as_listed, take
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
@@ -77,9 +77,9 @@ class Placement:
         if lately:
             lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
         for vm, (host, line) in known.whereabouts().items() if lost else ():
-            if host in lost and line.protected and vm not in self._cases and vm not in self._sent:
-                found[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
-        return found
+            if host in lost and vm not in self._cases and vm not in self._sent:
+                found[vm] = as_listed(vm, None, line)
+        return {vm: each for vm, each in found.items() if each.wanted}
 
     def waiting(self) -> dict[VmId, PlanVm]:
         """Every restart that has no host yet, as planning sees it."""
