@@ -251,9 +251,14 @@ class Ground:
         return outcome
 
     def _is_wanted(self, vm: VmId) -> None:
-        process = next((p for h in self.hosts.values() if (p := h.hypervisor.processes.get(vm)) is not None), None)
-        if process is not None and process.ending is not StopReason.DESTROYED:
+        """Unless the agent where it runs has had no time to tell of it: then it counts later, if it is there still."""
+        where = next((host for host in self.hosts.values() if vm in host.hypervisor.processes), None)
+        if where is None or where.hypervisor.processes[vm].ending is StopReason.DESTROYED:
+            return
+        if where.agent.works and self.now - where.agent.works_since >= WANTED_AFTER:
             self.recovery.wanted.add(vm)
+        else:
+            self.scheduler.after(WANTED_AFTER, lambda: self._is_wanted(vm))
 
     # -- what is true ---------------------------------------------------------------------------------------------
 
