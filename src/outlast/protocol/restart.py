@@ -93,8 +93,8 @@ class Restart:
         self.stage, self.since, self.deadline = stage, now, after(now, patience)
 
     def read(self, request: RequestId, now: Instant) -> None:
-        """The register is being read."""
-        self.request, self.only = request, None
+        """The register is being read: whatever was ordered before, it begins anew from what it says."""
+        self.request, self.target, self.only = request, None, None
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def wait(self, why: str, now: Instant, length: Duration) -> None:
