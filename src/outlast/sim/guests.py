@@ -207,10 +207,10 @@ class Guests:
 
         A host that stood still sent its last when it began to: that has long landed, or never will.
         """
-        self._held.clear()
         for process in list(self._hypervisor.processes.values()):
             self.last_write(process)
             self._hypervisor.end(process.vm, StopReason.UNKNOWN)
+        self._held.clear()
 
 
 class _Once:
