@@ -505,7 +505,7 @@ def test_a_takeover_that_nobody_uses_is_given_back() -> None:
         keeper.renews()
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_a_start_whose_process_never_comes_is_given_back() -> None:
@@ -605,7 +605,7 @@ def test_a_start_that_libvirt_has_forgotten_is_given_up_when_no_process_is_there
     keeper.does(ProcessMissing(VM, Epoch(0)))
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_what_libvirt_said_of_an_earlier_start_says_nothing_of_this_one() -> None:
@@ -717,8 +717,8 @@ def test_a_keeper_that_does_not_know_its_own_epoch_kills_on_nobodys_word() -> No
     assert not keeper.has(Kill)
 
 
-def failed(reason: Reason = Reason.START_FAILED) -> AskRelease:
-    return AskRelease(request=RequestId(9), vm=VM, name=VmName("web"), home=DS, reason=reason)
+def failed(reason: Reason = Reason.START_FAILED, *, given_up: bool = True) -> AskRelease:
+    return AskRelease(request=RequestId(9), vm=VM, name=VmName("web"), home=DS, reason=reason, given_up=given_up)
 
 
 def test_a_start_that_nobody_waits_for_is_given_back_before_its_last_word() -> None:
@@ -727,7 +727,7 @@ def test_a_start_that_nobody_waits_for_is_given_back_before_its_last_word() -> N
     keeper.asks(GATE)
     keeper.reads(None)
     keeper.links()
-    keeper.asks(failed(Reason.CRASHED))
+    keeper.asks(failed(Reason.CRASHED, given_up=False))
     assert not keeper.reply()[0], "that is said of an earlier run"
     keeper.asks(failed())
     link = keeper.one(LinkRegister)
@@ -744,13 +744,14 @@ def test_a_start_that_is_launched_is_not_given_back_on_its_agents_word() -> None
     assert keeper.machine.vms[VM].phase == "starting"
 
 
-def test_a_start_of_which_libvirt_has_let_go_is_given_back_at_its_agents_word() -> None:
+@pytest.mark.parametrize("reason", [Reason.START_FAILED, Reason.HOST_FAULT])
+def test_a_start_of_which_libvirt_has_let_go_is_given_back_at_its_agents_word(reason: Reason) -> None:
     keeper = Keeper().guarded()
     keeper.asks(GATE)
     keeper.reads(None)
     keeper.links()
     keeper.asks(AskEnded(RequestId(2), VM))
-    keeper.asks(failed())
+    keeper.asks(failed(reason))
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, reason)

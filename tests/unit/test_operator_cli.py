@@ -118,12 +118,12 @@ def test_the_list_shows_what_differs_and_who_is_late(agent: Agent) -> None:
     ):
         assert words in " ".join(done.output.split())
     assert "host4" not in done.output, "nobody knows what a host uses that is not heard"
-    assert json.loads(agent.runs("settings", "list", "--json").output)["version"] == 3
+    assert json.loads(agent.runs("settings", "list", "-o", "json").output)["version"] == 3
 
 
 def test_one_setting_is_shown_alone(agent: Agent) -> None:
     assert agent.runs("settings", "get", "lease_duration").output == "12s\n"
-    found = json.loads(agent.runs("settings", "get", "lease_duration", "--json").output)
+    found = json.loads(agent.runs("settings", "get", "lease_duration", "-o", "json").output)
     assert found == {"name": "lease_duration", "value": "12s", "version": 3}
 
 
@@ -131,7 +131,7 @@ def test_pause_and_resume(agent: Agent) -> None:
     done = agent.runs("pause", "--reason", "new switch")
     assert "nothing is restarted until `outlast resume`" in done.output
     assert agent.asked[0].command == PauseRecovery("new switch")
-    assert json.loads(agent.runs("resume", "--json").output)["version"] == 4
+    assert json.loads(agent.runs("resume", "-o", "json").output)["version"] == 4
     assert agent.asked[1].command == ResumeRecovery()
 
 

@@ -11,6 +11,7 @@ from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, VmId, V
 from outlast.model.inventory import Capacity, DatastoreMember, Needs, VmDefinition
 from outlast.model.keeping import AskRelease, AskTakeover, KeeperReply, KeptVm
 from outlast.model.messages import RestartOrder
+from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, Proof, ProofKind, ProtectedVm, Reason
 from outlast.model.settings import IsolationResponse
 from outlast.model.time import Instant, seconds
@@ -32,16 +33,17 @@ class Agent:
         self.known.hypervisor_up = self.known.looked_back = True
         self.known.keeper = keeper_report()
         follower = WishFollower(self.known, self.out, Responsibility(self.known, self.out))
-        self.own, self.desk = OwnHost(self.known, self.out, follower), OrderDesk(self.known, self.out)
+        self.desk = OrderDesk(self.known, self.out)
+        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower)
 
     def ordered(self, response: IsolationResponse | None, *, entry: bool = True) -> None:
         """The primary orders a start of the VM, whose policy is that."""
         proof = Proof(kind=ProofKind.REBOOTED, owner=OTHER, incarnation=Incarnation(1), epoch=Epoch(0), observer=OTHER)
-        wanted = ProtectedVm(VM, NAME, 512, OTHER, response, NEEDS) if entry else None
+        wanted = ProtectedVm(VM, NAME, 512, OTHER, VmPolicy(isolation_response=response), NEEDS) if entry else None
         self.desk.ordered(OTHER, RestartOrder(order=1, vm=VM, name=NAME, home=DS, proof=proof, entry=wanted))
 
     def libvirt_tells(self, response: IsolationResponse | None, *, running: bool, off: StopReason | None = None) -> None:
-        definition = VmDefinition(VM, NAME, DS, (DS,), 256, True, "", response, "", Needs())
+        definition = VmDefinition(VM, NAME, DS, (DS,), 256, True, "", VmPolicy(isolation_response=response), "")
         reasons = {} if off is None else {VM: off}
         event = InventoryChanged((definition,), frozenset({VM} if running else ()), Capacity(), reasons)
         self.known.take_inventory(event)
@@ -64,11 +66,17 @@ class Agent:
         return line
 
 
+def response(line: PoweredVm) -> IsolationResponse | None:
+    """What is done to it in an isolation; its policy must be known."""
+    assert line.policy is not None
+    return line.policy.isolation_response
+
+
 def test_a_vm_that_is_started_here_has_its_policy_from_the_order() -> None:
     agent = Agent()
     agent.ordered("leave-running")
     line = agent.keeps("running")
-    assert (line.isolation_response, line.memory_mib, line.needs) == ("leave-running", 512, NEEDS)
+    assert (response(line), line.memory_mib, line.needs) == ("leave-running", 512, NEEDS)
     assert (line.home, line.epoch, line.state, line.protected) == (DS, 1, "running", True)
 
 
@@ -77,16 +85,16 @@ def test_what_libvirt_knew_from_its_last_time_here_is_older_than_the_order() -> 
     agent.libvirt_tells("power-off", running=False)
     agent.ordered("leave-running")
     agent.libvirt_tells("power-off", running=False)
-    assert agent.keeps("starting").isolation_response == "leave-running"
+    assert response(agent.keeps("starting")) == "leave-running"
 
 
 def test_what_libvirt_says_of_a_vm_that_runs_is_newer_than_the_order() -> None:
     agent = Agent()
     agent.ordered("leave-running")
     agent.libvirt_tells("power-off", running=True)
-    assert agent.keeps("running").isolation_response == "power-off"
+    assert response(agent.keeps("running")) == "power-off"
     agent.ordered("leave-running")
-    assert agent.keeps("frozen").isolation_response == "power-off", "a repeated order tells nothing of what runs"
+    assert response(agent.keeps("frozen")) == "power-off", "a repeated order tells nothing of what runs"
 
 
 @pytest.mark.parametrize(("phase", "state"), [("running", "running"), ("void", "ending")])
@@ -96,7 +104,7 @@ def test_what_nobody_tells_of_stays_as_it_was(phase: str, state: str) -> None:
     agent.keeps("starting")
     agent.known.forget_orders([VM])
     line = agent.keeps(phase)
-    assert (line.isolation_response, line.needs, line.state) == ("leave-running", NEEDS, state)
+    assert (response(line), line.needs, line.state) == ("leave-running", NEEDS, state)
 
 
 def test_an_order_that_came_to_nothing_tells_nothing_of_a_later_start() -> None:
@@ -106,22 +114,22 @@ def test_an_order_that_came_to_nothing_tells_nothing_of_a_later_start() -> None:
     assert isinstance(ask, AskTakeover)
     agent.desk.keeper_answered(KeeperAnswered(KeeperReply(ask.request, False, "it is owned by another")))
     agent.libvirt_tells("power-off", running=False)
-    assert agent.keeps("running").isolation_response == "power-off"
+    assert response(agent.keeps("running")) == "power-off"
 
 
 def test_an_order_of_an_older_release_tells_nothing() -> None:
     agent = Agent()
     agent.libvirt_tells("power-off", running=False)
     agent.ordered(None, entry=False)
-    assert agent.keeps("starting").isolation_response == "power-off"
+    assert response(agent.keeps("starting")) == "power-off"
 
 
 def test_what_nobody_has_told_of_is_protected_and_left_alone_until_somebody_does() -> None:
     agent = Agent()
     line = agent.keeps("running")
-    assert (line.protected, line.isolation_response, line.memory_mib) == (True, "leave-running", 0)
+    assert (line.protected, line.policy, line.memory_mib) == (True, None, 0)
     agent.libvirt_tells(None, running=True)
-    assert agent.keeps("running").isolation_response is None
+    assert agent.keeps("running").policy == VmPolicy()
 
 
 def test_why_a_domain_is_off_is_of_the_epoch_that_it_had_when_libvirt_said_so() -> None:

@@ -428,5 +428,5 @@ def test_an_operators_commands_are_outlasts_own_and_given_again_while_nobody_can
         TEXT.replace('do = "power-off"\nhost = "alpha"', 'do = "set"\nsetting = "lease_duration"\nvalue = "3s"')
     )
     scenario_steps.do(lab, scenario, scenario.steps[0])
-    assert lab.done == [("beta", "settings", "set", "lease_duration", "3s", "--json")] * 2
+    assert lab.done == [("beta", "settings", "set", "lease_duration", "3s", "-o", "json")] * 2
     assert not operating.give(lab, "settings", "set", "lease_duration", "3s").ok, "a refusal is an outcome"

@@ -6,15 +6,15 @@ import rich_click as click
 
 from outlast.interfaces.commanding import give
 from outlast.interfaces.local_agent import DEFAULT_SOCKET
+from outlast.interfaces.output import AS_JSON
 from outlast.model.commands import PauseRecovery, ResumeRecovery
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Show the outcome as JSON.")
 _SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
 
 
 @click.command()
 @click.option("--reason", default="", help="Why; everybody sees it in `outlast status`.")
-@_JSON
+@AS_JSON
 @_SOCKET
 def pause(*, reason: str, as_json: bool, path: Path) -> None:
     """Restart nothing, and apply no isolation response, on any host, until `outlast resume`.
@@ -27,7 +27,7 @@ def pause(*, reason: str, as_json: bool, path: Path) -> None:
 
 
 @click.command()
-@_JSON
+@AS_JSON
 @_SOCKET
 def resume(*, as_json: bool, path: Path) -> None:
     """Go on with automatic recovery: what has waited is restarted now."""

@@ -50,7 +50,7 @@ def _try(lab: Lab, arguments: tuple[str, ...], on: str) -> Outcome | str:
         return "no agent answers on any host"
     primary = next((view.primary for view in views.values() if view is not None and view.primary in answering), "")
     host = on if on in answering else primary or answering[0]
-    done = lab.run(host, outlast(*arguments, "--json"))
+    done = lab.run(host, outlast(*arguments, "-o", "json"))
     try:
         return msgspec.json.decode(done.stdout, type=Outcome)
     except msgspec.DecodeError:

@@ -159,6 +159,13 @@ class StopVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class ProbeGuest(msgspec.Struct, frozen=True):
+    """Ask a VM's guest agent whether it is there; answered by `GuestProbed`."""
+
+    request: RequestId
+    vm: VmId
+
+
 class FenceHost(msgspec.Struct, frozen=True):
     """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
 
@@ -219,6 +226,7 @@ Effect = (
     | RememberTold
     | ShutDownVm
     | StopVm
+    | ProbeGuest
     | FenceHost
     | FenceStatus
     | CancelFence

@@ -159,6 +159,22 @@ class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
     outcome: Outcome
 
 
+class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
+    """To every host: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
+
+    token: str
+    vm: str
+
+
+class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="retried"):
+    """The answer of a host: done, or why not. `known` False: it is not responsible for any VM of that name."""
+
+    token: str
+    known: bool
+    done: bool
+    sentence: str = ""
+
+
 class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
     """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
 
@@ -191,4 +207,6 @@ Message = (
     | SettingsNotice
     | CommandRequest
     | CommandAnswer
+    | RetryRequest
+    | RetryAnswer
 )

@@ -12,7 +12,9 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     fencing            (primary) switching silent hosts off, so that their end is proof
     operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
+    retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
+    readiness          which of this host's VMs are ready for those that wait for them
     own_host           this host's power-on list, definitions, ends, isolation response
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
@@ -33,6 +35,7 @@ from outlast.model.events import (
     FenceEnded,
     FenceStatusEnded,
     FenceTested,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -46,6 +49,7 @@ from outlast.model.events import (
     ProtectedListRead,
     Received,
     RegistersRead,
+    RetryAsked,
     SettingsRead,
     SightingsRead,
     Stored,
@@ -66,6 +70,8 @@ from outlast.model.messages import (
     OrderReport,
     Rank,
     RestartOrder,
+    RetryAnswer,
+    RetryRequest,
     SettingsNotice,
     SettingsWanted,
     TakenOver,
@@ -88,8 +94,10 @@ from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
+from outlast.protocol.readiness import Readiness
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility, Standing
+from outlast.protocol.retrying import Retrying
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import sentence
@@ -133,7 +141,9 @@ class AgentMachine:
             desk=self.desk,
             fencing=self.fencing,
         )
-        self.own = OwnHost(self.known, self._out, self.follower)
+        self.retrying = Retrying(self.known, self._out, self.recovery)
+        self.readiness = Readiness(self.known, self._out, self.desk)
+        self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
@@ -187,6 +197,8 @@ class AgentMachine:
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
             self.desk.next_deadline(),
+            self.retrying.next_deadline(),
+            self.readiness.next_deadline(),
             self.own.next_deadline(),
             self.capacity.next_deadline(),
             self.admission.next_deadline(),
@@ -260,6 +272,10 @@ class AgentMachine:
                 self.own.stored(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
+            case GuestProbed():
+                self.readiness.probed(event)
+            case RetryAsked():
+                self.retrying.asked(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
             case FenceEnded():
@@ -297,8 +313,15 @@ class AgentMachine:
                 self.commands.requested(event.sender, event.message)
             case CommandAnswer():
                 self.commands.answered(event.message)
-            case EventNotice():
-                return news  # The runtime writes it to the event log; it decides nothing.
+            case RetryRequest():
+                self.retrying.requested(event.sender, event.message)
+            case RetryAnswer():
+                self.retrying.answered(event.sender, event.message)
+            case EventNotice(kind=kind, vm=vm, text=text):
+                # The runtime writes it to the event log; it decides nothing.
+                if vm is not None and kind == "vm-crashed":
+                    self.known.troubles[vm] = text
+                return news
         return True
 
     def _heartbeat(self, sender: HostId, beat: Heartbeat) -> bool:
@@ -334,17 +357,8 @@ class AgentMachine:
     def _keeper(self, event: KeeperDid | KeeperAnswered | KeeperGone) -> None:
         match event:
             case KeeperDid():
-                happened = event.happened
-                self.watch.keeper_did(happened)
-                self._out.note(
-                    happened.kind,
-                    host=self.known.me,
-                    vm=happened.vm,
-                    datastore=happened.datastore,
-                    relay=True,
-                    detail=happened.detail,
-                    epoch="" if happened.epoch is None else happened.epoch,
-                )
+                self.watch.keeper_did(event.happened)
+                self.own.keeper_did(event.happened)
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
             case KeeperGone():
@@ -361,10 +375,7 @@ class AgentMachine:
             case VmStopped():
                 self.own.vm_stopped(event)
             case HypervisorState():
-                if event.up != self.known.hypervisor_up:
-                    kind = "hypervisor-up" if event.up else "hypervisor-down"
-                    self._out.note(kind, host=self.known.me, relay=True, problem=event.problem)
-                self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
+                self.own.hypervisor_told(event)
             case VmStartEnded():
                 self.desk.start_ended(event)
             case VmLookedAt():
@@ -379,6 +390,7 @@ class AgentMachine:
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.readiness.tick()
         self.follower.tick()
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
@@ -387,6 +399,7 @@ class AgentMachine:
         self.responsibility.tick(self._standing())
         self.settings.tick()
         self.desk.tick()
+        self.retrying.tick()
         self.recovery.tick()
         self.fencing.tick()
         self.operator.tick()

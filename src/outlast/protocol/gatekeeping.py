@@ -164,7 +164,7 @@ class Gatekeeper:
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
         busy = ownership.pid is not None or ask.vm in self._waiting
         unused: list[KeeperEffect] = []
-        if ask.reason is Reason.START_FAILED and not busy and self._pending.pop(ask.vm, None) is not None:
+        if ask.given_up and not busy and self._pending.pop(ask.vm, None) is not None:
             # Whoever wanted it waits no longer, and the gate's last word will be no: it is not launched.
             unused = self._unused(ask.vm)
         if busy or ownership.phase in (Phase.STARTING, Phase.VOID):
@@ -320,7 +320,7 @@ class Gatekeeper:
             return []
         effects = ownership.start_ended()
         ownership.phase = Phase.ENDED
-        ownership.release_reason = Reason.START_FAILED
+        ownership.release_reason = Reason.HOST_FAULT
         return [*effects, Changed()]
 
     def close(self) -> list[KeeperEffect]:

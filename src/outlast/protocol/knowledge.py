@@ -160,12 +160,18 @@ class Knowledge:
         self.lists_changed: set[DatastoreName] = set()
         """Whose protected lists are worth being read now."""
         self._vm_names: dict[VmId, VmName] = {}
+        self.killed: set[VmId] = set()
+        """This host's VMs whose processes our keeper ended, or will not let run."""
+        self.troubles: dict[VmId, str] = {}
+        """What was last said of a VM that crashed, for people: no decision rests on it."""
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
         self.definitions: dict[VmId, VmDefinition] = {}
         self.ordered: dict[VmId, PoweredVm] = {}
         """What the order to start a VM here said of it, until libvirt says that it runs: what it knew before is older."""
         self.running: frozenset[VmId] = frozenset()
+        self.ready: frozenset[VmId] = frozenset()
+        """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"

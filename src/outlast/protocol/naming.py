@@ -3,6 +3,7 @@
 from outlast.model.commands import WantVm
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import VmDefinition
+from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, ProtectedVm
 from outlast.protocol.knowledge import Knowledge
 
@@ -40,9 +41,9 @@ def meant(known: Knowledge, command: WantVm) -> WantVm:
 
 
 def _listed(line: PoweredVm, host: HostId) -> ProtectedVm:
-    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs)
+    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
 
 
 def _defined(definition: VmDefinition, host: HostId) -> ProtectedVm:
     d = definition
-    return ProtectedVm(d.vm, d.name, d.memory_mib, host, d.isolation_response, d.needs)
+    return ProtectedVm(d.vm, d.name, d.memory_mib, host, d.policy or VmPolicy(), d.needs)

@@ -6,8 +6,9 @@
     done       nothing; kept to answer repeats
 
 An order may arrive many times; it is done once. A start that failed leaves an epoch that is ours and not running: it is
-released, so that the primary can try another host at once. What an order says of the VM's own policy and needs is known
-from then on: libvirt may tell of them late, and this host be isolated before that.
+released, so that the primary can try it again at once, here or on another host. The release says whether the VM itself
+failed, which counts against what its policy allows, or this host. What an order says of the VM's own policy and needs is
+known from then on: libvirt may tell of them late, and this host be isolated before that.
 """
 
 import msgspec
@@ -74,6 +75,11 @@ class OrderDesk:
     def _oldest_done(self) -> VmId | None:
         return next((vm for vm, job in self._jobs.items() if job.stage == "done"), None)
 
+    def is_starting(self, vm: VmId) -> bool:
+        """Whether an order to start it is being carried out."""
+        job = self._jobs.get(vm)
+        return job is not None and job.stage != "done"
+
     def keeper_answered(self, event: KeeperAnswered) -> None:
         """The keeper took the register, or could not."""
         job = next((j for j in self._jobs.values() if j.request == event.reply.request and j.stage == "taking"), None)
@@ -102,9 +108,10 @@ class OrderDesk:
             self._out.note("restart-started", vm=event.vm, relay=True)
             self._end(job, "started", "")
         else:
-            self._give_back(job, event.problem)
+            fault = event.host_fault or event.vm in self._known.killed
+            self._give_back(job, event.problem, Reason.HOST_FAULT if fault else Reason.START_FAILED)
 
-    def _give_back(self, job: _Job, problem: str) -> None:
+    def _give_back(self, job: _Job, problem: str, reason: Reason) -> None:
         order = job.order
         self._out.put(
             AskKeeper(
@@ -113,7 +120,8 @@ class OrderDesk:
                     vm=order.vm,
                     name=order.name,
                     home=order.home,
-                    reason=Reason.START_FAILED,
+                    reason=reason,
+                    given_up=True,
                 )
             )
         )
@@ -125,7 +133,7 @@ class OrderDesk:
             if job.stage == "taking" and self._known.now >= job.deadline:
                 self._end(job, "failed", "the keeper gave no answer")
             elif job.stage == "starting" and self._known.now >= job.deadline:
-                self._give_back(job, "libvirt gave no answer in time")
+                self._give_back(job, "libvirt gave no answer in time", Reason.HOST_FAULT)
 
     def _end(self, job: _Job, stage: str, detail: str) -> None:
         job.stage = "done"
@@ -159,6 +167,6 @@ def _line_of(entry: ProtectedVm, home: DatastoreName) -> PoweredVm:
         state="starting",
         memory_mib=entry.memory_mib,
         protected=True,
-        isolation_response=entry.isolation_response,
+        policy=entry.policy,
         needs=entry.needs,
     )

@@ -6,7 +6,8 @@ libvirt says that a definition changed                    the definition, on its
 a VM ended, and libvirt says why                          release: switched off, or crashed
 a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
-a process was killed because its start was void           release: start failed
+a process was killed by the keeper itself                 release: host fault, which is not the VM's own
+a start of ours failed                                    its order says why (`orders`)
 this host became isolated                                 the list says so; then `isolation_response.py`
 
 What is known of a VM's policy (isolation response, protected or not) and needs, the newest first:
@@ -23,14 +24,15 @@ nobody has told of it                                     protected, and nothing
 import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
-from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
+from outlast.model.events import HypervisorState, InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
-from outlast.model.keeping import AskRelease, KeptVm
+from outlast.model.keeping import AskRelease, Happened, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.orders import OrderDesk
 from outlast.protocol.wish_following import WishFollower
 
 ENDED_PATIENCE = Duration(3 * SECOND)
@@ -75,14 +77,15 @@ class _Memory(msgspec.Struct, frozen=True):
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, wishes: WishFollower) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, *, desk: OrderDesk, wishes: WishFollower) -> None:
         self._wishes = wishes
         self._known = knowledge
         self._out = outbox
+        self._desk = desk
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None,) * 8
+        self._seen: tuple[object, ...] = (None,) * 9
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -127,9 +130,10 @@ class OwnHost:
             known.running,
             known.ordered,
             known.predecessors_list,
-            isolated,
+            known.ready,
             known.aside,
             known.asked,
+            isolated,
         )
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
@@ -185,6 +189,7 @@ class OwnHost:
             home=kept.home,
             epoch=kept.epoch,
             state=_STATES[kept.phase],
+            ready=kept.vm in self._known.ready,
             protected=protected,
             note=note,
         )
@@ -194,7 +199,7 @@ class OwnHost:
         vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
         if ordered is None and definition is not None:
             return _as_defined(definition)
-        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True, "leave-running")
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
 
     def _as_wanted(self, vm: VmId, protected: bool, note: str) -> tuple[bool, str]:
         """What an operator asked for counts more than what the definition says (`wish_following.py`)."""
@@ -262,20 +267,52 @@ class OwnHost:
         else:
             copy.retry_at = after(self._known.now, REWRITE)
 
+    # -- what this host's daemons tell ------------------------------------------------------------------------------
+
+    def keeper_did(self, happened: Happened) -> None:
+        """The keeper has done something: everybody hears of it."""
+        self._out.note(
+            happened.kind,
+            host=self._known.me,
+            vm=happened.vm,
+            datastore=happened.datastore,
+            relay=True,
+            detail=happened.detail,
+            epoch="" if happened.epoch is None else happened.epoch,
+        )
+
+    def hypervisor_told(self, event: HypervisorState) -> None:
+        """Libvirt answers, or does not."""
+        known = self._known
+        if event.up != known.hypervisor_up:
+            kind = "hypervisor-up" if event.up else "hypervisor-down"
+            self._out.note(kind, host=known.me, relay=True, problem=event.problem)
+        known.hypervisor_up, known.hypervisor_problem = event.up, event.problem
+
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def vm_stopped(self, event: VmStopped) -> None:
-        """Libvirt says why a VM stopped."""
+        """Libvirt says why a VM stopped. What a start of ours comes to, its answer says."""
+        if self._desk.is_starting(event.vm):
+            return
         reason = self._wishes.reason(event.vm, event.reason) or self._isolation.reason(event.vm, event.reason)
+        if reason is Reason.CRASHED and event.vm in self._known.killed:
+            reason = Reason.HOST_FAULT
         self._stopped[event.vm] = reason
-        self._out.note(
-            "vm-crashed" if reason is Reason.CRASHED else "vm-stopped", vm=event.vm, name=event.name, reason=event.reason
-        )
+        if reason is Reason.CRASHED:
+            self._known.troubles[event.vm] = event.trace
+            trace = f": {event.trace}" if event.trace else ""
+            self._out.note("vm-crashed", vm=event.vm, relay=True, name=event.name, reason=event.reason, trace=trace)
+        else:
+            self._out.note("vm-stopped", vm=event.vm, name=event.name, reason=event.reason)
 
     def _release_ended(self) -> None:
         now, report = self._known.now, self._known.keeper
         kept = {v.vm: v for v in report.vms} if report is not None else {}
         ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
+        killed = self._known.killed
+        killed |= {vm for vm, v in kept.items() if v.phase in ("void", "killing")}
+        killed -= {vm for vm in killed if vm not in kept or kept[vm].phase == "running"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
             self._asked.pop(vm, None)
@@ -288,6 +325,8 @@ class OwnHost:
                 reason = self._remembered(each)
             if reason is None and now - since >= patience:
                 reason = self._isolation.reason(vm, StopReason.UNKNOWN)
+            if reason is Reason.CRASHED and (vm in killed or self._desk.is_starting(vm)):
+                reason = Reason.HOST_FAULT
             if reason is not None:
                 self._ended_since[vm] = self._asked[vm] = now
                 self._release(vm, each.name, each.home, reason)
@@ -343,7 +382,7 @@ def _as_defined(definition: VmDefinition) -> PoweredVm:
         state="",
         memory_mib=definition.memory_mib,
         protected=definition.protected and not definition.unprotectable,
-        isolation_response=definition.isolation_response,
+        policy=definition.policy,
         note=definition.unprotectable,
         needs=definition.needs,
     )

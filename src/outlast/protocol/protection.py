@@ -9,6 +9,9 @@ it was redefined without our metadata                as before (its host keeps t
 its metadata says protected="no"                     off the list, unless an operator has asked for it
 an operator has set it aside                         off the list, on whatever list it stands (`wish_keeping.py`)
 it was to be stopped, was off, and runs again        protected and wanted: somebody has started it by hand
+
+With each VM lies its policy, as its host last knew it, and what was tried to bring it back (`Attempts`): a list is read by
+the next primary, which then goes on where this one was. Whoever sets a VM aside ends what was tried for it.
 """
 
 from collections.abc import Iterable
@@ -16,7 +19,9 @@ from collections.abc import Iterable
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.records import AsideVm, PoweredVm, ProtectedList, ProtectedVm
+from outlast.model.policy import VmPolicy
+from outlast.model.records import AsideVm, Attempts, PoweredVm, ProtectedList, ProtectedVm
+from outlast.protocol.attempts import runs_again, stable
 
 
 class Protection:
@@ -32,15 +37,17 @@ class Protection:
         self.wishes = 0
 
     def load(self, content: ProtectedList | None) -> None:
-        """Take over from the list on storage, keeping what was learnt since."""
+        """Take over from the list on storage, keeping what was learnt since.
+
+        What was tried for a VM, and what operators want of it, is known to the list alone.
+        """
         if content is None:
             return
         self.aside = {aside.entry.vm: aside for aside in content.aside}
-        kept = {entry.vm: entry for entry in content.vms}
-        self.vms = {vm: entry for vm, entry in (kept | self.vms).items() if vm not in self.aside}
-        for vm, entry in kept.items():
-            if vm in self.vms and self.vms[vm].asked != entry.asked:
-                self.vms[vm] = msgspec.structs.replace(self.vms[vm], asked=entry.asked)
+        for entry in content.vms:
+            learnt = self.vms.get(entry.vm, entry)
+            self.vms[entry.vm] = msgspec.structs.replace(learnt, asked=entry.asked, attempts=entry.attempts)
+        self.vms = {vm: entry for vm, entry in self.vms.items() if vm not in self.aside}
 
     def learn(self, datastore: DatastoreName, host: HostId, lines: Iterable[PoweredVm]) -> list[ProtectedVm]:
         """The lines of a host's power-on list that count: returns the VMs that are protected from now on."""
@@ -49,14 +56,20 @@ class Protection:
             if line.home != datastore or not self._is_wanted(line):
                 continue
             old = self.vms.get(line.vm)
-            asked = old.asked if old is not None else None
-            entry = ProtectedVm(line.vm, line.name, line.memory_mib, host, line.isolation_response, line.needs, asked)
+            entry = _entry(line, host, old)
             if old is None:
                 new.append(entry)
             if old != entry:
                 self.vms[line.vm] = entry
                 self.changed = True
         return new
+
+    def tried(self, vm: VmId, attempts: Attempts) -> None:
+        """What was tried for a VM is another thing now."""
+        entry = self.vms.get(vm)
+        if entry is not None and entry.attempts != attempts:
+            self.vms[vm] = msgspec.structs.replace(entry, attempts=attempts)
+            self.changed = True
 
     def _is_wanted(self, line: PoweredVm) -> bool:
         aside, old = self.aside.get(line.vm), self.vms.get(line.vm)
@@ -70,9 +83,9 @@ class Protection:
         return False
 
     def set_aside(self, aside: AsideVm) -> None:
-        """An operator does not want it restarted."""
+        """An operator does not want it restarted: what was tried for it is over."""
         self.vms.pop(aside.entry.vm, None)
-        entry = msgspec.structs.replace(aside.entry, asked=None)
+        entry = msgspec.structs.replace(aside.entry, asked=None, attempts=stable(aside.entry.attempts))
         self.aside[aside.entry.vm] = msgspec.structs.replace(aside, entry=entry)
         self._wished()
 
@@ -101,3 +114,13 @@ class Protection:
         self.changed = False
         wanted = tuple(self.vms[vm] for vm in sorted(self.vms))
         return wanted, tuple(self.aside[vm] for vm in sorted(self.aside))
+
+
+def _entry(line: PoweredVm, host: HostId, old: ProtectedVm | None) -> ProtectedVm:
+    """A VM as its host's list has it. What its host does not know just now stays as it was."""
+    if old is None:
+        return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
+    attempts = runs_again(old.attempts, line)
+    if line.policy is None:
+        return msgspec.structs.replace(old, name=line.name, last_host=host, attempts=attempts)
+    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy, line.needs, old.asked, attempts)

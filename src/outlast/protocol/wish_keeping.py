@@ -1,9 +1,11 @@
 """What operators want of VMs, kept beside the protected list by whoever is responsible for their home datastore.
 
     an operator wants it   the protected list   set aside        and then
-    running                on it, `asked`       no               recovery starts it where it may run, if it does not
+    running                on it, `asked`       no               recovery starts it where it may run, if it does not:
+                                                                 what failed before counts no more (`attempts`)
     protected              on it once it runs   no               nothing: it is restarted from now on as any other
-    stopped                no                   yes              its host shuts it down (`wish_following.py`)
+    stopped                no                   yes              its host shuts it down (`wish_following.py`), and
+                                                                 nothing is tried any more
     unprotected            no                   yes              nothing: it is left alone, and may run or not
 
 `asked` is the last epoch of the VM's register when it was asked for: whoever switched it off before that has been
@@ -22,8 +24,9 @@ from outlast.model.effects import ReadRegisters, Send
 from outlast.model.events import RegistersRead
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId
 from outlast.model.messages import ListChanged
-from outlast.model.records import AsideVm, PoweredVm, ProtectedVm, RegisterRecord, RegisterState
+from outlast.model.records import AsideVm, Attempts, PoweredVm, ProtectedVm, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol import attempts as counting
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.protection import Protection
 from outlast.protocol.responsibility import Responsibility
@@ -152,6 +155,8 @@ class WishKeeper:
             if last is not None and last.state is RegisterState.OWNED and not runs:
                 # It is off already, and what was read may be older than its owner's word of that, which is the next epoch.
                 asked = Epoch(asked + 1)
+            if wish.command.wanted == "running" and not runs:
+                entry = msgspec.structs.replace(entry, attempts=counting.asked_again(Attempts(counted=asked)))
             protection.take_back(vm)
             protection.ask_for(msgspec.structs.replace(entry, asked=asked))
             self._write(wish, f"it runs on {runs}, and is protected" if runs else "it is started where it may run")

@@ -5,9 +5,8 @@ rest would make its expectations mean something else than they say.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-from outlast.scenario.model import Scenario, Step, VmSpec
+from outlast.scenario.model import Scenario, Step
 
 Path = tuple[str | int, ...]
 
@@ -20,38 +19,17 @@ VERBS = frozenset(
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})
-STATES = frozenset({"failed"})
-_VM_KEYS: dict[str, Any] = {
-    "priority": "medium",
-    "max_restarts": 1,
-    "max_relocations": 1,
-    "after": (),
-    "ready": "powered-on",
-}
-"""Keys that do nothing yet, with the one value that asks for nothing."""
 
 
 def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     """Everything in a scenario that is not built yet: where it stands, and what it is."""
     for name in sorted(SETTINGS & scenario.settings.keys()):
         yield ("settings", name), f"the setting {name}"
-    for i, vm in enumerate(scenario.vms):
-        yield from (((("vms", i, key)), what) for key, what in _vm(vm))
     for i, rule in enumerate(scenario.rules):
         if rule.failback:
             yield ("rules", i, "failback"), "failback of a rule"
     for i, step in enumerate(scenario.steps):
         yield from (((("steps", i, key)), what) for key, what in _step(step))
-    for i, expectation in enumerate(scenario.expect):
-        for vm, state in expectation.claims.get("state", {}).items():
-            if state in STATES:
-                yield ("expect", i, "state", vm), f"the state {state}"
-
-
-def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
-    for key, nothing in _VM_KEYS.items():
-        if getattr(vm, key) != nothing:
-            yield key, f"{key} of a VM, other than {_shown(nothing)}"
 
 
 def _step(step: Step) -> Iterator[tuple[str, str]]:
@@ -59,7 +37,3 @@ def _step(step: Step) -> Iterator[tuple[str, str]]:
         yield "do", f"the verb {step.do}"
     if step.keys.get("setting") in SETTINGS:
         yield "setting", f"the setting {step.keys['setting']}"
-
-
-def _shown(nothing: Any) -> str:
-    return "none" if nothing in (None, ()) else str(nothing)

@@ -15,6 +15,7 @@ from outlast.model.events import StopReason
 from outlast.model.ids import HostId, HostName, VmId
 from outlast.model.inventory import DatastoreMember, HostMember, Needs, VmDefinition
 from outlast.model.keeping import Happened
+from outlast.model.policy import VmPolicy, parse_ready
 from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
@@ -44,6 +45,18 @@ class Entry(msgspec.Struct, frozen=True):
     kind: str
     text: str
     vm: str = ""
+
+
+def policy_of(spec: VmSpec) -> VmPolicy:
+    """What a scenario says of a VM, as its definition has it."""
+    return VmPolicy(
+        priority=spec.priority,
+        after=spec.after,
+        ready=parse_ready(spec.ready),
+        max_restarts=spec.max_restarts,
+        max_relocations=spec.max_relocations,
+        isolation_response=spec.isolation_response,
+    )
 
 
 def needs_of(spec: VmSpec) -> Needs:
@@ -171,7 +184,7 @@ class Ground:
             memory_mib=spec.memory_mib,
             protected=spec.state != "unprotected",
             unprotectable="",
-            isolation_response=spec.isolation_response,
+            policy=policy_of(spec),
             xml=f"<domain>{spec.name}</domain>",
             needs=needs_of(spec),
         )
@@ -337,5 +350,6 @@ class Ground:
             left = self.failing_starts.get(key, 0)
             if left:
                 self.failing_starts[key] = left - 1 if left > 0 else left
+                self.recovery.failed(vm)
                 return True
         return False

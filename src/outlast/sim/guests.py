@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 HOOK_PATIENCE = 6 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
+GUEST_BOOTS = 3 * SECOND
+"""From the moment that a guest runs until its guest agent answers."""
 LIBVIRTD_RESTARTS = 5 * SECOND
 Ended = Callable[[str], None]
+OWN_FAULTS = frozenset({"internal error: process exited while connecting to monitor", "the process ended at once"})
+"""What a start comes to if the VM itself fails; everything else is its host's fault."""
 
 
 class _Held(msgspec.Struct):
@@ -86,6 +90,13 @@ class Guests:
         self._host.keeper.process_appeared(vm)
         self._write_again(process)
         return process
+
+    def answers(self, vm: VmId) -> bool:
+        """Whether its guest agent answers now, if libvirt asks it."""
+        process = self._hypervisor.processes.get(vm)
+        if process is None or process.hung or not self._host.executes(vm) or not self._hypervisor.answers:
+            return False
+        return process.beats_from is not None and self._host.now >= process.beats_from
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -199,10 +210,10 @@ class Guests:
 
         A host that stood still sent its last when it began to: that has long landed, or never will.
         """
-        self._held.clear()
         for process in list(self._hypervisor.processes.values()):
             self.last_write(process)
             self._hypervisor.end(process.vm, StopReason.UNKNOWN)
+        self._held.clear()
 
 
 class _Once:
@@ -322,6 +333,7 @@ class _Start:
             self._host.later(SECOND // 4, self._make)
             return
         process = self._guests.process_begins(self._vm)
+        process.beats_from = self._host.now + GUEST_BOOTS
         self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
 

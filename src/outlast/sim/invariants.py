@@ -288,7 +288,8 @@ class Invariants:
     def _wanted_by_operators(self, store: Datastore, host: HostId, vm: VmId) -> None:
         """A restart is ordered: nobody has paused recovery for long, but for what he asks himself, nor set the VM aside."""
         content = store.newest_protected()
-        asked = content is not None and any(entry.vm == vm and entry.asked is not None for entry in content.vms)
+        vms = content.vms if content is not None else ()
+        asked = any(entry.vm == vm and (entry.asked is not None or entry.attempts.asked) for entry in vms)
         aside = store.aside_since.get(vm)
         if not asked:
             self._not_paused(store, f"{host} orders a restart of {vm}")
@@ -319,7 +320,7 @@ class Invariants:
         if process is None or not process.executed or process.ending is not None:
             return
         definition = self._domain.definitions[vm]
-        own = definition.isolation_response
+        own = definition.policy.isolation_response
         responses = {own} if own else {settings.isolation_response for settings in self._domain.ever_used}
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])

@@ -6,7 +6,7 @@ from typing import Any
 
 from outlast.model.keeper_effects import KeeperEffect, Kill, Reply, StopWatching
 from outlast.model.keeping import AskLaunch, AskRelease, KeeperReply
-from outlast.model.records import Reason, RegisterRecord
+from outlast.model.records import RegisterRecord
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.ownership import Ownership, Phase
 from outlast.sim.mutation import also, mutant
@@ -80,6 +80,6 @@ _ask_release = Gatekeeper._ask_release
 )
 def _launched_and_given_back(self: Gatekeeper, client: int, ask: AskRelease) -> list[KeeperEffect]:
     known = self._keeper.vms.get(ask.vm)
-    if ask.reason is Reason.START_FAILED and known is not None and known.pid is None:
+    if ask.given_up and known is not None and known.pid is None:
         return [*self._unused(ask.vm), Reply(client, KeeperReply(ask.request, True))]
     return _ask_release(self, client, ask)

@@ -49,6 +49,8 @@ class Operating(Ground):
 
     def set_state(self, vm: str, state: Wanted) -> None:
         """A VM is to be so from now on."""
+        if state == "running":
+            self.recovery.failures.pop(VmId(vm), None)
         self._give(WantVm(vm=vm, wanted=state), f"wants {vm} to be {state}")
 
     def begin(self) -> None:

@@ -73,7 +73,7 @@ def _settle(world: World, scenario: Scenario, *, hurried: bool) -> None:
     def at_rest() -> bool:
         if any(world.where(name) != [vm.host] for name, vm in placed.items()):
             return False
-        listed = frozenset[VmId]().union(*(protected_on(world, name) for name in world.domain.stores))
+        listed = {vm for name in world.domain.stores for vm in protected_on(world, name)}
         wanted = {VmId(name) for name, vm in placed.items() if vm.state != "unprotected"}
         return wanted <= listed and (len(world.primaries()) == 1 or not any(h.powered for h in world.hosts.values()))
 

@@ -8,8 +8,9 @@ from outlast.protocol import lease_length
 from outlast.protocol.lease import Lease
 from outlast.protocol.ownership import Ownership, Phase
 from outlast.protocol.protection import Protection
+from outlast.protocol.proving import Prover
 from outlast.protocol.recovery import Recovery
-from outlast.protocol.restart import Restart
+from outlast.protocol.restart import Restart, Stage
 from outlast.sim.mutation import mutant
 
 
@@ -54,10 +55,10 @@ def _what_is_adopted_has_any_lease(
     5,
     "an observer does not look for the window in the epoch that it takes a VM from",
     "a-longer-lease-is-in-use-when-an-older-record-lands",
-    (Restart, "window"),
+    (Prover, "window"),
 )
-def _the_epoch_names_no_window(self: Restart, ours: Duration) -> Duration:
-    return ours
+def _the_epoch_names_no_window(self: Prover, _last: Any) -> Duration:
+    return self._known.settings.window
 
 
 @mutant(
@@ -67,7 +68,8 @@ def _the_epoch_names_no_window(self: Restart, ours: Duration) -> Duration:
     (Recovery, "_hold"),
 )
 def _a_pause_holds_nothing(self: Recovery, case: Restart, _pause: Any) -> None:
-    self._place(case)
+    if case.stage is Stage.CONFIRMING:
+        self._order(case)
 
 
 @mutant(
