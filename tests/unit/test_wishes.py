@@ -278,3 +278,20 @@ def test_without_anybody_responsible_it_is_to_be_tried_again() -> None:
     outcome = wants(world, vm, "stopped", within_s=14)
     assert not outcome.ok
     assert outcome.try_again
+
+
+def test_what_had_failed_is_tried_no_more_once_stopped_and_begins_anew_when_it_is_started() -> None:
+    ds1, host1 = DatastoreName("ds1"), HostName("host1")
+    web = VmSpec(name=VmName("web"), datastore=ds1, host=host1, max_restarts=0, max_relocations=0)
+    world = World([HostSpec(name=HostName(name)) for name in ("host1", "host2")], [DatastoreSpec(name=ds1)], [web], seed=3)
+    world.settle()
+    world.vm_crash("web")
+    assert world.run_until(lambda: any(entry.attempts.failed for entry in stored(world, "web").vms), 10) is not None
+    assert wants(world, "web", "stopped").ok
+    (aside,) = stored(world, "web").aside
+    assert not aside.entry.attempts.failed
+    world.run(5)
+    assert (world.processes("web"), status(world, "web").state) == ({}, "stopped")
+    assert wants(world, "web", "running").ok
+    assert world.run_until(lambda: bool(world.processes("web")), 10) is not None
+    never_twice(world)

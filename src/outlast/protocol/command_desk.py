@@ -81,7 +81,7 @@ class CommandDesk:
         command = event.command
         if isinstance(command, WantVm):
             try:
-                command = meant(self._known, command)
+                command = meant(self._known, self._responsible, command)
             except UnknownVmError as error:
                 self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(str(error),))))
                 return

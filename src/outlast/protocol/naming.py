@@ -6,13 +6,14 @@ from outlast.model.inventory import VmDefinition
 from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, ProtectedVm
 from outlast.protocol.knowledge import Knowledge
+from outlast.protocol.responsibility import Responsibility
 
 
 class UnknownVmError(Exception):
     """No VM is meant, or more than one; the text is a sentence."""
 
 
-def meant(known: Knowledge, command: WantVm) -> WantVm:
+def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> WantVm:
     """The command with the VM's uuid, home and what is known of it. Raises UnknownVmError."""
     word = command.vm
     found: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
@@ -23,7 +24,7 @@ def meant(known: Knowledge, command: WantVm) -> WantVm:
                 found[line.vm] = (line.home, _listed(line, host))
             elif word in (line.vm, line.name):
                 why = line.note
-    for vm, (home, entry) in known.protected.items():
+    for vm, (home, entry) in (known.protected | _ours(responsible)).items():
         if word in (vm, entry.name):
             found.setdefault(vm, (home, entry))
     for vm, definition in known.definitions.items():
@@ -38,6 +39,16 @@ def meant(known: Knowledge, command: WantVm) -> WantVm:
         raise UnknownVmError(f"{len(found)} VMs are called {word}: name one by its uuid ({', '.join(sorted(found))})")
     ((vm, (home, entry)),) = found.items()
     return WantVm(vm=vm, wanted=command.wanted, name=entry.name, home=home, entry=entry)
+
+
+def _ours(responsible: Responsibility) -> dict[VmId, tuple[DatastoreName, ProtectedVm]]:
+    """Who is responsible for a datastore has no need to read its list: a VM that is off may stand on no other."""
+    found: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
+    for home in responsible.held_datastores():
+        protection = responsible.protection(home)
+        found |= {vm: (home, aside.entry) for vm, aside in protection.aside.items()}
+        found |= {vm: (home, entry) for vm, entry in protection.vms.items()}
+    return found
 
 
 def _listed(line: PoweredVm, host: HostId) -> ProtectedVm:
