@@ -24,7 +24,7 @@ nobody has told of it                                     protected, and nothing
 import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
-from outlast.model.events import HypervisorState, InventoryChanged, StopReason, Stored, VmStopped
+from outlast.model.events import DatastoreSurveyed, HypervisorState, InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import AskRelease, Happened, KeptVm
@@ -32,6 +32,7 @@ from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.news import in_reach
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.wish_following import WishFollower
 
@@ -251,21 +252,23 @@ class OwnHost:
                 self._stored_xml[vm] = kept
                 self._out.put(StoreDefinition(request, homes[vm], vm, definition.xml))
 
-    def stored(self, event: Stored) -> None:
-        """A list or a definition was written, or has to be again."""
+    def stored(self, event: Stored) -> bool:
+        """A list or a definition was written, or has to be again. True if there is more to do, or others can read more."""
         storing = self._storing.pop(event.request, None)
         if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
             del self._stored_xml[storing[0]]
             self._definitions_due = after(self._known.now, REWRITE)
-            return
+            return True
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request:
-            return
-        copy.request = None
+            return False
+        copy.request, before = None, self._announced()
         if event.ok:
             copy.sequence = copy.writing
         else:
             copy.retry_at = after(self._known.now, REWRITE)
+        said = self._list.isolated and self._announced() is not before
+        return said or copy.sequence < self._list.sequence
 
     # -- what this host's daemons tell ------------------------------------------------------------------------------
 
@@ -288,6 +291,19 @@ class OwnHost:
             kind = "hypervisor-up" if event.up else "hypervisor-down"
             self._out.note(kind, host=known.me, relay=True, problem=event.problem)
         known.hypervisor_up, known.hypervisor_problem = event.up, event.problem
+
+    def surveyed(self, event: DatastoreSurveyed) -> bool:
+        """How a datastore is reached from here. Returns whether it is news; one that came back gets what it missed."""
+        reach, name = event.reach, event.reach.datastore
+        before = self._known.reach.get(name)
+        self._known.take_reach(reach)
+        if before is None or before.reachable != reach.reachable:
+            if reach.reachable:
+                self._copies[name].retry_at = LONG_AGO
+                self._out.note("datastore-back", datastore=name)
+            else:
+                self._out.note("datastore-lost", datastore=name, problem=reach.problem)
+        return in_reach(reach, before)
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
@@ -353,10 +369,6 @@ class OwnHost:
     def _announced(self) -> PowerOnList | None:
         """Our list, if any datastore has it."""
         return self._list if any(copy.sequence == self._list.sequence for copy in self._copies.values()) else None
-
-    def reached(self, datastore: DatastoreName) -> None:
-        """A datastore came back: write what it missed."""
-        self._copies[datastore].retry_at = LONG_AGO
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""

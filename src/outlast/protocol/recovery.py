@@ -37,14 +37,7 @@ from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
 from outlast.protocol.proving import NotYet, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
-from outlast.protocol.restart import (
-    LIST_PATIENCE,
-    LOOK_AGAIN,
-    ORDER_PATIENCE,
-    READ_PATIENCE,
-    Restart,
-    Stage,
-)
+from outlast.protocol.restart import LIST_PATIENCE, LOOK_AGAIN, ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.sequence import Slots, Waiter, turns
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.trials import Trials
@@ -212,19 +205,20 @@ class Recovery:
 
     # -- the register ---------------------------------------------------------------------------------------------
 
-    def registers_read(self, event: RegistersRead) -> None:
-        """An answer to one of our reads, if it is one."""
+    def registers_read(self, event: RegistersRead) -> bool:
+        """Whether this answers one of our reads."""
         case = next((c for c in self.cases.values() if c.request == event.request), None)
         if case is None:
-            return
+            return False
         case.request = None
         if self._known.now >= case.deadline:
             # This agent stood still meanwhile: the answer tells how things were, and the turn that follows backs off.
-            return
+            return True
         if case.stage is Stage.CONFIRMING:
             self._confirmed(case, event)
         elif case.stage is Stage.READING:
             self._register_known(case, event)
+        return True
 
     def _register_known(self, case: Restart, event: RegistersRead) -> None:
         now = self._known.now

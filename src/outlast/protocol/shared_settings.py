@@ -176,16 +176,17 @@ class SharedSettings:
         copy.problem = event.problem
         return (copy.read_as, copy.mark) != before or copy.mark != self._known.mark
 
-    def stored(self, event: Stored) -> None:
-        """The record was written on a datastore, or could not be."""
+    def stored(self, event: Stored) -> bool:
+        """The record was written on a datastore, or could not be. True if it is about that."""
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request or copy.writing is None:
-            return
+            return False
         record = copy.writing
         self._ended(event.datastore, copy, "" if event.ok else event.problem or "it was not written")
         if event.ok:
             copy.mark = record.mark
             self.take(record)
+        return True
 
     # -- other agents, and our keeper -----------------------------------------------------------------------------
 

@@ -122,8 +122,8 @@ class WishKeeper:
 
     # -- storage --------------------------------------------------------------------------------------------------
 
-    def registers_read(self, event: RegistersRead) -> None:
-        """A register was read, for a wish or to see whether a VM is off."""
+    def registers_read(self, event: RegistersRead) -> bool:
+        """Whether this answers one of our reads: for a wish, or to see whether a VM is off."""
         wish = next((w for w in self._wishes if w.request is not None and w.request == event.request), None)
         if wish is not None:
             vm = VmId(wish.command.vm)
@@ -131,10 +131,13 @@ class WishKeeper:
                 self._refuse(wish, f"its register on {wish.home} cannot be read: {event.problem}", try_again=True)
             elif self.holds(wish.home):
                 self._ask_for(wish, self._responsible.protection(wish.home), event.last[vm])
-        elif self._looks.get(event.datastore, (None, 0))[0] == event.request:
+            return True
+        if self._looks.get(event.datastore, (None, 0))[0] == event.request:
             self._looks[event.datastore] = (None, after(self._known.now, LOOK_EVERY))
             if self.holds(event.datastore):
                 self._see_who_is_off(event)
+            return True
+        return False
 
     def _ask_for(self, wish: Wish, protection: Protection, last: RegisterRecord | None) -> None:
         """It is to be on the list from now on, whatever its definition says; and to run, if that is what was wanted."""
