@@ -25,7 +25,6 @@ from outlast.model.events import RegistersRead
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
 from outlast.model.messages import OrderReport, RestartOrder
 from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterRecord, RegisterState
-from outlast.model.settings import Pause
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
@@ -290,12 +289,8 @@ class Recovery:
 
     def _give_turns(self) -> None:
         """Let those go whose turn it is, as far as there are places for them."""
-        now, settings, pause = self._known.now, self._known.settings, self._known.pause
-        queued = [case for case in self.cases.values() if case.stage is Stage.QUEUED]
-        if pause is not None:
-            for case in [case for case in queued if not case.by_wish]:
-                self._hold(case, pause)
-            queued = [case for case in queued if case.by_wish]
+        now, settings = self._known.now, self._known.settings
+        queued = [case for case in self.cases.values() if case.stage is Stage.QUEUED and not self._is_held(case)]
         if not queued or now < self._turns_due:
             return
         self._turns_due = after(now, TURNS_EVERY)
@@ -392,15 +387,20 @@ class Recovery:
             case.settle(f"this host is not responsible for {case.home} any more", now)
         elif event.last[case.vm] != case.last:
             case.wait("its register has changed", now, LOOK_AGAIN)
-        elif self._known.pause is not None and not case.by_wish:
-            self._hold(case, self._known.pause)
-        else:
+        elif not self._is_held(case):
             self._order(case)
 
-    def _hold(self, case: Restart, pause: Pause) -> None:
-        """What waits goes on when recovery is resumed: its register is read anew then, and its proof found anew."""
+    def _is_held(self, case: Restart) -> bool:
+        """Hold it while recovery is paused, unless an operator asked for this very start.
+
+        What waits goes on when recovery is resumed: its register is read anew then, and its proof found anew.
+        """
+        pause = self._known.pause
+        if pause is None or case.by_wish:
+            return False
         self._out.note("restart-held", vm=case.vm, relay=True, why=pause.sentence)
         case.hold(pause.sentence, self._known.now)
+        return True
 
     def _order(self, case: Restart) -> None:
         proof = case.proof

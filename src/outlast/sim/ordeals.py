@@ -210,7 +210,7 @@ def _libvirt_hangs_in_a_start(rng: random.Random) -> Scenario:
     )
     s.at(3_000, "vm-crash", vm="vm1")
     s.store(3_015, "slow", "host2", latency=200 * MILLISECOND)
-    s.at(3_000 + rng.uniform(1_300, 2_400), "hypervisor-hang", host="host2")
+    s.at(3_000 + rng.uniform(1_300, 3_400), "hypervisor-hang", host="host2")
     s.at(3_000 + rng.uniform(18_000, 30_000), "hypervisor-resume", host="host2")
     return s.done(40_000)
 

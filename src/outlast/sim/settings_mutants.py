@@ -10,7 +10,7 @@ from outlast.protocol.ownership import Ownership, Phase
 from outlast.protocol.protection import Protection
 from outlast.protocol.proving import Prover
 from outlast.protocol.recovery import Recovery
-from outlast.protocol.restart import Restart, Stage
+from outlast.protocol.restart import Restart
 from outlast.sim.mutation import mutant
 
 
@@ -65,11 +65,10 @@ def _the_epoch_names_no_window(self: Prover, _last: Any) -> Duration:
     5,
     "a primary restarts what it should hold, because somebody has paused recovery",
     "a-host-is-lost-while-recovery-is-paused",
-    (Recovery, "_hold"),
+    (Recovery, "_is_held"),
 )
-def _a_pause_holds_nothing(self: Recovery, case: Restart, _pause: Any) -> None:
-    if case.stage is Stage.CONFIRMING:
-        self._order(case)
+def _a_pause_holds_nothing(_self: Recovery, _case: Restart) -> bool:
+    return False
 
 
 @mutant(
