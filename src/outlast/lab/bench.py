@@ -21,10 +21,10 @@ from outlast.lab.stages import STAGES, Failover
 _console = Console(stderr=True, highlight=False)
 
 
-def failover(lab: Lab, runs: int, *, as_json: bool) -> None:
+def failover(lab: Lab, runs: int, *, fencing: bool, as_json: bool) -> None:
     """Power losses of a secondary and of the primary, `runs` each; prints min, median and max seconds by stage."""
     samples: dict[str, list[dict[str, float]]] = {"secondary": [], "primary": []}
-    with Running(lab, hosts=3, datastores=2, vms=4):
+    with Running(lab, hosts=3, datastores=2, vms=4, fencing=fencing):
         for number in range(1, runs + 1):
             for role, taken in samples.items():
                 taken.append(_one(lab, role))
