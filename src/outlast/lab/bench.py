@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import time
 from pathlib import Path
@@ -50,6 +51,8 @@ def _one(lab: Lab, role: str) -> dict[str, float]:
         victim = next(name for name in lab.state().hosts if name != primary)
         _move_one_to(lab, victim)
     run = Failover(lab, victim)
+    # The lab is ready just after a heartbeat; a power loss comes at any moment between two of them.
+    time.sleep(random.random())
     run.begin()
     stages = run.follow()
     lab.power_on(victim)
