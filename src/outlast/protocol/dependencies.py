@@ -2,6 +2,7 @@
 
     the VM that is waited for                                       it is
     has a case of its own that waits for its turn                   queued
+    has a case of its own that a pause holds                        never: only what an operator asks for is started then
     has a case of its own, anything else                            coming; ready once it is started, if that is enough
     runs on a host that lives, and was not ordered anew             ready: it was never down
     runs on a host that lives, and was ordered anew                 coming, until its host calls it ready
@@ -48,6 +49,8 @@ class Dependencies:
     def _protected(self, entry: ProtectedVm, case: Restart | None) -> Dependency:
         ready = entry.policy.ready
         if case is not None:
+            if case.held and self._known.pause is not None:
+                return Dependency(Standing.NEVER, why=f"{entry.name} is off, and recovery is paused")
             started = case.stage is Stage.STARTED and ready.how == "powered-on"
             queued = Standing.QUEUED if case.stage is Stage.QUEUED else Standing.COMING
             return Dependency(Standing.READY if started else queued, ready.delay)

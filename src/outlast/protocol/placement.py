@@ -77,7 +77,8 @@ class Placement:
         if lately:
             lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
         for vm, (host, line) in known.whereabouts().items() if lost else ():
-            if host in lost and vm not in self._cases and vm not in self._sent:
+            taken_up = vm in self._cases or vm in self._sent or vm in known.aside
+            if host in lost and not taken_up:
                 found[vm] = as_listed(vm, None, line)
         return {vm: each for vm, each in found.items() if each.wanted}
 

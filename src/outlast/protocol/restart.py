@@ -9,7 +9,8 @@
     ordered     the target's word that it owns the VM        starting; waiting after ORDER_PATIENCE
     starting    the target's word that it runs               started; waiting after start_timeout
     started     the target's list to say so                  settled; reading again after LIST_PATIENCE
-    waiting     its pause (1 s, doubling to 60 s)            reading
+    waiting     its pause (1 s, doubling to 60 s), or the    reading
+                end of the one that an operator has made
     settled     nothing                                      forgotten by `recovery`
 
 The order of the first states is safety rule 5: the epoch is read first; only then the owner's record for the last
@@ -19,7 +20,7 @@ decides whether the VM may be taken at all.
 
 import enum
 
-from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, RequestId, VmId, VmName
 from outlast.model.policy import VmPolicy, rank
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
@@ -29,6 +30,8 @@ ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
 LIST_PATIENCE = Duration(5 * SECOND)
 HOLD = Duration(SECOND)
+HELD_FOR = Duration(2 * SECOND)
+"""How soon it is looked again whether recovery is still paused, if nobody tells."""
 LOOK_AGAIN = Duration(SECOND // 2)
 
 
@@ -68,6 +71,11 @@ class Restart:
         self.order = 0
         self.order_sent: Instant | None = None
         self.failed_on: set[HostId] = set()
+        self.held = False
+        """Whether it waits because recovery is paused."""
+        self.asked = entry.asked
+        self.by_wish = False
+        """Whether an operator asked for this very start: no pause holds it."""
         self.unheeded: set[VmName] = set()
         """Dependencies that are not waited for any more."""
         self.waited = Duration(0)
@@ -94,7 +102,7 @@ class Restart:
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read: whatever was ordered before, it begins anew from what it says."""
-        self.request, self.target, self.only = request, None, None
+        self.request, self.target, self.only, self.held, self.by_wish = request, None, None, False, False
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def wait(self, why: str, now: Instant, length: Duration) -> None:
@@ -114,6 +122,11 @@ class Restart:
             self.waited = Duration(self.waited + now - self.looked_at)
         self.looked_at = now
 
+    def hold(self, why: str, now: Instant) -> None:
+        """Somebody has paused recovery: nothing failed, and nothing is done."""
+        self.wait(why, now, HELD_FOR)
+        self.held = True
+
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""
         self.why = why
@@ -122,13 +135,11 @@ class Restart:
     def proven(self, kind: ProofKind, observer: HostId, first_seen: int = 0, last_read: int = 0) -> None:
         """Proof is at hand that the owner will not run the epoch that was read."""
         last = self.last
-        if last is None:
-            return
         self.proof = Proof(
             kind=kind,
-            owner=last.owner,
-            incarnation=last.incarnation,
-            epoch=Epoch(last.epoch),
+            owner=last.owner if last is not None else HostId(""),
+            incarnation=last.incarnation if last is not None else Incarnation(0),
+            epoch=last.epoch if last is not None else Epoch(-1),
             observer=observer,
             first_seen=first_seen,
             last_read=last_read,

@@ -19,6 +19,7 @@ from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
+from outlast.sim.datastore import Datastore
 from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ class RecoveryWatch:
         self._world = world
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
-        self._bound = recovery_bound(world.domain.settings)
         self.failures: dict[VmId, int] = {}
         """How often a VM crashed or did not start by itself, since it was last asked to be tried anew."""
         self._calm_since: int | None = None
@@ -65,6 +65,10 @@ class RecoveryWatch:
         since = self._at_rest_since
         return since is not None and self._world.scheduler.now - since >= time
 
+    def _bound(self) -> int:
+        """For the settings that ask for the longest waits, of all that any host ever had."""
+        return max(recovery_bound(settings) for settings in self._world.domain.ever_used)
+
     def failed(self, vm: VmId) -> None:
         """A VM crashed, or a start of it failed by itself."""
         self.failures[vm] = self.failures.get(vm, 0) + 1
@@ -80,7 +84,7 @@ class RecoveryWatch:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
-        elif now - self._calm_since >= self._bound:
+        elif now - self._calm_since >= self._bound():
             self._judge(now - self._calm_since)
         self._world.scheduler.after(LOOKS, self._look)
 
@@ -88,6 +92,8 @@ class RecoveryWatch:
         """Whether nothing is wrong now."""
         world = self._world
         if not world.domain.network.whole or not world.domain.network.isolation_address_answers:
+            return False
+        if world.paused:
             return False
         if any(world.failing_starts.values()):
             return False
@@ -100,7 +106,10 @@ class RecoveryWatch:
         return True
 
     def _judge(self, calm_for: int) -> None:
+        self._judge_who_is_to_be_off()
         waiting = [vm for vm in sorted(self.wanted) if len(self._world.invariants.executing(vm)) != 1]
+        # Who had it started, and who set it aside, crossed each other.
+        waiting = [vm for vm in waiting if vm not in self._store(vm).aside_since]
         self.awaiting_proof = {vm for vm in waiting if self._waits_for_proof(vm)}
         for vm in waiting:
             if vm in self._blamed or vm in self.awaiting_proof or self._need_not_run(vm) or calm_for < self._bound_of(vm):
@@ -112,6 +121,23 @@ class RecoveryWatch:
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
+
+    def _store(self, vm: VmId) -> Datastore:
+        return self._world.domain.stores[self._world.domain.homes[vm]]
+
+    def _judge_who_is_to_be_off(self) -> None:
+        """What an operator wants stopped is off, unless its guest hangs, or somebody has started it by hand since."""
+        for store in self._world.domain.stores.values():
+            content = store.newest_protected()
+            for aside in content.aside if content is not None else ():
+                vm, last = aside.entry.vm, store.last(aside.entry.vm)
+                runs = self._world.invariants.executing(vm)
+                hangs = any(self._world.hosts[host].hypervisor.processes[vm].hung for host in runs)
+                by_hand = aside.epoch is not None and last is not None and last.epoch > aside.epoch
+                if aside.wanted == "stopped" and runs and not hangs and not by_hand and vm not in self._blamed:
+                    self._blamed.add(vm)
+                    detail = f"{vm} runs on {', '.join(sorted(runs))}, and is to be stopped"
+                    self._world.invariants.violated("wishes-hold", detail)
 
     def _need_not_run(self, vm: VmId) -> bool:
         return self._world.spec(vm).priority == "disabled" or self._has_failed(vm)
@@ -128,11 +154,12 @@ class RecoveryWatch:
     def _bound_of(self, vm: str, asking: frozenset[str] = frozenset()) -> int:
         """How long it may take until it runs: longer, if it has to wait for others first."""
         spec, most = self._world.spec(vm), 0
+        timeout = max(settings.dependency_timeout for settings in self._world.domain.ever_used)
         for name in spec.after:
             if name not in asking:
-                waits = self._world.domain.settings.dependency_timeout + parse_ready(self._world.spec(name).ready).delay
-                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound)
-        return self._bound + most
+                waits = timeout + parse_ready(self._world.spec(name).ready).delay
+                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound())
+        return self._bound() + most
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""
