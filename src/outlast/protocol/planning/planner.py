@@ -5,12 +5,12 @@
     spread     each goes to the host that is best for it (`Board.rank`): where it breaks the fewest preferred rules, and
                then where the most is left, so that nobody is crowded while there is room
     repair     a VM that found no room may have one that was placed a moment ago moved elsewhere for it
-    pack       if some still wait, everything is tried once more with each VM where it just fits, preferences forgotten;
-               whichever way places more, the important ones first, is taken
-    search     if there may still be a way, all ways are tried, up to `MOST_STEPS`: where few VMs are to be placed, nobody
-               waits who need not
+    search     if some still wait, and there may be a way, all ways are tried, up to `MOST_STEPS`: where few VMs are to be
+               placed, nobody waits who need not
     squeeze    whom no host has the CPU for that it was seen to use goes where there is what is reserved for it: to run
                slowly is better than not to run
+    again      everything is tried once more with the smallest first; whichever way places more, the important ones first,
+               is taken
 
 What runs stays where it is. Nobody waits for room that a VM of a lower tier was given.
 """
@@ -35,23 +35,23 @@ _Entry = tuple[int, ...]
 def make_plan(problem: Problem, lost: frozenset[int] = frozenset(), board: Board | None = None) -> Plan:
     """A place for every wanted VM that runs nowhere, or on a host in `lost`. `board`: the problem's, if there is one."""
     start = (board or Board(problem)).copy(lost)
-    order = _order(problem, start, to_place(problem, lost))
-    plan = _Pass(start.copy(), order, pack=False)
+    vms = to_place(problem, lost)
+    order = _order(problem, start, vms)
+    plan = _Pass(start.copy(), order)
     plan.run()
     if not plan.waiting():
         return Plan(tuple(plan.steps))
-    packed = _Pass(start.copy(), order, pack=True)
-    packed.run()
-    if packed.worth() > plan.worth():
-        plan = packed
-    obstacle = None
-    if plan.waiting():
-        found = _find_a_way(start, [vm for bundle in order for vm in bundle], plan.waiting()[0])
-        if isinstance(found, Plan):
-            return found
-        obstacle = found
-        plan.squeeze()
-    return Plan(tuple(plan.steps), obstacle)
+    obstacle = _find_a_way(start, [vm for bundle in order for vm in bundle], plan.waiting()[0])
+    if isinstance(obstacle, Plan):
+        return obstacle
+    plan.squeeze()
+    again = _Pass(start.copy(), _order(problem, start, vms, smallest_first=True))
+    again.run()
+    again.squeeze()
+    if again.worth() > plan.worth():
+        plan = again
+    everybody = not plan.waiting() and not any(step.squeezed for step in plan.steps)
+    return Plan(tuple(plan.steps), None if everybody else obstacle)
 
 
 def _find_a_way(start: Board, vms: list[PlanVm], binding: PlanVm) -> Plan | Obstacle:
@@ -73,7 +73,7 @@ def to_place(problem: Problem, lost: frozenset[int] = frozenset()) -> list[PlanV
     return [vm for vm in problem.snapshot.vms if vm.wanted and (vm.host is None or problem.number.get(vm.host, -1) in lost)]
 
 
-def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[PlanVm]]:
+def _order(problem: Problem, board: Board, vms: Sequence[PlanVm], *, smallest_first: bool = False) -> list[list[PlanVm]]:
     """The VMs in the order in which they are placed; those that belong together in one."""
     memory = max(1, sum(m for m in board.free_memory if m > 0))
     cpu = max(1, sum(c for c in board.free_cpu if c > 0))
@@ -81,6 +81,8 @@ def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[P
 
     def importance(vm: PlanVm) -> tuple[int, int, int, str, str]:
         share = max(vm.needs.memory_mib * 1_000_000 // memory, vm.needs.cpu * 1_000_000 // cpu)
+        if smallest_first:
+            return vm.tier, share, 0, vm.name, vm.vm
         return vm.tier, len(problem.candidates(vm) & there), -share, vm.name, vm.vm
 
     bundles: dict[object, list[PlanVm]] = {}
@@ -90,14 +92,12 @@ def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[P
 
 
 class _Pass:
-    """One way of placing all. `pack`: each where it just fits, instead of where the most is left."""
+    """One way of placing all: one after the other, and then repaired."""
 
-    def __init__(self, board: Board, order: list[list[PlanVm]], *, pack: bool) -> None:
+    def __init__(self, board: Board, order: list[list[PlanVm]]) -> None:
         self._board = board
         self._problem = board.problem
         self._order = order
-        self._pack = pack
-        self._by_cpu = pack and _cpu_is_scarcer(board, order)
         self._squeezing = False
         self._entries = [self._entry(i) for i in range(len(board.free_memory))]
         self._sorted: dict[tuple[object, ...], list[_Entry]] = {}
@@ -122,12 +122,12 @@ class _Pass:
         """Who has no place."""
         return [vm for bundle in self._order for vm in bundle if vm.vm not in self._board.placed]
 
-    def worth(self) -> list[tuple[int, int]]:
-        """How many were placed, and their memory, by tier: the greater plan is better."""
-        tiers: dict[int, tuple[int, int]] = {vm.tier: (0, 0) for bundle in self._order for vm in bundle}
-        for vm, _, _ in self._board.placed.values():
-            count, memory = tiers[vm.tier]
-            tiers[vm.tier] = count + 1, memory + vm.needs.memory_mib
+    def worth(self) -> list[tuple[int, int, int]]:
+        """How many were placed, how few squeezed in, and their memory, by tier: the greater plan is better."""
+        tiers = {vm.tier: (0, 0, 0) for bundle in self._order for vm in bundle}
+        for vm, _, squeezed in self._board.placed.values():
+            count, unsqueezed, memory = tiers[vm.tier]
+            tiers[vm.tier] = count + 1, unsqueezed - squeezed, memory + vm.needs.memory_mib
         return [tiers[tier] for tier in sorted(tiers)]
 
     def squeeze(self) -> None:
@@ -165,8 +165,6 @@ class _Pass:
             fitting.append(usual)
         if len(fitting) < 2:
             return fitting[0] if fitting else None
-        if self._pack:
-            return min(fitting, key=lambda i: (i in view.failed, self._entries[i]))
         return max(fitting, key=lambda i: board.rank(view, i))
 
     def _first_with_room(self, vm: PlanVm, view: View, special: set[int]) -> int | None:
@@ -178,11 +176,7 @@ class _Pass:
         few = (self._entries[i] for i in self._problem.candidates(vm)) if limit is not None else ()
         entries = self._sorted_for(vm) if limit is None else sorted(few)
         ruled = view.forbidden or view.only is not None or special
-        if self._pack:
-            # Those before this place have too little of what they are sorted by.
-            smallest = bisect_left(entries, (False, cpu if self._by_cpu else memory))
-            entries = entries[smallest:]
-        for entry in entries if self._pack else reversed(entries):
+        for entry in reversed(entries):
             i = entry[-1]
             if (
                 memory <= free_memory[i]
@@ -197,8 +191,6 @@ class _Pass:
 
     def _entry(self, i: int) -> _Entry:
         board, host = self._board, self._problem.hosts[i]
-        if self._pack:
-            return bool(host.last_resort), (board.free_cpu if self._by_cpu else board.free_memory)[i], i
         return not host.last_resort, host.spare, board.balance(i), board.free_memory[i], i
 
     def _sorted_for(self, vm: PlanVm) -> list[_Entry]:
@@ -290,10 +282,3 @@ class _Pass:
                 return True
         board.put(other, i)
         return False
-
-
-def _cpu_is_scarcer(board: Board, order: list[list[PlanVm]]) -> bool:
-    vms = [vm for bundle in order for vm in bundle]
-    free_memory = max(1, sum(m for m in board.free_memory if m > 0))
-    free_cpu = max(1, sum(c for c in board.free_cpu if c > 0))
-    return sum(vm.needs.cpu for vm in vms) * free_memory > sum(vm.needs.memory_mib for vm in vms) * free_cpu
