@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from outlast.model.ids import BootId, DatastoreName, ElectionTerm, HostId, VmId, VmName
 from outlast.model.inventory import Capacity
 from outlast.model.messages import Heartbeat, Rank
-from outlast.model.records import PoweredVm, PowerOnList, ProtectedList
+from outlast.model.policy import VmPolicy
+from outlast.model.records import Attempts, PoweredVm, PowerOnList, ProtectedList
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.election import Election
@@ -196,3 +198,31 @@ def test_a_predecessors_list_does_not_undo_what_was_learnt() -> None:
     )
     protection.load(content)
     assert {vm: entry.last_host for vm, entry in protection.vms.items()} == {"v1": "b", "v2": "a"}
+
+
+def test_what_its_host_does_not_know_now_stays_as_it_was() -> None:
+    protection, policy = Protection(), VmPolicy(priority="disabled")
+    protection.learn(DS1, HostId("a"), [msgspec.structs.replace(line("v1"), policy=policy)])
+    protection.learn(DS1, HostId("a"), [msgspec.structs.replace(line("v1"), policy=None, memory_mib=0)])
+    entry = protection.vms[VmId("v1")]
+    assert (entry.policy, entry.memory_mib) == (policy, 100)
+
+
+def test_what_was_tried_lies_with_the_vm_and_outlives_the_primary() -> None:
+    old, new = Protection(), Protection()
+    old.learn(DS1, HostId("a"), [line("v1")])
+    old.take_changed()
+    old.tried(VmId("v1"), Attempts(restarts=1))
+    assert old.changed
+    content = ProtectedList(
+        datastore=DS1,
+        sequence=1,
+        writer=HostId("a"),
+        primary_epoch=0,  # type: ignore[arg-type]
+        term=ElectionTerm(1),
+        vms=old.take_changed(),
+    )
+    new.learn(DS1, HostId("b"), [line("v1")])
+    new.load(content)
+    entry = new.vms[VmId("v1")]
+    assert (entry.last_host, entry.attempts.restarts) == ("b", 1)

@@ -2,9 +2,12 @@
 
 import pytest
 
-from outlast.drivers.hypervisor.domains import NAMESPACE, Policy, define, find_policy, parse
-from outlast.model.ids import DatastoreName
+from outlast.drivers.hypervisor.domains import Policy, define, find_policy, parse, policy_element
+from outlast.drivers.hypervisor.needs import NAMESPACE
+from outlast.model.ids import DatastoreName, VmName
 from outlast.model.inventory import DatastoreMember
+from outlast.model.policy import Ready, VmPolicy
+from outlast.model.time import SECOND, Duration
 
 STORES = (DatastoreMember(DatastoreName("ds1"), "/srv/ds1"), DatastoreMember(DatastoreName("ds2"), "/srv/ds2/"))
 
@@ -69,7 +72,15 @@ def test_memory_has_units(memory: str, mib: int) -> None:
         ("", None, ""),
         ("protected='yes'", Policy(), ""),
         ("protected='no'", Policy(protected=False), ""),
-        ("isolation-response='power-off'", Policy(isolation_response="power-off"), ""),
+        ("isolation-response='power-off'", Policy(how=VmPolicy(isolation_response="power-off")), ""),
+        ("priority='disabled'", Policy(how=VmPolicy(priority="disabled")), ""),
+        ("after='db1, db 2,,db1'", Policy(how=VmPolicy(after=(VmName("db1"), VmName("db 2")))), ""),
+        ("ready='delay:90s'", Policy(how=VmPolicy(ready=Ready("delay", Duration(90 * SECOND)))), ""),
+        ("max-restarts='-1' max-relocations='0'", Policy(how=VmPolicy(max_restarts=-1, max_relocations=0)), ""),
+        ("priority='urgent'", Policy(), "priority is 'urgent', and must be one of highest, high, medium, low, lowest"),
+        ("after='web'", Policy(), "after names the VM itself"),
+        ("ready='soon'", Policy(), "ready: 'soon' is not"),
+        ("max-restarts='many'", Policy(), "max-restarts is 'many', and must be a number from 0, or -1 for without end"),
         ("protected='maybe'", Policy(), "protected is 'maybe', and must be yes or no: it counts as yes"),
         ("isolation-response='run'", Policy(), "isolation-response is 'run', and must be one of leave-running, shut-down"),
     ],
@@ -78,6 +89,21 @@ def test_policy(policy: str, expected: Policy | None, words: str) -> None:
     found = find_policy(parse(xml(policy=policy)))
     assert found.policy == expected
     assert words in found.problem
+
+
+def test_what_is_written_is_read_back() -> None:
+    how = VmPolicy(
+        priority="high",
+        after=(VmName("db1"), VmName("db2")),
+        ready=Ready("guest-heartbeat"),
+        max_restarts=0,
+        max_relocations=-1,
+        isolation_response="shut-down",
+    )
+    policy = Policy(protected=False, how=how)
+    element = policy_element(policy).replace("<vm ", f"<o:vm xmlns:o='{NAMESPACE}' ")
+    found = find_policy(parse(f"<domain><name>web</name><metadata>{element}</metadata></domain>"))
+    assert (found.policy, found.problem) == (policy, "")
 
 
 def test_an_unprotected_vm_is_not_unprotectable() -> None:

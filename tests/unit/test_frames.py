@@ -19,7 +19,9 @@ from outlast.model.ids import (
     VmId,
     VmName,
 )
+from outlast.model.policy import PRIORITIES, Ready, VmPolicy
 from outlast.model.records import (
+    Attempts,
     Enforcement,
     HeartbeatRecord,
     PoweredVm,
@@ -62,6 +64,23 @@ registers = st.builds(
     reason=st.sampled_from(Reason),
     proof=st.none() | st.sampled_from(ProofKind),
 )
+policies = st.builds(
+    VmPolicy,
+    priority=st.sampled_from(PRIORITIES),
+    after=st.lists(texts.map(VmName), max_size=3).map(tuple),
+    ready=st.builds(Ready, st.sampled_from(["powered-on", "guest-heartbeat", "delay"]), counts.map(Duration)),
+    max_restarts=st.integers(-1, 9),
+    max_relocations=st.integers(-1, 9),
+    isolation_response=st.none() | st.just("power-off"),
+)
+attempts = st.builds(
+    Attempts,
+    tries=counts,
+    hosts=st.lists(texts.map(HostId), max_size=3).map(tuple),
+    counted=st.none() | counts.map(Epoch),
+    failed=st.booleans(),
+    problem=texts,
+)
 powered = st.builds(
     PoweredVm,
     vm=texts.map(VmId),
@@ -71,7 +90,8 @@ powered = st.builds(
     state=texts,
     memory_mib=counts,
     protected=st.booleans(),
-    isolation_response=st.none() | st.just("power-off"),
+    policy=st.none() | policies,
+    ready=st.booleans(),
     note=texts,
 )
 power_on_lists = st.builds(
@@ -90,7 +110,8 @@ protected_lists = st.builds(
     primary_epoch=counts.map(Epoch),
     term=counts.map(ElectionTerm),
     vms=st.lists(
-        st.builds(ProtectedVm, texts.map(VmId), texts.map(VmName), counts, texts.map(HostId), st.none()), max_size=4
+        st.builds(ProtectedVm, texts.map(VmId), texts.map(VmName), counts, texts.map(HostId), policies, attempts=attempts),
+        max_size=4,
     ).map(tuple),
 )
 

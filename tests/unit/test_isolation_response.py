@@ -16,6 +16,7 @@ from outlast.model.events import StopReason
 from outlast.model.ids import BootId, DatastoreName, VmId, VmName
 from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import KeptVm
+from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
@@ -25,6 +26,7 @@ from outlast.runtime.executor import Executor
 from outlast.runtime.told_file import ToldFile
 
 VM, DS = VmId("u-1"), DatastoreName("ds1")
+POLICY = VmPolicy()
 SETTINGS = Settings(isolation_response="shut-down", shutdown_timeout=seconds(60))
 
 
@@ -34,7 +36,7 @@ class Desk:
     def __init__(self, told: dict[VmId, Instant] | None = None) -> None:
         self.known, self.out = Knowledge(agent_config(settings=SETTINGS, told=told or {}), at(0)), Outbox()
         self.known.hypervisor_up = True
-        self.known.definitions = {VM: VmDefinition(VM, VmName("web"), DS, (DS,), 1, True, "", None, "")}
+        self.known.definitions = {VM: VmDefinition(VM, VmName("web"), DS, (DS,), 1, True, "", VmPolicy(), "")}
         self.responses = IsolationResponses(self.known, self.out)
         self.keeps("running")
 
@@ -42,9 +44,9 @@ class Desk:
         kept = (KeptVm(VM, VmName("web"), DS, None, phase, 1),) if phase is not None else ()
         self.known.keeper = keeper_report(vms=kept)
 
-    def turn(self, second: float, isolated: bool, state: str = "running") -> list[Effect]:
+    def turn(self, second: float, isolated: bool, state: str = "running", policy: VmPolicy | None = POLICY) -> list[Effect]:
         self.known.now = at(second)
-        line = PoweredVm(VM, VmName("web"), DS, None, state, 1, True)
+        line = PoweredVm(VM, VmName("web"), DS, None, state, 1, True, policy)
         self.responses.tick(isolated, PowerOnList(host=ME, boot_id=BOOT, sequence=1, isolated=isolated, vms=(line,)))
         return [effect for effect in self.out.take() if isinstance(effect, RememberTold | ShutDownVm | AskKeeper)]
 
@@ -55,6 +57,10 @@ def at(second: float) -> Instant:
 
 def test_who_is_told_is_written_down_before_it_is_told() -> None:
     assert Desk().turn(5, True) == [RememberTold({VM: at(65)}), ShutDownVm(VM)]
+
+
+def test_whose_policy_nobody_has_told_is_left_alone() -> None:
+    assert Desk().turn(5, True, policy=None) == []
 
 
 def test_a_shutdown_of_whom_isolation_told_is_nobodys_wish_and_a_destruction_is() -> None:

@@ -50,7 +50,17 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskForgotten, AskGate, AskLaunch, AskLost, AskTakeover, KeeperRequest, Progress
+from outlast.model.keeping import (
+    AskEnded,
+    AskForgotten,
+    AskGate,
+    AskLaunch,
+    AskLost,
+    AskRelease,
+    AskTakeover,
+    KeeperRequest,
+    Progress,
+)
 from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
@@ -493,7 +503,7 @@ def test_a_takeover_that_nobody_uses_is_given_back() -> None:
         keeper.renews()
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_a_start_whose_process_never_comes_is_given_back() -> None:
@@ -593,7 +603,7 @@ def test_a_start_that_libvirt_has_forgotten_is_given_up_when_no_process_is_there
     keeper.does(ProcessMissing(VM, Epoch(0)))
     link = keeper.one(LinkRegister)
     assert isinstance(link, LinkRegister)
-    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.HOST_FAULT)
 
 
 def test_what_libvirt_said_of_an_earlier_start_says_nothing_of_this_one() -> None:
@@ -703,3 +713,43 @@ def test_a_keeper_that_does_not_know_its_own_epoch_kills_on_nobodys_word() -> No
     keeper = Keeper(process())
     keeper.asks(lost_to(OTHER, 1))
     assert not keeper.has(Kill)
+
+
+def failed(reason: Reason = Reason.START_FAILED, *, given_up: bool = True) -> AskRelease:
+    return AskRelease(request=RequestId(9), vm=VM, name=VmName("web"), home=DS, reason=reason, given_up=given_up)
+
+
+def test_a_start_that_nobody_waits_for_is_given_back_before_its_last_word() -> None:
+    """libvirt hangs before it asks once more: what it asks when it goes on is answered with no."""
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(failed(Reason.CRASHED, given_up=False))
+    assert not keeper.reply()[0], "that is said of an earlier run"
+    keeper.asks(failed())
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, Reason.START_FAILED)
+    keeper.asks(AskLaunch(RequestId(2), VM))
+    assert not keeper.reply()[0]
+
+
+def test_a_start_that_is_launched_is_not_given_back_on_its_agents_word() -> None:
+    keeper = launched()
+    keeper.asks(failed())
+    assert not keeper.reply()[0]
+    assert keeper.machine.vms[VM].phase == "starting"
+
+
+@pytest.mark.parametrize("reason", [Reason.START_FAILED, Reason.HOST_FAULT])
+def test_a_start_of_which_libvirt_has_let_go_is_given_back_at_its_agents_word(reason: Reason) -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(GATE)
+    keeper.reads(None)
+    keeper.links()
+    keeper.asks(AskEnded(RequestId(2), VM))
+    keeper.asks(failed(reason))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.state, link.record.reason) == (RegisterState.RELEASED, reason)

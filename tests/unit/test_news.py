@@ -65,17 +65,18 @@ def test_nor_in_random_worlds(seed: int, missed: list[str]) -> None:
 def test_nobody_turns_round_and_round(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadline that has passed and that nothing moves would have an agent woken every millisecond for nothing."""
     handle = AgentMachine.handle
-    idle: dict[AgentMachine, int] = {}
+    since: dict[AgentMachine, Instant] = {}
     longest = 0
 
     def handling(machine: AgentMachine, event: Event, now: Instant) -> list[Effect]:
         nonlocal longest
         effects = handle(machine, event, now)
-        at_once = isinstance(event, Woken) and not effects and machine.deadline() <= now + MILLISECOND
-        idle[machine] = idle.get(machine, 0) + 1 if at_once else 0
-        longest = max(longest, idle[machine])
+        if isinstance(event, Woken) and not effects and machine.deadline() <= now + MILLISECOND:
+            longest = max(longest, now - since.setdefault(machine, now))
+        else:
+            since.pop(machine, None)
         return effects
 
     monkeypatch.setattr(AgentMachine, "handle", handling)
     random_runs.run(seed)
-    assert longest < 5
+    assert longest < 10 * MILLISECOND  # Two deadlines may stand close together; what goes round does so for seconds.

@@ -39,7 +39,7 @@ class Row(msgspec.Struct, frozen=True):
     """At this stage, this happens to this host. `others`: what the VM may be restarted beside the once that it must.
 
     `waits`: not before this is undone. A host whose keeper hangs owns it and answers ping: nothing proves its end (rule 6).
-    One whose libvirt hangs in the middle of a start may bring the process into being whenever it goes on.
+    One whose libvirt hangs before it has the gate's last word gives the start back; after that, it would be waited for.
     """
 
     stage: str
@@ -60,7 +60,7 @@ TABLE = (
     *(Row(str(Stage.ORDERED), PRIMARY, loss) for loss in ("agent-kill", "agent-stop", "keeper-kill", "network-cut")),
     *(Row(str(Stage.ORDERED), TARGET, loss) for loss in ("agent-kill", "keeper-kill", "keeper-stop", "network-cut")),
     *(
-        Row(str(Stage.STARTING), TARGET, loss, waits=loss in ("keeper-stop", "hypervisor-hang"))
+        Row(str(Stage.STARTING), TARGET, loss, waits=loss == "keeper-stop")
         for loss in UNDO
         if loss not in ("power-off", "power-on")
     ),

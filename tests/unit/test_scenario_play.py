@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from outlast.interfaces import simulate_cli
 from outlast.interfaces.cli import main
 from outlast.model.errors import OutlastError
 from outlast.model.time import SECOND
@@ -229,3 +230,14 @@ def test_files_that_cannot_be_played_stop_everything(tmp_path: Path) -> None:
 def test_a_result_survives_the_way_between_processes(power_loss: Outcome) -> None:
     assert pickle.loads(pickle.dumps(power_loss)) == power_loss
     assert msgspec.json.decode(msgspec.json.encode(power_loss), type=Outcome) == power_loss
+
+
+def test_a_world_in_which_the_program_fails_is_a_finding_and_ends_no_other_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("vm1")
+
+    monkeypatch.setattr(simulate_cli, "play", fail)
+    done = CliRunner().invoke(main, ["simulate", "--random", "2", "--seed", "3", "-j", "1"])
+    assert done.exit_code == 1
+    assert "random 3: the program failed: KeyError('vm1')" in done.output
+    assert "once more: outlast simulate --random 1 --seed 4" in done.output

@@ -160,9 +160,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ('memory = "512MiB"', 'priority = "high"', 32, "priority of a VM"),
-        ('memory = "512MiB"', "max_relocations = -1", 32, "max_relocations"),
-        ('memory = "512MiB"', 'ready = "delay:30s"', 32, "ready"),
         ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
         ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
     ],
@@ -172,6 +169,14 @@ def test_what_is_not_built_yet_is_refused_by_name(old: str, new: str, line: int,
     problem = next(each for each in message.splitlines() if f"a.toml:{line}: " in each)
     assert what in problem
     assert "is not built yet" in problem
+
+
+def test_vms_that_wait_for_each_other_are_refused_by_name() -> None:
+    chain = '\n[[vms]]\nname = "app"\ndatastore = "ds1"\nafter = ["db"]\n[[vms]]\nname = "db"\ndatastore = "ds1"\n'
+    assert read(GOOD + chain).vms[1].after == ("db",)
+    message = refused(GOOD + chain + 'after = ["app"]\n')
+    line = (GOOD + chain).count("\n") + 1
+    assert f"a.toml:{line}: these VMs wait for each other: app waits for db, db waits for app" in message
 
 
 def test_what_is_not_built_yet_can_be_read_all_the_same() -> None:

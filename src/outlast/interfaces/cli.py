@@ -14,6 +14,7 @@ _GROUPS = {
     "events": "outlast.interfaces.events_cli:events",
     "fence": "outlast.interfaces.fence_cli:fence",
     "explain": "outlast.interfaces.explain_cli:explain",
+    "vm": "outlast.interfaces.vm_cli:vm",
     "plan": "outlast.interfaces.plan_cli:plan",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",

@@ -6,9 +6,11 @@ Everything is read and checked before anything runs: a file that cannot be playe
 import contextlib
 import os
 import re
+import shlex
 import statistics
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -242,6 +244,11 @@ def _run(run: _Run) -> Outcome:
                 result = play(run.scenario(), run.seed, until_rest=run.of_file is None)
     except OutlastError as error:
         return str(error)
+    except Exception as error:
+        # A finding like any other, and no reason to end all other runs.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        again = f"once more: outlast simulate {shlex.join(run.arguments())}"
+        return f"the program failed: {error!r} in {where.name}, {Path(where.filename).name}:{where.lineno}; {again}"
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     return msgspec.structs.replace(result, wall_seconds=round(wall, 3), cpu_seconds=round(cpu, 3))
 

@@ -17,7 +17,7 @@ from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmSt
 from outlast.runtime.control import ControlRequest
 
 _GOOD = {"connected", "running"}
-_BAD = {"dead", "presumed-dead", "lost", "unresponsive", "isolated", "waiting"}
+_BAD = {"dead", "presumed-dead", "lost", "unresponsive", "isolated", "waiting", "failed"}
 
 
 @click.command()

@@ -145,7 +145,9 @@ class LabObserver:
         status = self._vm_status(vm)
         if status is None:
             return "stopped"
-        return "waiting" if status.state in _WAITING else "starting" if status.state == "starting" else "stopped"
+        if status.state in ("starting", "failed"):
+            return status.state
+        return "waiting" if status.state in _WAITING else "stopped"
 
     def verdict(self, host: str) -> str:
         view = self._all_views().get(self.primary())

@@ -49,6 +49,9 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for store in scenario.datastores:
         if store.filesystem != DatastoreSpec(name=store.name).filesystem:
             yield 0, f"the lab cannot do another filesystem than its own ({store.name})"
+    for vm in scenario.vms:
+        if vm.ready == "guest-heartbeat":
+            yield 0, f'the lab cannot do ready = "guest-heartbeat": its guests have no guest agent ({vm.name})'
     for step in scenario.steps:
         if step.do not in VERBS:
             yield step.line, f"the lab cannot do {step.do}"
@@ -100,12 +103,15 @@ def plan(scenario: Scenario) -> LabState:
 
 def _policy(vm: VmSpec) -> str:
     """What stands in the definition of a VM that has a policy of its own."""
-    attributes = {}
-    if vm.state == "unprotected":
-        attributes["protected"] = "no"
-    if vm.isolation_response is not None:
-        attributes["isolation-response"] = vm.isolation_response
-    if not attributes:
-        return ""
-    text = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
-    return f'<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" {text}/>'
+    usual = VmSpec(name=vm.name, datastore=vm.datastore)
+    said = {
+        "protected": "no" if vm.state == "unprotected" else "",
+        "isolation-response": vm.isolation_response or "",
+        "priority": vm.priority if vm.priority != usual.priority else "",
+        "after": ", ".join(vm.after),
+        "ready": vm.ready if vm.ready != usual.ready else "",
+        "max-restarts": str(vm.max_restarts) if vm.max_restarts != usual.max_restarts else "",
+        "max-relocations": str(vm.max_relocations) if vm.max_relocations != usual.max_relocations else "",
+    }
+    text = " ".join(f"{name}={quoteattr(value)}" for name, value in said.items() if value)
+    return f'<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" {text}/>' if text else ""

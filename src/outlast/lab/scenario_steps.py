@@ -10,6 +10,7 @@ from typing import Any
 
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
+from outlast.lab.outlast_commands import outlast
 from outlast.model.time import MILLISECOND, Duration, in_seconds
 from outlast.scenario.model import Scenario, Step
 from outlast.scenario.telling import REBOOT_AFTER, datastores_of
@@ -95,6 +96,15 @@ def _vm_power_off(lab: Lab, keys: Keys) -> None:
             raise LabError(f"{keys['vm']} was not switched off on {host}: {done.stderr.strip()}")
 
 
+def _vm_retry(lab: Lab, keys: Keys) -> None:
+    for host in lab.state().hosts:
+        if lab.is_on(host) and lab.service_state(host, "agent") == "running":
+            done = lab.run(host, outlast("vm", "retry", keys["vm"]))
+            if done.returncode != 0:
+                raise LabError(f"{keys['vm']} was not tried once more: {done.stderr.strip()}")
+            return
+
+
 def _storage_slow(lab: Lab, keys: Keys) -> None:
     lab.storage_slow(keys["host"], keys["datastore"], keys["latency"] // MILLISECOND)
 
@@ -129,11 +139,12 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     # An operator who is refused is told so, and that is all that happens.
     "vm-start": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "vm-start-elsewhere": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
+    "vm-retry": _vm_retry,
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
 }
 _NEEDS_POWER = frozenset(
     {"power-off", "reboot", "shut-down", "host-stall", "vm-start", "vm-start-elsewhere"}
     | {f"{daemon}-{act}" for daemon in ("agent", "keeper", "hypervisor") for act in ("kill", "stop", "hang", "resume")}
 )
-LASTING = frozenset({"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"})
+LASTING = frozenset({"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on", "vm-retry"})
 """Verbs that return only after a while: others must not wait for them."""

@@ -119,6 +119,13 @@ class ShutDownVm(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class ProbeGuest(msgspec.Struct, frozen=True):
+    """Ask a VM's guest agent whether it is there; answered by `GuestProbed`."""
+
+    request: RequestId
+    vm: VmId
+
+
 class FenceHost(msgspec.Struct, frozen=True):
     """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
 
@@ -174,6 +181,7 @@ Effect = (
     | StartVm
     | RememberTold
     | ShutDownVm
+    | ProbeGuest
     | FenceHost
     | FenceStatus
     | CancelFence

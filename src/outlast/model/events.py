@@ -153,11 +153,12 @@ class InventoryChanged(msgspec.Struct, frozen=True):
 
 
 class VmStopped(msgspec.Struct, frozen=True):
-    """libvirt says that a domain stopped, or, after a blind time, that it is off and why."""
+    """libvirt says that a domain stopped, or, after a blind time, that it is off and why. `trace`: QEMU's last words."""
 
     vm: VmId
     name: VmName
     reason: StopReason
+    trace: str = ""
 
 
 class HypervisorState(msgspec.Struct, frozen=True):
@@ -168,12 +169,28 @@ class HypervisorState(msgspec.Struct, frozen=True):
 
 
 class VmStartEnded(msgspec.Struct, frozen=True):
-    """A define-and-start of ours ended."""
+    """A define-and-start of ours ended. `host_fault`: it failed, and the VM itself had no part in it."""
 
     request: RequestId
     vm: VmId
     ok: bool
     problem: str = ""
+    host_fault: bool = False
+
+
+class GuestProbed(msgspec.Struct, frozen=True):
+    """A VM's guest agent was asked whether it is there."""
+
+    request: RequestId
+    vm: VmId
+    answered: bool
+
+
+class RetryAsked(msgspec.Struct, frozen=True):
+    """An operator on this host wants a VM (its name or id) to be tried once more. `token`: a name for the question."""
+
+    token: str
+    vm: str
 
 
 class FenceEnded(msgspec.Struct, frozen=True):
@@ -238,6 +255,8 @@ Event = (
     | VmStopped
     | HypervisorState
     | VmStartEnded
+    | GuestProbed
+    | RetryAsked
     | FenceEnded
     | FenceStatusEnded
     | FenceTested

@@ -3,7 +3,7 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
-from outlast.model.settings import IsolationResponse
+from outlast.model.policy import VmPolicy
 from outlast.model.time import Duration
 
 
@@ -95,6 +95,6 @@ class VmDefinition(msgspec.Struct, frozen=True):
     memory_mib: int
     protected: bool
     unprotectable: str
-    isolation_response: IsolationResponse | None
+    policy: VmPolicy
     xml: str
     needs: Needs = Needs()

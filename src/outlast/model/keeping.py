@@ -70,13 +70,17 @@ class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):
 
 
 class AskRelease(msgspec.Struct, frozen=True, tag="release"):
-    """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more."""
+    """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more.
+
+    `given_up`: it is a start that nobody waits for any more, whether or not there was a process.
+    """
 
     request: RequestId
     vm: VmId
     name: VmName
     home: DatastoreName
     reason: Reason
+    given_up: bool = False
 
 
 class AskKill(msgspec.Struct, frozen=True, tag="kill"):

@@ -18,7 +18,7 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.planning import Outlook
-from outlast.model.records import Proof, RecordMark
+from outlast.model.records import Proof, ProtectedVm, RecordMark
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -73,13 +73,18 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
-    """The primary to the chosen host: take this VM from exactly `proof.epoch`, define it, start it."""
+    """The primary to the chosen host: take this VM from exactly `proof.epoch`, define it, start it.
+
+    `entry`: how the VM stands on the protected list, which holds until the chosen host's own libvirt tells of it; None from
+    a primary of an older release.
+    """
 
     order: int
     vm: VmId
     name: VmName
     home: DatastoreName
     proof: Proof
+    entry: ProtectedVm | None = None
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
@@ -113,6 +118,22 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
+class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
+    """To every host: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
+
+    token: str
+    vm: str
+
+
+class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="retried"):
+    """The answer of a host: done, or why not. `known` False: it is not responsible for any VM of that name."""
+
+    token: str
+    known: bool
+    done: bool
+    sentence: str = ""
+
+
 class OperatorWord(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
     """An operator says that a host is off: to every other agent, repeated until it is answered. `word` is its number.
 
@@ -132,4 +153,14 @@ class WordReport(msgspec.Struct, frozen=True, kw_only=True, tag="word-report"):
     detail: str
 
 
-Message = Heartbeat | RestartOrder | OrderReport | TakenOver | EventNotice | OperatorWord | WordReport
+Message = (
+    Heartbeat
+    | RestartOrder
+    | OrderReport
+    | TakenOver
+    | EventNotice
+    | OperatorWord
+    | WordReport
+    | RetryRequest
+    | RetryAnswer
+)

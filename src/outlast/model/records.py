@@ -22,7 +22,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.inventory import Needs
-from outlast.model.settings import IsolationResponse
+from outlast.model.policy import VmPolicy
 from outlast.model.time import Duration
 
 
@@ -99,6 +99,8 @@ class Reason(enum.StrEnum):
     ISOLATED = "isolated"
     HOST_SHUTDOWN = "host-shutdown"
     START_FAILED = "start-failed"
+    HOST_FAULT = "host-fault"
+    """A start that the host could not carry out, or a process that its keeper had to end: no fault of the VM."""
     LOST = "lost"
     ELECTED = "elected"
     YIELDED = "yielded"
@@ -148,7 +150,10 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoweredVm(msgspec.Struct, frozen=True):
-    """One virtual machine on a power-on list. `state` as the keeper knows it: running, frozen, starting, ending."""
+    """One virtual machine on a power-on list. `state` as the keeper knows it: running, frozen, starting, ending.
+
+    `policy` None: its host does not know it now, and whoever knew it keeps it. `ready`: as its policy has it.
+    """
 
     vm: VmId
     name: VmName
@@ -157,7 +162,8 @@ class PoweredVm(msgspec.Struct, frozen=True):
     state: str
     memory_mib: int
     protected: bool
-    isolation_response: IsolationResponse | None = None
+    policy: VmPolicy | None = None
+    ready: bool = True
     note: str = ""
     needs: Needs = Needs()
 
@@ -172,6 +178,30 @@ class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
     vms: tuple[PoweredVm, ...]
 
 
+class Attempts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What was tried for one VM since it last ran well. It lies with the VM, so that the next primary goes on from there.
+
+    tries        attempts in a row that did not bring it up, whoever's fault: how slowly it is tried again
+    restarts     failures of the VM itself on the host where it was last, as its policy counts them
+    relocations  hosts that it was moved away from since, as its policy counts them
+    hosts        those hosts
+    counted      the newest epoch whose end was counted here, so that each counts once
+    ordered      the epoch from which it was last ordered to be started anew; None once it is ready
+    failed       it is given up: `problem` says why
+    asked        an operator asked for it to be tried once more, whatever its policy says
+    """
+
+    tries: int = 0
+    restarts: int = 0
+    relocations: int = 0
+    hosts: tuple[HostId, ...] = ()
+    counted: Epoch | None = None
+    ordered: Epoch | None = None
+    failed: bool = False
+    asked: bool = False
+    problem: str = ""
+
+
 class ProtectedVm(msgspec.Struct, frozen=True):
     """One virtual machine that is to be kept in an operating state."""
 
@@ -179,8 +209,9 @@ class ProtectedVm(msgspec.Struct, frozen=True):
     name: VmName
     memory_mib: int
     last_host: HostId
-    isolation_response: IsolationResponse | None = None
+    policy: VmPolicy = VmPolicy()
     needs: Needs = Needs()
+    attempts: Attempts = Attempts()
 
 
 class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     isolation_response: IsolationResponse = "leave-running"
     shutdown_timeout: Duration = Duration(60 * SECOND)
     start_timeout: Duration = Duration(60 * SECOND)
+    dependency_timeout: Duration = Duration(60 * SECOND)
+    stable_after: Duration = Duration(300 * SECOND)
+    starts_at_once_per_host: int = 4
+    starts_at_once_per_datastore: int = 16
     admission_policy: AdmissionPolicy = "host-failures"
     admission_mode: AdmissionMode = "warn"
     admission_host_failures: int = 1

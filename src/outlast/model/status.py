@@ -7,6 +7,7 @@ nobody else.
 import msgspec
 
 from outlast.model.planning import Outlook
+from outlast.model.policy import VmPolicy
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `lease_age_s`: since the owner's lease on its home was last seen renewed."""
+    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known."""
 
     name: str
     uuid: str
@@ -75,6 +76,7 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     lease_age_s: float | None
     memory_mib: int
     note: str
+    policy: VmPolicy | None = None
 
 
 class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,9 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     fencing            (primary) switching silent hosts off, so that their end is proof
     operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
+    retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
+    readiness          which of this host's VMs are ready for those that wait for them
     own_host           this host's power-on list, definitions, ends, isolation response
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
@@ -30,6 +32,7 @@ from outlast.model.events import (
     FenceEnded,
     FenceStatusEnded,
     FenceTested,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -43,6 +46,7 @@ from outlast.model.events import (
     ProtectedListRead,
     Received,
     RegistersRead,
+    RetryAsked,
     SightingsRead,
     Stored,
     VmLookedAt,
@@ -59,6 +63,8 @@ from outlast.model.messages import (
     OrderReport,
     Rank,
     RestartOrder,
+    RetryAnswer,
+    RetryRequest,
     TakenOver,
     VerdictNote,
     WordReport,
@@ -78,8 +84,10 @@ from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
+from outlast.protocol.readiness import Readiness
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility, Standing
+from outlast.protocol.retrying import Retrying
 from outlast.protocol.verdict import sentence
 
 
@@ -100,7 +108,9 @@ class AgentMachine:
         self.recovery = Recovery(
             self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
         )
-        self.own = OwnHost(self.known, self._out)
+        self.retrying = Retrying(self.known, self._out, self.recovery)
+        self.readiness = Readiness(self.known, self._out, self.desk)
+        self.own = OwnHost(self.known, self._out, self.desk)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
@@ -146,6 +156,8 @@ class AgentMachine:
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
             self.desk.next_deadline(),
+            self.retrying.next_deadline(),
+            self.readiness.next_deadline(),
             self.own.next_deadline(),
             self.capacity.next_deadline(),
             self.admission.next_deadline(),
@@ -212,6 +224,10 @@ class AgentMachine:
                 self.own.stored(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
+            case GuestProbed():
+                self.readiness.probed(event)
+            case RetryAsked():
+                self.retrying.asked(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
                 self._hypervisor(event)
             case FenceEnded():
@@ -237,8 +253,15 @@ class AgentMachine:
                 self.operator.reported(event.sender, event.message)
             case TakenOver():
                 self.lost.told(event.sender, event.message)
-            case EventNotice():
-                return news  # The runtime writes it to the event log; it decides nothing.
+            case RetryRequest():
+                self.retrying.requested(event.sender, event.message)
+            case RetryAnswer():
+                self.retrying.answered(event.sender, event.message)
+            case EventNotice(kind=kind, vm=vm, text=text):
+                # The runtime writes it to the event log; it decides nothing.
+                if vm is not None and kind == "vm-crashed":
+                    self.known.troubles[vm] = text
+                return news
         return True
 
     def _heartbeat(self, sender: HostId, beat: Heartbeat) -> bool:
@@ -317,11 +340,13 @@ class AgentMachine:
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
+        self.readiness.tick()
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
         self.responsibility.tick(self._standing())
         self.desk.tick()
+        self.retrying.tick()
         self.recovery.tick()
         self.fencing.tick()
         self.operator.tick()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import Capacity, Needs
 from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
+from outlast.model.policy import NO_WISH, rank
 from outlast.model.records import PoweredVm, ProtectedVm
 from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
@@ -34,12 +35,19 @@ def take(
                 arrived.add(vm)
             continue
         if known.verdict(host) is not Verdict.DEAD:
-            vms[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=line.protected)
+            vms[vm] = as_listed(vm, host, line)
     vms |= waiting
     vms |= ordered
     on_the_way = {vm: ordered[vm] for vm in ordered if vm not in arrived}
     hosts = _hosts(known, vms, on_the_way if measured else None)
     return Snapshot(hosts=hosts, vms=tuple(vms[vm] for vm in sorted(vms)), rules=known.rulebook.rules)
+
+
+def as_listed(vm: VmId, host: HostId | None, line: PoweredVm) -> PlanVm:
+    """A VM as a power-on list has it. One that is never restarted automatically only takes room."""
+    priority = (line.policy or NO_WISH).priority
+    wanted = line.protected and priority != "disabled"
+    return PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home), host=host, wanted=wanted, tier=rank(priority))
 
 
 def needs_of(vm: PoweredVm | ProtectedVm, home: DatastoreName | None) -> Needs:
@@ -95,7 +103,7 @@ def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, 
         id=host,
         name=member.name,
         labels=member.labels,
-        unusable=_unusable(known, host),
+        unusable=why_unusable(known, host),
         last_resort=WHY if flapping else "",
         spare=member.spare,
         memory_mib=memory[0],
@@ -109,7 +117,8 @@ def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, 
     )
 
 
-def _unusable(known: Knowledge, host: HostId) -> str:
+def why_unusable(known: Knowledge, host: HostId) -> str:
+    """Why nothing can be started on a host now; an empty string if something can."""
     seen, mine = known.beats.get(host), host == known.me
     if not mine and (seen is None or not known.live(host)):
         return "it is not connected"

@@ -159,10 +159,15 @@ class Gatekeeper:
         if ask.home not in self._keeper.places:
             return [_no(client, ask.request, f"this host has no datastore {ask.home}")]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
-        if ownership.pid is not None or ownership.phase in (Phase.STARTING, Phase.VOID) or ask.vm in self._waiting:
+        busy = ownership.pid is not None or ask.vm in self._waiting
+        unused: list[KeeperEffect] = []
+        if ask.given_up and not busy and self._pending.pop(ask.vm, None) is not None:
+            # Whoever wanted it waits no longer, and the gate's last word will be no: it is not launched.
+            unused = self._unused(ask.vm)
+        if busy or ownership.phase in (Phase.STARTING, Phase.VOID):
             return [_no(client, ask.request, f"{ask.name} is {ownership.phase} on this host: it cannot be renounced")]
         ownership.release_reason = ask.reason
-        return [_yes(client, ask.request)]
+        return [*unused, _yes(client, ask.request)]
 
     def _ask_kill(self, client: int, ask: AskKill) -> list[KeeperEffect]:
         ownership = self._keeper.vms.get(ask.vm)
@@ -312,7 +317,7 @@ class Gatekeeper:
             return []
         effects = ownership.start_ended()
         ownership.phase = Phase.ENDED
-        ownership.release_reason = Reason.START_FAILED
+        ownership.release_reason = Reason.HOST_FAULT
         return [*effects, Changed()]
 
     def close(self) -> list[KeeperEffect]:

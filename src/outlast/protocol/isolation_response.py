@@ -16,6 +16,7 @@ from outlast.model.effects import AskKeeper, RememberTold, ShutDownVm
 from outlast.model.events import StopReason
 from outlast.model.ids import VmId
 from outlast.model.keeping import AskKill
+from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -71,7 +72,9 @@ class IsolationResponses:
         asked: list[VmId] = []
         before = dict(self._told)
         for line in lines:
-            response = line.isolation_response or settings.isolation_response
+            # Whose policy nobody has told may be wanted running: nothing is done to it.
+            policy = line.policy or VmPolicy(isolation_response="leave-running")
+            response = policy.isolation_response or settings.isolation_response
             if response == "leave-running":
                 continue
             self._out.note("isolation-response", vm=line.vm, response=response)

@@ -4,6 +4,8 @@
 effects of one turn in order, and numbers requests, so that an answer finds its asker.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from outlast.model.effects import Effect, Note
@@ -137,10 +139,18 @@ class Knowledge:
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
         self._vm_names: dict[VmId, VmName] = {}
+        self.killed: set[VmId] = set()
+        """This host's VMs whose processes our keeper ended, or will not let run."""
+        self.troubles: dict[VmId, str] = {}
+        """What was last said of a VM that crashed, for people: no decision rests on it."""
         self.reach: dict[DatastoreName, DatastoreReach] = {}
         self.keeper: KeeperReport | None = None
         self.definitions: dict[VmId, VmDefinition] = {}
+        self.ordered: dict[VmId, PoweredVm] = {}
+        """What the order to start a VM here said of it, until libvirt says that it runs: what it knew before is older."""
         self.running: frozenset[VmId] = frozenset()
+        self.ready: frozenset[VmId] = frozenset()
+        """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"
@@ -211,12 +221,23 @@ class Knowledge:
             self._scores.clear()
             self._associated.clear()
 
+    def take_order(self, vm: VmId, line: PoweredVm) -> None:
+        """A VM is to be started here; `line`: as it would stand on our list. What runs here, libvirt knows better."""
+        if vm not in self.running:
+            self.ordered = {**self.ordered, vm: line}
+
+    def forget_orders(self, vms: Iterable[VmId]) -> None:
+        """Libvirt tells of these VMs itself, or they were not started after all."""
+        if not self.ordered.keys().isdisjoint(vms := frozenset(vms)):
+            self.ordered = {vm: line for vm, line in self.ordered.items() if vm not in vms}
+
     def take_inventory(self, event: InventoryChanged) -> None:
         """This host's VMs as libvirt knows them now."""
         self.definitions = {definition.vm: definition for definition in event.definitions}
         for definition in event.definitions:
             self.learn_vm_name(definition.vm, definition.name)
         self.running = event.running
+        self.forget_orders(event.running)
         self.capacity = event.capacity
 
     def verdict(self, host: HostId) -> Verdict:

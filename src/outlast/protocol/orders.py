@@ -6,17 +6,19 @@
     done       nothing; kept to answer repeats
 
 An order may arrive many times; it is done once. A start that failed leaves an epoch that is ours and not running: it is
-released, so that the primary can try another host at once.
+released, so that the primary can try it again at once, here or on another host. The release says whether the VM itself
+failed, which counts against what its policy allows, or this host. What an order says of the VM's own policy and needs is
+known from then on: libvirt may tell of them late, and this host be isolated before that.
 """
 
 import msgspec
 
 from outlast.model.effects import AskKeeper, Send, StartVm
 from outlast.model.events import KeeperAnswered, VmStartEnded
-from outlast.model.ids import HostId, RequestId, VmId
+from outlast.model.ids import DatastoreName, HostId, RequestId, VmId
 from outlast.model.keeping import AskRelease, AskTakeover
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import Reason
+from outlast.model.records import PoweredVm, ProtectedVm, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -59,6 +61,8 @@ class OrderDesk:
         report = OrderReport(order=order.order, vm=order.vm, stage="accepted")
         deadline = after(self._known.now, TAKE_PATIENCE)
         self._jobs[order.vm] = job = _Job(sender, order, "taking", request, deadline, report)
+        if order.entry is not None:
+            self._known.take_order(order.vm, _line_of(order.entry, order.home))
         self._out.put(
             AskKeeper(AskTakeover(request=request, vm=order.vm, name=order.name, home=order.home, proof=order.proof))
         )
@@ -66,6 +70,11 @@ class OrderDesk:
 
     def _oldest_done(self) -> VmId | None:
         return next((vm for vm, job in self._jobs.items() if job.stage == "done"), None)
+
+    def is_starting(self, vm: VmId) -> bool:
+        """Whether an order to start it is being carried out."""
+        job = self._jobs.get(vm)
+        return job is not None and job.stage != "done"
 
     def keeper_answered(self, event: KeeperAnswered) -> None:
         """The keeper took the register, or could not."""
@@ -92,9 +101,10 @@ class OrderDesk:
             self._out.note("restart-started", vm=event.vm, relay=True)
             self._end(job, "started", "")
         else:
-            self._give_back(job, event.problem)
+            fault = event.host_fault or event.vm in self._known.killed
+            self._give_back(job, event.problem, Reason.HOST_FAULT if fault else Reason.START_FAILED)
 
-    def _give_back(self, job: _Job, problem: str) -> None:
+    def _give_back(self, job: _Job, problem: str, reason: Reason) -> None:
         order = job.order
         self._out.put(
             AskKeeper(
@@ -103,7 +113,8 @@ class OrderDesk:
                     vm=order.vm,
                     name=order.name,
                     home=order.home,
-                    reason=Reason.START_FAILED,
+                    reason=reason,
+                    given_up=True,
                 )
             )
         )
@@ -115,10 +126,12 @@ class OrderDesk:
             if job.stage == "taking" and self._known.now >= job.deadline:
                 self._end(job, "failed", "the keeper gave no answer")
             elif job.stage == "starting" and self._known.now >= job.deadline:
-                self._give_back(job, "libvirt gave no answer in time")
+                self._give_back(job, "libvirt gave no answer in time", Reason.HOST_FAULT)
 
     def _end(self, job: _Job, stage: str, detail: str) -> None:
         job.stage = "done"
+        if stage != "started":
+            self._known.forget_orders((job.order.vm,))
         job.report = msgspec.structs.replace(job.report, stage=stage, detail=detail)
         self._send(job)
 
@@ -135,3 +148,18 @@ class OrderDesk:
         """The end of the next wait."""
         due = [job.deadline for job in self._jobs.values() if job.stage != "done"]
         return min(due) if due else None
+
+
+def _line_of(entry: ProtectedVm, home: DatastoreName) -> PoweredVm:
+    """How a VM that is started here stands on this host's list, as far as the protected list tells."""
+    return PoweredVm(
+        vm=entry.vm,
+        name=entry.name,
+        home=home,
+        epoch=None,
+        state="starting",
+        memory_mib=entry.memory_mib,
+        protected=True,
+        policy=entry.policy,
+        needs=entry.needs,
+    )

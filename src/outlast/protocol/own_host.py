@@ -6,21 +6,33 @@ libvirt says that a definition changed                    the definition, on its
 a VM ended, and libvirt says why                          release: switched off, or crashed
 a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
-a process was killed because its start was void           release: start failed
+a process was killed by the keeper itself                 release: host fault, which is not the VM's own
+a start of ours failed                                    its order says why (`orders`)
 this host became isolated                                 the list says so; then `isolation_response.py`
+
+What is known of a VM's policy (isolation response, protected or not) and needs, the newest first:
+
+libvirt says that it runs                                 its definition
+it was ordered to be started here, and libvirt does not   what the order said, from the protected list: a definition that
+  say yet that it runs                                    libvirt has of it is from its last time here, or there is none
+libvirt knows it                                          its definition
+libvirt is down, or has not said yet                      the line of before, also an earlier agent's of this host
+nobody has told of it                                     protected, and nothing is done to it in an isolation: its lease
+                                                          guards it, and its owner may want it left running
 """
 
 import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
-from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
-from outlast.model.inventory import Needs
-from outlast.model.keeping import AskRelease, KeeperReport, KeptVm
+from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
+from outlast.model.inventory import VmDefinition
+from outlast.model.keeping import AskRelease, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
-from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.orders import OrderDesk
 
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
@@ -53,23 +65,32 @@ class _Copy(msgspec.Struct):
     retry_at: Instant = LONG_AGO
 
 
+class _Memory(msgspec.Struct, frozen=True):
+    """Why a domain is off, as libvirt said, and of which epoch it was then; of any, if no keeper had said yet."""
+
+    reason: Reason
+    epoch: Epoch | None
+    any_epoch: bool
+
+
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, desk: OrderDesk) -> None:
         self._known = knowledge
         self._out = outbox
+        self._desk = desk
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None, None, None, None, None)
+        self._seen: tuple[object, ...] = (None,) * 7
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
-        self._definitions_due = False
-        self._report: KeeperReport | None = None
+        self._definitions_due = NEVER
+        self._kept: tuple[KeptVm, ...] = ()
         self._stopped: dict[VmId, Reason] = {}
-        self._off: dict[VmId, Reason] = {}
+        self._off: dict[VmId, _Memory] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._asked: dict[VmId, Instant] = {}
         self._unprotectable: dict[VmId, str] = {}
@@ -92,7 +113,8 @@ class OwnHost:
         self._refresh_list(isolated)
         self._store_definitions()
         for vm in self._isolation.over():
-            self._stopped.setdefault(vm, self._off.get(vm, Reason.ISOLATED))
+            remembered = self._off.get(vm)
+            self._stopped.setdefault(vm, remembered.reason if remembered is not None else Reason.ISOLATED)
         self._release_ended()
         self._isolation.tick(isolated, self._announced())
 
@@ -100,7 +122,8 @@ class OwnHost:
         known = self._known
         if not self._knows_what_runs():
             return
-        seen = (known.keeper, known.definitions, known.running, known.predecessors_list, isolated)
+        before = known.predecessors_list
+        seen = (known.keeper, known.definitions, known.running, known.ordered, before, known.ready, isolated)
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -115,13 +138,14 @@ class OwnHost:
     def _knows_what_runs(self) -> bool:
         """Whether a list can be written: until then, what is written stays.
 
-        An agent that has just started, or whose keeper is away, does not know what runs. libvirt has to tell of all of it;
-        where it is silent, an earlier agent's list must have been looked for.
+        An agent that has just started, or whose keeper is away, does not know what runs. libvirt or an order has to tell of
+        all of it; where both are silent, an earlier agent's list must have been looked for.
         """
-        keeper, definitions = self._known.keeper, self._known.definitions
-        if keeper is None:
+        known = self._known
+        if known.keeper is None:
             return False
-        return self._known.looked_back or all(kept.vm in definitions for kept in keeper.vms if kept.phase in _STATES)
+        there = (kept.vm for kept in known.keeper.vms if kept.phase in _STATES)
+        return known.looked_back or all(vm in known.definitions or vm in known.ordered for vm in there)
 
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
@@ -138,31 +162,23 @@ class OwnHost:
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if vm not in lines and definition is not None and definition.unprotectable:
-                note, memory = definition.unprotectable, definition.memory_mib
-                lines[vm] = PoweredVm(
-                    vm, definition.name, None, None, "running", memory, False, None, note, definition.needs
-                )
+                lines[vm] = msgspec.structs.replace(_as_defined(definition), state="running")
         vms = tuple(lines[vm] for vm in sorted(lines))
         return PowerOnList(
             host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
         )
 
     def _line(self, kept: KeptVm) -> PoweredVm:
-        definition = self._known.definitions.get(kept.vm)
-        old = self._old_line(kept.vm)
-        if definition is None:
-            # libvirt is down or has not said yet: what was known stays, also to the agent before this one; of what nobody
-            # knew anything, it is protected until its owner says no.
-            memory = old.memory_mib if old is not None else 0
-            protected = old.protected if old is not None else True
-            response = old.isolation_response if old is not None else None
-        else:
-            memory, protected = definition.memory_mib, definition.protected and not definition.unprotectable
-            response = definition.isolation_response
-        note = definition.unprotectable if definition is not None else old.note if old is not None else ""
-        needs = definition.needs if definition is not None else old.needs if old is not None else Needs()
-        state = _STATES[kept.phase]
-        return PoweredVm(kept.vm, kept.name, kept.home, kept.epoch, state, memory, protected, response, note, needs)
+        """How a VM stands on the list: what the keeper knows of it, and what is known of its policy and its needs."""
+        known, state, ready = self._policy_of(kept), _STATES[kept.phase], kept.vm in self._known.ready
+        return msgspec.structs.replace(known, name=kept.name, home=kept.home, epoch=kept.epoch, state=state, ready=ready)
+
+    def _policy_of(self, kept: KeptVm) -> PoweredVm:
+        """The newest of what is known: see the second table at the top."""
+        vm, definition, ordered = kept.vm, self._known.definitions.get(kept.vm), self._known.ordered.get(kept.vm)
+        if ordered is None and definition is not None:
+            return _as_defined(definition)
+        return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
 
     def _old_line(self, vm: VmId) -> PoweredVm | None:
         before = self._known.predecessors_list
@@ -173,8 +189,14 @@ class OwnHost:
 
     def inventory_changed(self, event: InventoryChanged) -> None:
         """Say which VMs cannot be protected; the definitions of the others are kept with the next turn."""
-        self._definitions_due = True
-        self._off = {vm: self._isolation.reason(vm, reason) for vm, reason in event.off.items() if reason in _TOLD}
+        self._definitions_due = LONG_AGO
+        report = self._known.keeper
+        epochs = {kept.vm: kept.epoch for kept in report.vms} if report is not None else {}
+        self._off = {
+            vm: _Memory(self._isolation.reason(vm, reason), epochs.get(vm), report is None)
+            for vm, reason in event.off.items()
+            if reason in _TOLD
+        }
         for definition in event.definitions:
             if definition.unprotectable and self._unprotectable.get(definition.vm) != definition.unprotectable:
                 self._out.note("vm-unprotectable", vm=definition.vm, name=definition.name, why=definition.unprotectable)
@@ -185,10 +207,10 @@ class OwnHost:
 
         The register's place is the keeper's to know: disks in another order, or one more, do not move it.
         """
-        report = self._known.keeper
-        if report is None or (report is self._report and not self._definitions_due):
+        report, now = self._known.keeper, self._known.now
+        if report is None or (report.vms == self._kept and now < self._definitions_due):
             return
-        self._report, self._definitions_due = report, False
+        self._kept, self._definitions_due = report.vms, NEVER
         homes = {kept.vm: kept.home for kept in report.vms}
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
@@ -206,6 +228,7 @@ class OwnHost:
         storing = self._storing.pop(event.request, None)
         if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
             del self._stored_xml[storing[0]]
+            self._definitions_due = after(self._known.now, REWRITE)
             return
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request:
@@ -219,17 +242,27 @@ class OwnHost:
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def vm_stopped(self, event: VmStopped) -> None:
-        """Libvirt says why a VM stopped."""
+        """Libvirt says why a VM stopped. What a start of ours comes to, its answer says."""
+        if self._desk.is_starting(event.vm):
+            return
         reason = self._isolation.reason(event.vm, event.reason)
+        if reason is Reason.CRASHED and event.vm in self._known.killed:
+            reason = Reason.HOST_FAULT
         self._stopped[event.vm] = reason
-        self._out.note(
-            "vm-crashed" if reason is Reason.CRASHED else "vm-stopped", vm=event.vm, name=event.name, reason=event.reason
-        )
+        if reason is Reason.CRASHED:
+            self._known.troubles[event.vm] = event.trace
+            trace = f": {event.trace}" if event.trace else ""
+            self._out.note("vm-crashed", vm=event.vm, relay=True, name=event.name, reason=event.reason, trace=trace)
+        else:
+            self._out.note("vm-stopped", vm=event.vm, name=event.name, reason=event.reason)
 
     def _release_ended(self) -> None:
         now, report = self._known.now, self._known.keeper
         kept = {v.vm: v for v in report.vms} if report is not None else {}
         ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
+        killed = self._known.killed
+        killed |= {vm for vm, v in kept.items() if v.phase in ("void", "killing")}
+        killed -= {vm for vm in killed if vm not in kept or kept[vm].phase == "running"}
         for vm in [vm for vm in self._ended_since if vm not in ended]:
             del self._ended_since[vm]
             self._asked.pop(vm, None)
@@ -239,14 +272,21 @@ class OwnHost:
             reason = self._stopped.pop(vm, None)
             if reason is None and now - self._asked.get(vm, LONG_AGO) >= patience:
                 # libvirt's memory lasts: what is not released yet, because its storage hangs, is not asked for in a loop.
-                reason = self._off.get(vm)
+                reason = self._remembered(each)
             if reason is None and now - since >= patience:
                 reason = self._isolation.reason(vm, StopReason.UNKNOWN)
+            if reason is Reason.CRASHED and (vm in killed or self._desk.is_starting(vm)):
+                reason = Reason.HOST_FAULT
             if reason is not None:
                 self._ended_since[vm] = self._asked[vm] = now
                 self._release(vm, each.name, each.home, reason)
         if report is not None:
             self._release_unkept(kept)
+
+    def _remembered(self, kept: KeptVm) -> Reason | None:
+        """Why it is off, unless what libvirt said was of an earlier epoch: the domain has been here before."""
+        memory = self._off.get(kept.vm)
+        return memory.reason if memory is not None and (memory.any_epoch or memory.epoch == kept.epoch) else None
 
     def _release_unkept(self, kept: dict[VmId, KeptVm]) -> None:
         """What ended while the keeper was away is unknown to it; its register may call this host its owner still."""
@@ -270,7 +310,7 @@ class OwnHost:
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""
-        due: list[Instant] = []
+        due = [self._definitions_due] if self._known.keeper is not None else []
         for copy in self._copies.values() if self._knows_what_runs() else ():
             if copy.request is not None:
                 due.append(after(copy.asked_at, WRITE_PATIENCE))
@@ -280,3 +320,19 @@ class OwnHost:
         due += [after(since, patience) for since in self._ended_since.values()]
         due += [t for t in (self._isolation.next_deadline(),) if t is not None]
         return min(due) if due else None
+
+
+def _as_defined(definition: VmDefinition) -> PoweredVm:
+    """A VM as libvirt tells of it; what can't be protected has no home, and its line says why."""
+    return PoweredVm(
+        vm=definition.vm,
+        name=definition.name,
+        home=None,
+        epoch=None,
+        state="",
+        memory_mib=definition.memory_mib,
+        protected=definition.protected and not definition.unprotectable,
+        policy=definition.policy,
+        note=definition.unprotectable,
+        needs=definition.needs,
+    )

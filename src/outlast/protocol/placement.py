@@ -2,7 +2,8 @@
 
 All VMs that wait for a host are planned at once, though each becomes ready for its order at its own time: so an important
 VM whose proof comes late finds its room still free, and what `outlast plan` foretells is what happens. A plan is kept as
-long as it can be carried out. Room is kept for nobody for longer than `RESERVED_FOR`: a proof may never come.
+long as it can be carried out. Room is kept for nobody for longer than `RESERVED_FOR`: a proof may never come. Who has
+proof and waits for his turn alone keeps it.
 
 A VM for which there is no room is looked at again every `LOOK_FOR_ROOM`, without asking storage, and goes on as soon as
 there is some.
@@ -14,9 +15,8 @@ import msgspec
 
 from outlast.model.ids import HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
-from outlast.model.records import ProofKind, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.domain_snapshot import needs_of, take
+from outlast.protocol.domain_snapshot import as_listed, take
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
@@ -77,9 +77,9 @@ class Placement:
         if lately:
             lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
         for vm, (host, line) in known.whereabouts().items() if lost else ():
-            if host in lost and line.protected and vm not in self._cases and vm not in self._sent:
-                found[vm] = PlanVm(vm=vm, name=line.name, needs=needs_of(line, line.home))
-        return found
+            if host in lost and vm not in self._cases and vm not in self._sent:
+                found[vm] = as_listed(vm, None, line)
+        return {vm: each for vm, each in found.items() if each.wanted}
 
     def waiting(self) -> dict[VmId, PlanVm]:
         """Every restart that has no host yet, as planning sees it."""
@@ -103,7 +103,8 @@ class Placement:
             self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
-        return case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
+        soon = case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
+        return soon or case.stage is Stage.QUEUED
 
     # -- choosing -------------------------------------------------------------------------------------------------
 
@@ -205,12 +206,14 @@ def _best(board: Board, vm: PlanVm) -> int | None:
 
 
 def _waits(case: Restart) -> PlanVm:
-    last, proof = case.last, case.proof
-    crashed = last is not None and last.reason is Reason.CRASHED
-    only = proof.owner if proof is not None and proof.kind is ProofKind.OWN else None
-    prefer = last.owner if last is not None and crashed and last.owner not in case.failed_on else None
     return PlanVm(
-        vm=case.vm, name=case.name, needs=case.needs, failed_on=frozenset(case.failed_on), prefer=prefer, only=only
+        vm=case.vm,
+        name=case.name,
+        needs=case.needs,
+        tier=case.tier,
+        failed_on=case.avoid | case.failed_on,
+        prefer=case.again if case.again not in case.failed_on else None,
+        only=case.only,
     )
 
 

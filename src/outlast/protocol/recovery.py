@@ -2,49 +2,60 @@
 
 Only for datastores that this agent is responsible for, elected or not. A VM becomes a case when its host is presumed dead
 (so that the register is read while the window still runs), when its host lives and has let go of it (crash, isolation
-response), or when it stands on nobody's list. What happens then depends on its register, read afresh:
+response), or when it stands on nobody's list; not one that has failed, or whose priority is `disabled`, unless an operator
+asks for it. What happens then depends on its register, read afresh:
 
     the register says                           then
     released, switched off                      not wanted any more: off the protected list
+    released, the VM itself failed              counted (`attempts`); then proof `renounced`, or it is given up
     released, anything else                     proof `renounced`
-    owned by a host with a higher incarnation   proof `rebooted`
-    owned, its keeper session's last word       proof `clean_shutdown`
-      was the end
-    owned by a host that is presumed dead,      proof `lease_expired`, once `observation.lease_is_over`; or
-      dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
+    owned, and `proving` finds proof            that proof
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
+
+With proof at hand it waits for its turn (`sequence`) and for a host (`placement`). Storage that gives no answer is waited
+for, and is no attempt.
 """
 
 from outlast.model.effects import ReadRegisters, Send
 from outlast.model.events import RegistersRead
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import (
-    Enforcement,
-    HeartbeatRecord,
-    ProofKind,
-    ProtectedVm,
-    Reason,
-    RegisterRecord,
-    RegisterState,
-)
+from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol import attempts as counting
+from outlast.protocol.dependencies import Dependencies
+from outlast.protocol.domain_snapshot import why_unusable
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
-from outlast.protocol.observation import RecordWatch
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
+from outlast.protocol.proving import NotYet, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
-from outlast.protocol.restart import ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
+from outlast.protocol.restart import (
+    LIST_PATIENCE,
+    LOOK_AGAIN,
+    ORDER_PATIENCE,
+    READ_PATIENCE,
+    Restart,
+    Stage,
+)
+from outlast.protocol.sequence import Slots, Waiter, turns
+from outlast.protocol.trials import Trials
 from outlast.protocol.verdict import SUSPECT, Verdict
 
 IDLE_GRACE = Duration(5 * SECOND)
 """How long a live owner may be without the VM on its list before it is told to start it anew."""
 RESEND = Duration(SECOND // 2)
+TURNS_EVERY = Duration(SECOND // 5)
+"""How often it is looked whose turn it is, while somebody waits and nothing happens that asks for a look at once."""
 SETTLED_FOR = Duration(SECOND)
-"""How long a settled case is left alone: the list that shows the VM's new place is on its way."""
+"""How long a settled case is left alone: the list that shows the VM's place is on its way."""
+_FOR_EVER = frozenset({ProofKind.RENOUNCED, ProofKind.REBOOTED, ProofKind.CLEAN_SHUTDOWN, ProofKind.OWN})
+"""What has been written or has ended stays so, whatever its host does later."""
+_COMING = frozenset({Stage.READING, Stage.PROVING, Stage.QUEUED})
+_UNDER_WAY = frozenset({Stage.CONFIRMING, Stage.ORDERED, Stage.STARTING})
 
 
 class Recovery:
@@ -62,15 +73,17 @@ class Recovery:
     ) -> None:
         self._known = knowledge
         self._out = outbox
-        self._peers = peers
+        self._prover = Prover(knowledge, peers)
+        self._dependencies = Dependencies(knowledge, responsibility)
         self._responsible = responsibility
         self._desk = desk
         self._fencing = fencing
+        self._turns_due = knowledge.now
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
         self.placement = Placement(knowledge, self.cases)
-        self.restarts: dict[VmId, int] = {}
+        self._trials = Trials(knowledge, outbox, responsibility)
         self._settled: dict[VmId, Instant] = {}
         """Until when each settled case is left alone."""
 
@@ -80,10 +93,16 @@ class Recovery:
         """Open new cases, and move the open ones along."""
         for vm in [vm for vm, until in self._settled.items() if self._known.now >= until]:
             del self._settled[vm]
+        at_rest: list[tuple[DatastoreName, ProtectedVm]] = []
         for datastore in self._responsible.held_datastores():
             for entry in list(self._responsible.protection(datastore).vms.values()):
-                if entry.vm not in self.cases and entry.vm not in self._settled and self._is_a_case(entry):
+                if entry.vm in self.cases or entry.vm in self._settled:
+                    continue
+                if self._is_a_case(entry):
                     self._open(entry, datastore)
+                else:
+                    at_rest.append((datastore, entry))
+        self._trials.forget_what_is_stable(at_rest)
         for vm in self.placement.found_room():
             self._reopen(self.cases[vm])
         for case in list(self.cases.values()):
@@ -94,8 +113,11 @@ class Recovery:
             if case.stage is Stage.SETTLED:
                 self._settled[case.vm] = after(self._known.now, SETTLED_FOR)
                 del self.cases[case.vm]
+        self._give_turns()
 
     def _is_a_case(self, entry: ProtectedVm) -> bool:
+        if entry.attempts.failed or (entry.policy.priority == "disabled" and not entry.attempts.asked):
+            return False
         lister = self._known.lister(entry.vm)
         if lister is not None:
             return self._known.verdict(lister) in SUSPECT
@@ -117,27 +139,61 @@ class Recovery:
         now = self._known.now
         match case.stage:
             case Stage.WAITING:
-                if now >= case.deadline:
+                gone = case.only is not None and self._known.verdict(case.only) in SUSPECT
+                if now >= case.deadline or gone:
                     self._reopen(case)
             case Stage.READING | Stage.CONFIRMING:
                 if now >= case.deadline:
-                    case.back_off(f"storage gives no answer on {case.home}", now)
+                    self._trials.hold(case, f"storage gives no answer on {case.home}")
             case Stage.PROVING:
                 self._prove(case)
+            case Stage.QUEUED:
+                if self._lists_it(case.vm) is not None:
+                    self._reopen(case)
             case Stage.ORDERED | Stage.STARTING:
                 self._follow_order(case)
+            case Stage.STARTED:
+                gone = case.target is not None and self._known.verdict(case.target) in SUSPECT
+                if self._lists_it(case.vm) is not None or gone or now >= case.deadline:
+                    self._reopen(case)
             case Stage.SETTLED:
                 pass
 
+    def _lists_it(self, vm: VmId) -> HostId | None:
+        """The host on whose list it stands, if that one is not suspect."""
+        lister = self._known.lister(vm)
+        return lister if lister is not None and self._known.verdict(lister) not in SUSPECT else None
+
     def _reopen(self, case: Restart) -> None:
-        found = self._responsible.protected_vm(case.vm)
-        lister = self._known.lister(case.vm)
+        found, lister = self._responsible.protected_vm(case.vm), self._lists_it(case.vm)
         if found is None:
             case.settle("it is not protected any more", self._known.now)
-        elif lister is not None and self._known.verdict(lister) not in SUSPECT:
+        elif lister is not None:
             case.settle(f"it is on the list of {self._known.name(lister)}", self._known.now)
         else:
+            case.policy = found[1].policy
             self._read(case)
+
+    def retry(self, vm: str) -> str | None:
+        """An operator asks for a VM (by name or id) to be tried once more, at once. An empty string, or why not.
+
+        None: this agent is not responsible for any VM of that name.
+        """
+        for datastore in self._responsible.held_datastores():
+            protection = self._responsible.protection(datastore)
+            entry = next((each for each in protection.vms.values() if vm in (each.name, each.vm)), None)
+            if entry is None:
+                continue
+            lister = self._lists_it(entry.vm)
+            if lister is not None:
+                return f"{entry.name} is on the list of {self._known.name(lister)} already"
+            protection.tried(entry.vm, counting.asked_again(entry.attempts))
+            self._out.note("retry-asked", vm=entry.vm, relay=True, name=entry.name)
+            case = self.cases.get(entry.vm)
+            if case is not None and case.stage is Stage.WAITING:
+                case.deadline = self._known.now
+            return ""
+        return None
 
     # -- the register ---------------------------------------------------------------------------------------------
 
@@ -158,7 +214,7 @@ class Recovery:
     def _register_known(self, case: Restart, event: RegistersRead) -> None:
         now = self._known.now
         if not event.ok or case.vm not in event.last:
-            case.back_off(f"its register on {case.home} cannot be read: {event.problem}", now)
+            self._trials.hold(case, f"its register on {case.home} cannot be read: {event.problem}")
             return
         case.last, case.epoch_read_at = event.last[case.vm], now
         last = case.last
@@ -170,64 +226,29 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.START_FAILED, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
+            if last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
                 case.failed_on.add(last.owner)
-            self._have_proof(case, ProofKind.RENOUNCED)
+            if self._may_go_on(case, last):
+                self._have_proof(case, ProofKind.RENOUNCED)
         else:
             case.enter(Stage.PROVING, now, READ_PATIENCE)
             self._prove(case)
 
+    def _may_go_on(self, case: Restart, last: RegisterRecord) -> bool:
+        return self._trials.may_go_on(case, last)
+
     def _prove(self, case: Restart) -> None:
-        known, last = self._known, case.last
-        if last is None:
+        if case.last is None:
             return
-        watch = known.watches.get((last.owner, case.home))
-        if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
-            self._have_proof(case, ProofKind.REBOOTED)
-        elif watch is not None and watch.record is not None and _ended(watch.record, last):
-            self._have_proof(case, ProofKind.CLEAN_SHUTDOWN)
-        elif last.owner == known.me or (known.lives(last.owner) and known.verdict(last.owner) not in SUSPECT):
-            self._owner_lives(case, last.owner)
-        elif known.verdict(last.owner) in SUSPECT and watch is not None:
-            self._wait_for_proof(case, last, watch)
-        else:
-            case.why = f"it waits for a verdict about {known.name(last.owner)}"
-
-    def _wait_for_proof(self, case: Restart, last: RegisterRecord, watch: RecordWatch) -> None:
-        """Whichever comes first: somebody says that the owner is off, or its lease is over."""
-        said_off = self._known.said_off(last, case.home, case.epoch_read_at)
-        if said_off is not None:
-            self._have_proof(case, said_off)
-            return
-        self._wait_for_expiry(case, last.owner, watch)
-        if case.stage is Stage.PROVING:
-            self._fencing.want(last.owner, case.home, case.epoch_read_at)
-
-    def _wait_for_expiry(self, case: Restart, owner: HostId, watch: RecordWatch) -> None:
-        known = self._known
-        name = known.name(owner)
-        over = watch.lease_is_over(case.epoch_read_at, known.settings.window)
-        if not known.expiry_may_prove(owner, case.home, self._peers.answers(owner)):
-            case.why = f"the end of {name}'s lease on {case.home} is no proof: {self._why_no_proof(owner, case.home)}"
-        elif not known.holds_lease(case.home):
-            case.why = f"this host holds no lease on {case.home} itself"
-        elif over:
-            self._have_proof(case, ProofKind.LEASE_EXPIRED, watch.first_seen or 0, watch.last_read_started or 0)
-        elif watch.problem:
-            case.why = f"the record of {name} on {case.home} is not believed ({watch.problem}); it waits for its next boot"
-        else:
-            case.why = f"it waits for the end of {name}'s lease on {case.home}"
-
-    def _why_no_proof(self, owner: HostId, home: DatastoreName) -> str:
-        record = self._known.watches[owner, home].record
-        if record is None:
-            return "it never had a record there"
-        if record.enforcement is Enforcement.NONE:
-            return "a freeze does not stop its guests (vfio or vhost-user)"
-        if record.enforcement is Enforcement.KEEPER and self._peers.answers(owner):
-            unsent = self._peers.problem(owner)
-            return f"it cannot be pinged ({unsent})" if unsent else "it answers ping"
-        return "writes may be in flight, and accept_in_flight_risk is false"
+        match self._prover.look(case.last, case.home, case.epoch_read_at):
+            case Proven(kind, first_seen, last_read):
+                self._have_proof(case, kind, first_seen, last_read)
+            case OwnerLives(owner):
+                self._owner_lives(case, owner)
+            case NotYet(why, silent):
+                case.why = why
+                if silent is not None:
+                    self._fencing.want(silent, case.home, case.epoch_read_at)
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:
         known, now = self._known, self._known.now
@@ -240,44 +261,128 @@ class Recovery:
         if reachable and now - case.owned_idle_since >= IDLE_GRACE:
             self._have_proof(case, ProofKind.OWN)
         else:
-            case.look_again(f"its owner {known.name(owner)} lives, but does not list it", now)
+            case.wait(f"its owner {known.name(owner)} lives, but does not list it", now, LOOK_AGAIN)
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
         case.proven(kind, self._known.me, first_seen, last_read)
         owner = case.last.owner if case.last is not None else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
-        # `one-responsible-primary`: checked on storage before each act.
+        case.queue(self._known.now)
+        self._turns_due = self._known.now
+
+    # -- its turn -------------------------------------------------------------------------------------------------
+
+    def _give_turns(self) -> None:
+        """Let those go whose turn it is, as far as there are places for them."""
+        now, settings = self._known.now, self._known.settings
+        queued = [case for case in self.cases.values() if case.stage is Stage.QUEUED]
+        if not queued or now < self._turns_due:
+            return
+        self._turns_due = after(now, TURNS_EVERY)
+        waiters = [_waiter(case) for case in self.cases.values() if case.stage in _COMING]
+        names = (name for waiter in waiters for name in waiter.after)
+        found = turns(waiters, self._dependencies.look(names, self.cases), settings.dependency_timeout, now)
+        for case in queued:
+            case.wait_counts(case.vm not in found.standing_still, now)
+        for vm, why in found.held.items():
+            self.cases[vm].why = why
+        for vm, tier in found.ranks.items():
+            self.cases[vm].tier = tier
+        for each in found.unheeded:
+            case = self.cases[each.vm]
+            if case.stage is Stage.QUEUED:
+                case.unheeded.add(each.dependency)
+                self._out.note("dependency-unheeded", vm=each.vm, relay=True, dependency=each.dependency, why=each.why)
+        under_way = [case for case in self.cases.values() if case.stage in _UNDER_WAY]
+        slots = Slots(
+            settings.starts_at_once_per_host,
+            settings.starts_at_once_per_datastore,
+            [(case.target, case.home) for case in under_way if case.target is not None],
+        )
+        for vm in found.go:
+            self._place(self.cases[vm], slots)
+
+    def _place(self, case: Restart, slots: Slots) -> None:
+        """Choose a host; if it and the datastore have a place for one more start, the VM is on its way."""
+        proof = case.proof
+        refusal = slots.refusal_of_datastore(case.home)
+        if proof is None or refusal:
+            case.why = refusal
+            return
+        if self._is_good_still(case) and case.chosen is not None:
+            refusal = slots.refusal_of_host(case.chosen, self._known.name(case.chosen))
+            if refusal:
+                case.why = refusal
+                return
+        if not self._is_proof_still(case):
+            return
+        attempts = self._trials.of(case)
+        case.again = counting.same_host_again(attempts, case.last) if case.last is not None else None
+        case.avoid = frozenset(attempts.hosts) - {case.again}
+        case.only = proof.owner if proof.kind is ProofKind.OWN else None
+        choice = self.placement.choose(case)
+        case.chosen = choice.host
+        if choice.host is None:
+            why = "; ".join(f"{name}: {reason}" for name, reason in choice.explanation.refused()) or "no host is left"
+            self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
+            case.roomless += 1  # Nothing was tried in vain: the pace of attempts stays as it was.
+            case.wait(f"no host can take it ({why})", self._known.now, counting.pause(case.roomless))
+            return
+        refusal = slots.refusal_of_host(choice.host, self._known.name(choice.host))
+        if refusal:
+            case.why = refusal
+            return
+        slots.take(choice.host, case.home)
+        case.target = choice.host
+        # `one-responsible-primary`: checked on storage before each act. And what the proof is about may have changed, if
+        # it has waited: then the order would only be lost.
         case.request = self._out.request()
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
-        self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER,)))
+        self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER, case.vm)))
+
+    def _is_proof_still(self, case: Restart) -> bool:
+        """A proof that has waited for its turn is looked at again: it may rest on a ping that nobody answered (rule 6), or
+
+        on a word that is void at any sign of life (rule 5).
+        """
+        if case.proof is None or case.last is None or case.proof.kind in _FOR_EVER:
+            return case.proof is not None
+        if isinstance(self._prover.look(case.last, case.home, case.epoch_read_at), Proven):
+            return True
+        case.proof = None
+        case.enter(Stage.PROVING, self._known.now, READ_PATIENCE)
+        self._prove(case)
+        return False
+
+    def _is_good_still(self, case: Restart) -> bool:
+        """Whether the host that was chosen for it, and had no place then, could start it still."""
+        host = case.chosen
+        return host is not None and not why_unusable(self._known, host) and case.home in self._known.leases_of(host)
 
     # -- the order ------------------------------------------------------------------------------------------------
 
     def _confirmed(self, case: Restart, event: RegistersRead) -> None:
         now, last = self._known.now, event.last.get(PRIMARY_REGISTER)
-        if not event.ok or last is None:
-            case.back_off(f"the primary register of {case.home} cannot be read: {event.problem}", now)
+        if not event.ok or last is None or case.vm not in event.last:
+            self._trials.hold(case, f"the registers on {case.home} cannot be read: {event.problem}")
             return
         if not self._responsible.rests_on(case.home, last):
             self._responsible.read_soon()
             case.settle(f"this host is not responsible for {case.home} any more", now)
-            return
-        self._place(case)
+        elif event.last[case.vm] != case.last:
+            case.wait("its register has changed", now, LOOK_AGAIN)
+        else:
+            self._order(case)
 
-    def _place(self, case: Restart) -> None:
-        proof, now = case.proof, self._known.now
+    def _order(self, case: Restart) -> None:
+        proof = case.proof
         if proof is None:
             return
-        choice = self.placement.choose(case)
-        if choice.host is None:
-            why = "; ".join(f"{name}: {reason}" for name, reason in choice.explanation.refused()) or "no host is left"
-            self._out.note("restart-failed", vm=case.vm, relay=True, problem=f"no host can take it ({why})")
-            case.back_off(f"no host can take it ({why})", now)
-            return
         self._orders += 1
-        case.target, case.order, case.order_sent = choice.host, self._orders, None
-        self._out.note("restart-ordered", vm=case.vm, host=choice.host, relay=True, proof=proof.kind)
-        case.enter(Stage.ORDERED, now, ORDER_PATIENCE)
+        case.order, case.order_sent, case.owned_idle_since = self._orders, None, None
+        self._trials.ordered(case, proof.epoch)
+        self._out.note("restart-ordered", vm=case.vm, host=case.target, relay=True, proof=proof.kind)
+        case.enter(Stage.ORDERED, self._known.now, ORDER_PATIENCE)
         self._follow_order(case)
 
     def _follow_order(self, case: Restart) -> None:
@@ -285,13 +390,15 @@ class Recovery:
         if case.target is None or case.proof is None:
             return
         if now >= case.deadline or (case.target != self._known.me and self._known.verdict(case.target) in SUSPECT):
-            case.back_off(f"{self._known.name(case.target)} did not answer in time", now)
+            self._trials.in_vain(case, f"{self._known.name(case.target)} did not answer in time")
             return
         if now - (case.order_sent or LONG_AGO) >= RESEND:
             # Also while it starts: an agent that is new there goes on with what its predecessor's keeper has claimed,
             # and one whose report was lost repeats it.
             case.order_sent = now
-            order = RestartOrder(order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof)
+            order = RestartOrder(
+                order=case.order, vm=case.vm, name=case.name, home=case.home, proof=case.proof, entry=case.entry
+            )
             if case.target == self._known.me:
                 self._desk.ordered(self._known.me, order)
             else:
@@ -310,29 +417,47 @@ class Recovery:
                 if case.stage is Stage.ORDERED:
                     case.enter(Stage.STARTING, now, self._known.settings.start_timeout)
             case "started":
-                self.restarts[case.vm] = self.restarts.get(case.vm, 0) + 1
                 self._out.note("restart-done", vm=case.vm, host=sender, relay=True)
-                case.settle(f"it runs on {self._known.name(sender)}", now)
+                self._trials.started(case)
+                case.why = f"it runs on {self._known.name(sender)}"
+                case.enter(Stage.STARTED, now, LIST_PATIENCE)
+            case "failed":
+                self._out.note("restart-failed", vm=case.vm, host=sender, relay=True, problem=report.detail)
+                self._trials.told(case, report.detail)
+                case.wait(report.detail, now, LOOK_AGAIN)
             case _:
                 case.failed_on.add(sender)
                 self._out.note("restart-failed", vm=case.vm, host=sender, relay=True, problem=report.detail)
-                case.back_off(report.detail, now)
+                self._trials.in_vain(case, report.detail)
+        self._turns_due = now
 
     def next_deadline(self) -> Instant | None:
         """When the next case has to be moved by time alone."""
         look = self.placement.next_deadline()
         due = [*self._settled.values(), *([look] if look is not None else [])]
         for case in self.cases.values():
-            due.append(case.deadline if case.stage is not Stage.PROVING else after(self._known.now, RESEND))
+            match case.stage:
+                case Stage.PROVING:
+                    due.append(after(self._known.now, RESEND))
+                case Stage.QUEUED:
+                    due.append(self._turns_due)
+                case _:
+                    due.append(case.deadline)
             if case.stage in (Stage.ORDERED, Stage.STARTING) and case.order_sent is not None:
                 due.append(after(case.order_sent, RESEND))
+        stable = self._trials.next_deadline()
+        if stable is not None:
+            due.append(stable)
         return min(due) if due else None
 
 
-def _ended(record: HeartbeatRecord, last: RegisterRecord) -> bool:
-    """Whether the keeper session that won this epoch has said its last word: it runs nothing and never will again.
-
-    Another session of the same boot proves nothing: a last word of a keeper that ended may land late, when its successor
-    has long begun anew (a shutdown that was called off).
-    """
-    return record.ended and (record.incarnation, record.session) == (last.incarnation, last.session)
+def _waiter(case: Restart) -> Waiter:
+    return Waiter(
+        vm=case.vm,
+        name=case.name,
+        priority=case.policy.priority,
+        after=tuple(name for name in case.policy.after if name not in case.unheeded),
+        queued=case.stage is Stage.QUEUED,
+        queued_since=case.since,
+        waited=case.waited,
+    )

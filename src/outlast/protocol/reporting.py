@@ -7,6 +7,7 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.planning import Outlook
+from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import PoweredVm
 from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
 from outlast.model.time import SECOND, Instant, in_seconds
@@ -172,8 +173,38 @@ class Reporter:
                     lease_age_s=None,
                     memory_mib=case.needs.memory_mib,
                     note=note,
+                    policy=case.policy,
                 )
+        self._add_left_alone(best)
         return tuple(sorted(best.values(), key=lambda vm: vm.name))
+
+    def _add_left_alone(self, best: dict[str, VmStatus]) -> None:
+        """VMs that are off and stay so until somebody asks for them: given up, or never restarted automatically."""
+        responsible = self._machine.responsibility
+        for home in responsible.held_datastores():
+            for entry in responsible.protection(home).vms.values():
+                old = best.get(entry.vm)
+                if entry.vm in self._machine.recovery.cases or (old is not None and old.state not in ("lost", "unknown")):
+                    continue
+                if entry.attempts.failed:
+                    state, note = "failed", f"{entry.attempts.problem}; `outlast vm retry {entry.name}` tries it once more"
+                elif entry.policy.priority == "disabled":
+                    state, note = "stopped", "its priority is disabled: it is not restarted automatically"
+                else:
+                    continue
+                best[entry.vm] = VmStatus(
+                    name=entry.name,
+                    uuid=entry.vm,
+                    host="",
+                    state=state,
+                    protected=True,
+                    home=home,
+                    epoch=old.epoch if old is not None else entry.attempts.counted,
+                    lease_age_s=None,
+                    memory_mib=entry.memory_mib,
+                    note=note,
+                    policy=entry.policy,
+                )
 
     def _vm(self, host: HostId, line: PoweredVm) -> VmStatus:
         state, note = line.state, line.note
@@ -193,6 +224,7 @@ class Reporter:
             lease_age_s=self._lease_age_s(host, line.home),
             memory_mib=line.memory_mib,
             note=note,
+            policy=line.policy,
         )
 
     def _lease_age_s(self, host: HostId, home: DatastoreName | None) -> float | None:
@@ -349,13 +381,18 @@ class Reporter:
             if status.protected
             else f"It is not protected{': ' + status.note if status.note else ' (its metadata says so)'}."
         )
+        if status.protected and status.policy is not None:
+            lines += _policy_sentences(status.policy, self._known.settings.isolation_response)
+        if status.note and status.state in ("failed", "stopped"):
+            lines.append(f"{status.note[0].upper()}{status.note[1:]}.")
         if status.lease_age_s is not None:
             lines.append(f"Its owner's lease on {status.home} was last seen renewed {status.lease_age_s:.1f} s ago.")
         case = next((c for c in self._machine.recovery.cases.values() if status.uuid == c.vm), None)
         if case is not None:
             lines.append(f"Its restart is {case.stage} for {in_seconds(self._now - case.since):.1f} s: {case.why}.")
-            if case.attempts:
-                lines.append(f"{case.attempts} attempts have failed.")
+            if case.stage is Stage.WAITING:
+                left_s = max(0.0, in_seconds(case.deadline - self._now))
+                lines.append(f"It is tried again in {left_s:.1f} s, or as soon as a host that it lacked has room.")
         elif status.state == "lost" and (holder := self._responsible_for(status.home)):
             lines.append(f"Ask {holder}, which is responsible for {status.home}, how far its restart is.")
         lines += self._explain_placement(VmId(status.uuid))
@@ -373,3 +410,17 @@ class Reporter:
         for each in explanation.considered:
             lines.append(f"  {each.host}{' (chosen)' if each.chosen else ''}: {each.why}.")
         return lines
+
+
+def _policy_sentences(policy: VmPolicy, isolation_response: str) -> list[str]:
+    """What is asked for one VM, in words."""
+    lines = [
+        f"Its priority is {policy.priority}; it is ready for others by {policy.ready}; "
+        f"its isolation response is {policy.isolation_response or isolation_response}."
+    ]
+    if policy.after:
+        lines.append(f"It is started after {', '.join(policy.after)}, if they are down as well.")
+    here = "without end" if policy.max_restarts == WITHOUT_END else f"{policy.max_restarts} times"
+    hosts = "every other host" if policy.max_relocations == WITHOUT_END else f"{policy.max_relocations} other hosts"
+    lines.append(f"If it fails by itself, it is started anew {here} on its host, then on {hosts}.")
+    return lines

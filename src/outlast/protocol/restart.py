@@ -1,15 +1,18 @@
 """One VM's way back. Every wait is a state with a deadline; nothing here ever gives up on a wanted VM.
 
     state       waits for                                    then
-    reading     its register                                 proving, confirming, settled, or waiting
-    proving     proof about the owner (rule 5)               confirming; reading again if the owner shows life
-    confirming  our own `primary` register, read afresh      placing and ordered; settled if it is not ours any more
-    ordered     the target's word that it owns the VM        starting; reading again after ORDER_PATIENCE
-    starting    the target's word that it runs               settled; reading again after start_timeout
-    waiting     the back-off (1 s, doubling to 60 s)         reading
+    reading     its register                                 proving, queued, settled, or waiting
+    proving     proof about the owner (rule 5)               queued; reading again if the owner shows life
+    queued      its turn (`sequence`), and a host for it     confirming
+    confirming  our own `primary` register, and the VM's,    ordered; reading again if the VM's has changed; settled if
+                read afresh                                  we are not responsible any more
+    ordered     the target's word that it owns the VM        starting; waiting after ORDER_PATIENCE
+    starting    the target's word that it runs               started; waiting after start_timeout
+    started     the target's list to say so                  settled; reading again after LIST_PATIENCE
+    waiting     its pause (1 s, doubling to 60 s)            reading
     settled     nothing                                      forgotten by `recovery`
 
-The order of the first three states is safety rule 5: the epoch is read first; only then the owner's record for the last
+The order of the first states is safety rule 5: the epoch is read first; only then the owner's record for the last
 time; and the target compares-and-swaps from exactly that epoch. What the register says, not who asked for the restart,
 decides whether the VM may be taken at all.
 """
@@ -17,14 +20,16 @@ decides whether the VM may be taken at all.
 import enum
 
 from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.policy import VmPolicy, rank
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
-from outlast.model.time import SECOND, Duration, Instant, after, backed_off
+from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
-BACK_OFF_FIRST = Duration(SECOND)
-BACK_OFF_LAST = Duration(60 * SECOND)
+LIST_PATIENCE = Duration(5 * SECOND)
+HOLD = Duration(SECOND)
+LOOK_AGAIN = Duration(SECOND // 2)
 
 
 class Stage(enum.StrEnum):
@@ -32,9 +37,11 @@ class Stage(enum.StrEnum):
 
     READING = "reading"
     PROVING = "proving"
+    QUEUED = "queued"
     CONFIRMING = "confirming"
     ORDERED = "ordered"
     STARTING = "starting"
+    STARTED = "started"
     WAITING = "waiting"
     SETTLED = "settled"
 
@@ -43,10 +50,12 @@ class Restart:
     """Where one VM stands on its way back. `recovery.Recovery` moves it; the fields are its whole memory."""
 
     def __init__(self, entry: ProtectedVm, home: DatastoreName, now: Instant) -> None:
+        self.entry = entry
         self.vm: VmId = entry.vm
         self.name: VmName = entry.name
         self.home = home
         self.needs = needs_of(entry, home)
+        self.policy: VmPolicy = entry.policy
         self.opened = now
         self.stage = Stage.READING
         self.since = now
@@ -58,8 +67,24 @@ class Restart:
         self.target: HostId | None = None
         self.order = 0
         self.order_sent: Instant | None = None
-        self.attempts = 0
         self.failed_on: set[HostId] = set()
+        self.unheeded: set[VmName] = set()
+        """Dependencies that are not waited for any more."""
+        self.waited = Duration(0)
+        """How long it has waited for its dependencies, as far as that counts."""
+        self.looked_at = now
+        self.tier = rank(entry.policy.priority)
+        """The smaller, the more important: its own rank, or that of the most important VM that waits for it."""
+        self.again: HostId | None = None
+        """The host on which it failed and is to be tried once more."""
+        self.roomless = 0
+        """How often no host could take it."""
+        self.only: HostId | None = None
+        """The one host that may start it: its owner, if that lives."""
+        self.avoid: frozenset[HostId] = frozenset()
+        """Hosts on which it failed by itself as often as its policy allows."""
+        self.chosen: HostId | None = None
+        """The host that it would go to, if that had a place for one more start."""
         self.owned_idle_since: Instant | None = None
         self.why = "its host is not running it"
 
@@ -68,22 +93,26 @@ class Restart:
         self.stage, self.since, self.deadline = stage, now, after(now, patience)
 
     def read(self, request: RequestId, now: Instant) -> None:
-        """The register is being read."""
-        self.request = request
+        """The register is being read: whatever was ordered before, it begins anew from what it says."""
+        self.request, self.target, self.only = request, None, None
         self.enter(Stage.READING, now, READ_PATIENCE)
 
-    def back_off(self, why: str, now: Instant) -> None:
-        """It did not work; try again later, ever more slowly, for ever."""
+    def wait(self, why: str, now: Instant, length: Duration) -> None:
+        """Read the register again after a while, and begin anew from what it says then."""
         self.why = why
-        length = backed_off(BACK_OFF_FIRST, BACK_OFF_LAST, self.attempts)
-        self.attempts += 1
-        self.request, self.target, self.proof = None, None, None
+        self.request, self.target, self.proof, self.chosen = None, None, None, None
         self.enter(Stage.WAITING, now, length)
 
-    def look_again(self, why: str, now: Instant) -> None:
-        """Nothing failed, but the register does not tell enough yet; read it again in half a second."""
-        self.why, self.request = why, None
-        self.enter(Stage.WAITING, now, Duration(SECOND // 2))
+    def queue(self, now: Instant) -> None:
+        """Only its turn has to come."""
+        self.looked_at = now
+        self.enter(Stage.QUEUED, now, Duration(0))
+
+    def wait_counts(self, counts: bool, now: Instant) -> None:
+        """Since it was looked at last it has waited for its dependencies; that counts, or stands still."""
+        if counts:
+            self.waited = Duration(self.waited + now - self.looked_at)
+        self.looked_at = now
 
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""

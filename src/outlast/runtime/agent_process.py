@@ -27,7 +27,7 @@ from outlast.drivers.ping import Pinger
 from outlast.drivers.stderr import Stderr
 from outlast.model.effects import Note
 from outlast.model.event_texts import WARNINGS, sentence
-from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, Woken
+from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, RetryAsked, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.time import after, in_seconds
@@ -268,6 +268,8 @@ class AgentProcess:
         )
 
     async def _answer(self, request: ControlRequest) -> ControlReply:
+        if request.do == "retry":
+            return self._retry(request)
         if request.do.startswith("fence-"):
             return await self._fence_desk.answer(request)
         reporter = Reporter(self._executor.machine, clock.now())
@@ -283,6 +285,13 @@ class AgentProcess:
         if lines is None:
             return ControlReply(ok=False, problem=f"there is no {request.what} {request.name}; see `outlast status`")
         return ControlReply(ok=True, lines=lines)
+
+    def _retry(self, request: ControlRequest) -> ControlReply:
+        self._happen(RetryAsked(request.token, request.name))
+        outcome = self._executor.machine.retrying.outcome(request.token)
+        if outcome is None:
+            return ControlReply(ok=True, pending=True)
+        return ControlReply(ok=outcome.done, problem=outcome.sentence)
 
 
 def configure_log() -> None:

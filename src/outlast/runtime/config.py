@@ -148,6 +148,10 @@ class _Settings(_Table):
     storage_loss_after: _Duration | None = None
     shutdown_timeout: _Duration | None = None
     start_timeout: _Duration | None = None
+    dependency_timeout: _Duration | None = None
+    stable_after: _Duration | None = None
+    starts_at_once_per_host: int | None = None
+    starts_at_once_per_datastore: int | None = None
     heartbeat_datastores_per_host: int | None = None
     accessibility_threshold: int | None = None
     isolation_response: Literal["leave-running", "shut-down", "power-off"] | None = None

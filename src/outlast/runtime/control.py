@@ -2,6 +2,7 @@
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
+{"do": "retry", "name": "vm1", "token": "..."}    -> {"ok": true, "pending": true}, until it is done or refused: ask again
 {"do": "plan"}                                    -> {"ok": true, "basis": {...}}
 {"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
 
@@ -27,16 +28,21 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "plan", "fence-test", "fence-marks", "fence-confirm"]
+    do: Literal["status", "explain", "plan", "retry", "fence-test", "fence-marks", "fence-confirm"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
+    token: str = ""
     marks: tuple[RecordMark, ...] = ()
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer. `ok` False: `problem` says why. `failed`: it was done, and what it found is bad."""
+    """The answer. `ok` False: `problem` says why. `failed`: it was done, and what it found is bad.
+
+    `pending`: the question was taken up, and is not answered yet: ask again.
+    """
 
     ok: bool
+    pending: bool = False
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []

@@ -27,6 +27,7 @@ from outlast.model.effects import (
     LookAtVm,
     Note,
     Ping,
+    ProbeGuest,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
@@ -137,6 +138,8 @@ class Executor:
                 # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
                 if self._told_is_written:
                     self._hypervisor.shut_down(effect.vm)
+            case ProbeGuest():
+                self._hypervisor.probe_guest(effect.request, effect.vm)
             case LookAtVm():
                 self._hypervisor.look_at(effect.request, effect.vm)
             case FenceHost():
@@ -171,7 +174,8 @@ class Executor:
         store = self._stores.get(effect.home)
         xml, problem = await store.read_definition(effect.vm) if store is not None else (None, "no such datastore here")
         if xml is None:
-            self.happen(VmStartEnded(effect.request, effect.vm, False, f"its definition cannot be read: {problem}"))
+            problem = f"its definition cannot be read: {problem}"
+            self.happen(VmStartEnded(effect.request, effect.vm, False, problem, host_fault=True))
             return
         self._hypervisor.start_vm(effect.request, effect.vm, xml)
 

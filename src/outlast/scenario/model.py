@@ -9,10 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostName, VmName
+from outlast.model.policy import Priority
 from outlast.model.rules import Rule
 from outlast.model.time import SECOND, Duration
 
-Priority = Literal["highest", "high", "medium", "low", "lowest", "disabled"]
 WantedState = Literal["running", "stopped", "unprotected"]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from outlast.model.policy import cycle_in
 from outlast.model.rules import problem
 from outlast.model.time import Duration
 from outlast.model.units import duration_text
@@ -46,6 +47,11 @@ def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
             yield ("vms", i, "disks_on"), f"disks_on names {vm.datastore}, which is the home of {vm.name}: leave it out"
         if vm.name in vm.after:
             yield ("vms", i, "after"), f"{vm.name} cannot wait for itself"
+    ring = cycle_in({vm.name: [name for name in vm.after if name != vm.name] for vm in scenario.vms})
+    if ring:
+        where = next(i for i, vm in enumerate(scenario.vms) if vm.name == ring[-1])
+        waits = ", ".join(f"{a} waits for {b}" for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
+        yield ("vms", where, "after"), f"these VMs wait for each other: {waits}: leave one of them out"
 
 
 def _misplaced(vm: VmSpec, host: HostSpec, taken_mib: int) -> Iterator[str]:

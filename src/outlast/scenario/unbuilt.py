@@ -5,7 +5,6 @@ rest would make its expectations mean something else than they say.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from outlast.scenario.model import Scenario, Step, VmSpec
 
@@ -24,14 +23,6 @@ VERBS = frozenset(
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})
-STATES = frozenset({"failed"})
-_VM_KEYS: dict[str, Any] = {
-    "priority": "medium",
-    "max_restarts": 1,
-    "max_relocations": 1,
-    "after": (),
-    "ready": "powered-on",
-}
 """Keys that do nothing yet, with the one value that asks for nothing."""
 
 
@@ -46,16 +37,9 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
             yield ("rules", i, "failback"), "failback of a rule"
     for i, step in enumerate(scenario.steps):
         yield from (((("steps", i, key)), what) for key, what in _step(step))
-    for i, expectation in enumerate(scenario.expect):
-        for vm, state in expectation.claims.get("state", {}).items():
-            if state in STATES:
-                yield ("expect", i, "state", vm), f"the state {state}"
 
 
 def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
-    for key, nothing in _VM_KEYS.items():
-        if getattr(vm, key) != nothing:
-            yield key, f"{key} of a VM, other than {_shown(nothing)}"
     if vm.state == "stopped" and vm.host:
         yield "state", 'state = "stopped" of a VM that runs at the start'
 
@@ -63,7 +47,3 @@ def _vm(vm: VmSpec) -> Iterator[tuple[str, str]]:
 def _step(step: Step) -> Iterator[tuple[str, str]]:
     if step.do in VERBS:
         yield "do", f"the verb {step.do}"
-
-
-def _shown(nothing: Any) -> str:
-    return "none" if nothing in (None, ()) else str(nothing)

@@ -8,6 +8,7 @@ import enum
 
 import msgspec
 
+from outlast.model.policy import PRIORITIES
 from outlast.protocol.verdict import Verdict
 
 
@@ -76,7 +77,6 @@ class Verb(msgspec.Struct, frozen=True):
 
 
 RESPONSES = ("leave-running", "shut-down", "power-off")
-PRIORITIES = ("highest", "high", "medium", "low", "lowest", "disabled")
 WANTED = ("running", "stopped", "unprotected")
 STATES = ("running", "frozen", "stopped", "starting", "waiting", "failed", "unprotected")
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
@@ -190,6 +190,7 @@ _ALL_VERBS = (
     Verb("vm-crash", "the process of {vm} dies", (_VM,)),
     Verb("vm-hang", "the guest of {vm} stops answering", (_VM,)),
     Verb("vm-power-off", "{vm} is switched off on purpose", (_VM,)),
+    Verb("vm-retry", "an operator asks for {vm} to be tried once more", (_VM,)),
     Verb("vm-start", "an operator starts {vm} on {host}", (_VM, _HOST)),
     Verb("vm-start-elsewhere", "an operator starts {vm} on {host}, where it may not belong", (_VM, _HOST)),
     Verb(

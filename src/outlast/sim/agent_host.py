@@ -17,6 +17,7 @@ from outlast.model.effects import (
     LookAtVm,
     Note,
     Ping,
+    ProbeGuest,
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
@@ -34,6 +35,7 @@ from outlast.model.events import (
     Event,
     FenceEnded,
     FenceStatusEnded,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     KeeperGone,
@@ -58,12 +60,14 @@ from outlast.protocol.agent import AgentMachine
 from outlast.protocol.own_host import LAST_WORDS
 from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore, Slots
+from outlast.sim.guests import OWN_FAULTS
 from outlast.sim.machine_host import HostServices
 from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
 from outlast.sim.way import Way
 
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
+GUEST_PATIENCE = 2 * SECOND
 FREEZER_LOOKS = SECOND // 2
 LOOKS_FOR_WORDS = 50 * MILLISECOND
 FREEZER_GRACE = SECOND // 4
@@ -255,6 +259,10 @@ class AgentHost:
                 self._host.shut_down_guest(effect.vm)
             case LookAtVm():
                 self._look_at(effect)
+            case ProbeGuest():
+                life, answered = self._life, self._host.guest_answers(effect.vm)
+                patience = 5 * MILLISECOND if answered else GUEST_PATIENCE
+                self._host.later(patience, lambda: self._tell(life, GuestProbed(effect.request, effect.vm, answered)))
             case Note():
                 self._host.note(effect)
             case FenceHost() | FenceStatus() | CancelFence():
@@ -400,18 +408,21 @@ class AgentHost:
 
         def defined(xml: str | None) -> Event:
             if xml is None:
-                return VmStartEnded(effect.request, effect.vm, False, "its definition cannot be read: there is none")
-            self._host.start_process(
-                effect.vm, lambda problem: self._tell(life, VmStartEnded(effect.request, effect.vm, not problem, problem))
-            )
+                return _start_ended(effect, "its definition cannot be read: there is none")
+            self._host.start_process(effect.vm, lambda problem: self._tell(life, _start_ended(effect, problem)))
             return Woken()
 
         self._request(
             effect.home,
             lambda store: store.definitions.get(effect.vm),
             defined,
-            lambda problem: VmStartEnded(effect.request, effect.vm, False, f"its definition cannot be read: {problem}"),
+            lambda problem: _start_ended(effect, f"its definition cannot be read: {problem}"),
         )
+
+
+def _start_ended(effect: StartVm, problem: str) -> VmStartEnded:
+    host_fault = bool(problem) and problem not in OWN_FAULTS
+    return VmStartEnded(effect.request, effect.vm, not problem, problem, host_fault)
 
 
 def _slots(store: Datastore, content: PowerOnList) -> Slots[PowerOnList]:

@@ -15,6 +15,7 @@ from outlast.model.events import StopReason
 from outlast.model.ids import HostId, HostName, VmId
 from outlast.model.inventory import DatastoreMember, HostMember, Needs, VmDefinition
 from outlast.model.keeping import Happened
+from outlast.model.policy import VmPolicy, parse_ready
 from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.rules import Rule
 from outlast.model.settings import Settings
@@ -31,9 +32,9 @@ from outlast.sim.recovery_watch import RecoveryWatch
 from outlast.sim.scheduler import Scheduler
 
 WANTED_AFTER = 8 * SECOND
-REST = 20 * SECOND
-"""Longer than any window: when all has been well for so long, no takeover is on its way."""
 """How long a VM must have been there until everybody has had the time to learn that it is wanted."""
+REST = 15 * SECOND
+"""Longer than any window: when all has been well for so long, no takeover is on its way."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -44,6 +45,18 @@ class Entry(msgspec.Struct, frozen=True):
     kind: str
     text: str
     vm: str = ""
+
+
+def policy_of(spec: VmSpec) -> VmPolicy:
+    """What a scenario says of a VM, as its definition has it."""
+    return VmPolicy(
+        priority=spec.priority,
+        after=spec.after,
+        ready=parse_ready(spec.ready),
+        max_restarts=spec.max_restarts,
+        max_relocations=spec.max_relocations,
+        isolation_response=spec.isolation_response,
+    )
 
 
 def needs_of(spec: VmSpec) -> Needs:
@@ -169,7 +182,7 @@ class Ground:
             memory_mib=spec.memory_mib,
             protected=spec.state != "unprotected",
             unprotectable="",
-            isolation_response=spec.isolation_response,
+            policy=policy_of(spec),
             xml=f"<domain>{spec.name}</domain>",
             needs=needs_of(spec),
         )
@@ -212,15 +225,15 @@ class Ground:
     def run_to_end(self, end: int, *, until_rest: bool) -> None:
         """Let time pass until `end`, or, with `until_rest`, until all has been well for `REST`."""
         while self.now < end and not (until_rest and self.recovery.rested_for(REST)):
-            self.scheduler.run_until(min(self.now + REST // 4, end) if until_rest else end)
+            self.scheduler.run_until(min(self.now + REST // 3, end) if until_rest else end)
 
-    def settle(self) -> None:
-        """Start every VM where it should run, and let the domain come to rest."""
-        self.run(9)
+    def settle(self, *, hurried: bool = False) -> None:
+        """Start every VM where it should run, and let the domain come to rest; `hurried`: not quite."""
+        self.run(5 if hurried else 9)
         for spec in self.vm_specs:
             if spec.host and spec.state != "stopped" and self.hosts[spec.host].powered:
                 self._start(spec.name, spec.host)
-        self.run(12)
+        self.run(5 if hurried else 12)
 
     def _start(self, vm: str, host: str) -> list[str]:
         """Somebody starts a VM. The list will hold the problem; an empty string if it started."""
@@ -238,9 +251,14 @@ class Ground:
         return outcome
 
     def _is_wanted(self, vm: VmId) -> None:
-        process = next((p for h in self.hosts.values() if (p := h.hypervisor.processes.get(vm)) is not None), None)
-        if process is not None and process.ending is not StopReason.DESTROYED:
+        """Unless the agent where it runs has had no time to tell of it: then it counts later, if it is there still."""
+        where = next((host for host in self.hosts.values() if vm in host.hypervisor.processes), None)
+        if where is None or where.hypervisor.processes[vm].ending is StopReason.DESTROYED:
+            return
+        if where.agent.works and self.now - where.agent.works_since >= WANTED_AFTER:
             self.recovery.wanted.add(vm)
+        else:
+            self.scheduler.after(WANTED_AFTER, lambda: self._is_wanted(vm))
 
     # -- what is true ---------------------------------------------------------------------------------------------
 
@@ -329,5 +347,6 @@ class Ground:
             left = self.failing_starts.get(key, 0)
             if left:
                 self.failing_starts[key] = left - 1 if left > 0 else left
+                self.recovery.failed(vm)
                 return True
         return False

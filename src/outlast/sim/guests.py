@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 HOOK_PATIENCE = 6 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
+GUEST_BOOTS = 3 * SECOND
+"""From the moment that a guest runs until its guest agent answers."""
+LIBVIRTD_RESTARTS = 5 * SECOND
 Ended = Callable[[str], None]
+OWN_FAULTS = frozenset({"internal error: process exited while connecting to monitor", "the process ended at once"})
+"""What a start comes to if the VM itself fails; everything else is its host's fault."""
 
 
 class _Held(msgspec.Struct):
@@ -62,10 +67,10 @@ class Guests:
         if vm in self._untold:
             host.later(LIBVIRT_TELLS[0], lambda: self.start(vm, ended))
             return
+        ended = _Once(ended)
+        host.later(LIBVIRT_PATIENCE, functools.partial(ended, "libvirtd gave no answer"))
         if hypervisor.mode == "hung":
-            settled = _Once(ended)
-            hypervisor.queued.append(lambda: self.start(vm, settled))
-            host.later(LIBVIRT_PATIENCE, lambda: settled("libvirtd gave no answer"))
+            hypervisor.queued.append(lambda: self.start(vm, ended))
             return
         host.definitions[vm] = definition
         if vm in hypervisor.processes:
@@ -82,6 +87,13 @@ class Guests:
         self._host.keeper.process_appeared(vm)
         self._write_again(process)
         return process
+
+    def answers(self, vm: VmId) -> bool:
+        """Whether its guest agent answers now, if libvirt asks it."""
+        process = self._hypervisor.processes.get(vm)
+        if process is None or process.hung or not self._host.executes(vm) or not self._hypervisor.answers:
+            return False
+        return process.beats_from is not None and self._host.now >= process.beats_from
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -133,8 +145,8 @@ class Guests:
         self._host.scheduler.after(delay, functools.partial(self._host.on_write, process.vm, process.instance))
 
     def last_write(self, process: Process) -> None:
-        """It is about to be stopped, in the middle of a write."""
-        if process.executing:
+        """It is about to be stopped, in the middle of a write; nothing is in one on a host that stands still."""
+        if self._host.executes(process.vm):
             self._write(process)
 
     def storage_changed(self, datastore: DatastoreName, mode: str) -> None:
@@ -167,6 +179,11 @@ class Guests:
             self._hypervisor.stop(vm)
         self._host.later(delay, lambda: self._gone(process, reason))
 
+    def end_process(self, process: Process, reason: StopReason) -> None:
+        """The same, for this very process."""
+        if self._hypervisor.processes.get(process.vm) is process:
+            self.end(process.vm, reason)
+
     def _gone(self, process: Process, reason: StopReason) -> None:
         if self._hypervisor.processes.get(process.vm) is not process:
             return
@@ -186,28 +203,30 @@ class Guests:
         self._host.agent.vm_stopped(process.vm, process.name, reason)
 
     def power_lost(self) -> None:
-        """Everything ends at once; the kernel's writes are gone, and what was sent may still land."""
-        self._held.clear()
+        """Everything ends at once; the kernel's writes are gone, and what was sent may still land.
+
+        A host that stood still sent its last when it began to: that has long landed, or never will.
+        """
         for process in list(self._hypervisor.processes.values()):
             self.last_write(process)
             self._hypervisor.end(process.vm, StopReason.UNKNOWN)
+        self._held.clear()
 
 
 class _Once:
     """An answer that is given once, whoever gives it first."""
 
     def __init__(self, answer: Ended) -> None:
-        self._answer = answer
-        self.given = False
+        self._answer: Ended | None = answer
 
     def __call__(self, problem: str) -> None:
-        if not self.given:
-            self.given = True
-            self._answer(problem)
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(problem)
 
 
 class _Start:
-    """One start that libvirt carries out."""
+    """One start that libvirt carries out, also when nobody waits for its answer any more. A hung libvirt does nothing."""
 
     def __init__(self, guests: Guests, host: "Host", vm: VmId, ended: Ended) -> None:
         self._guests = guests
@@ -215,8 +234,9 @@ class _Start:
         self._vm = vm
         self._hypervisor = host.hypervisor
         self._generation = host.hypervisor.generation
-        self._ended = _Once(ended)
+        self._ended = ended
         self._hook_returned = False
+        self._over = False
 
     def ask(self) -> None:
         """The hook asks the keeper."""
@@ -235,14 +255,14 @@ class _Start:
 
         host.later(HOOK_PATIENCE, give_up)
 
-    def _libvirt_is_gone(self) -> bool:
-        if self._hypervisor.generation == self._generation:
-            return False
-        self._ended("libvirtd died")
-        return True
+    def _is_over(self) -> bool:
+        if self._hypervisor.generation != self._generation:
+            self._over = True
+            self._ended("libvirtd died")
+        return self._over
 
     def _replied(self, reply: KeeperReply) -> None:
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         self._hook_returned = True
         if not reply.allowed:
@@ -256,12 +276,14 @@ class _Start:
         """The domain is let go of, and libvirt's hook says so to the keeper."""
         if self._hypervisor.generation == self._generation:
             self._hypervisor.starting.discard(self._vm)
+            self._hypervisor.off[self._vm] = StopReason.FAILED
             if self._host.keeper.alive:
                 self._host.keeper.ask(AskEnded(RequestId(1), self._vm), lambda _: None)
+        self._over = True
         self._ended(problem)
 
     def _begin(self) -> None:
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         definition, reached = self._host.definitions[self._vm], self._host.reached()
         home = definition.home
@@ -270,7 +292,7 @@ class _Start:
         if mode == "fail":
             self._fail("Cannot access storage file: No such file or directory")
             return
-        if mode == "hang":
+        if mode == "hang" or self._hypervisor.mode == "hung":
             # libvirt and QEMU wait for the disk; nobody is told anything meanwhile.
             self._host.later(SECOND // 4, self._begin)
             return
@@ -281,7 +303,7 @@ class _Start:
         self._hook_returned = False
 
         def give_up() -> None:
-            if not self._hook_returned and not self._ended.given:
+            if not self._hook_returned and not self._over:
                 self._host.keeper.client_gone(client)
                 self._fail("the keeper of this host cannot be asked: no answer in time")
 
@@ -289,7 +311,7 @@ class _Start:
 
     def _launch(self, reply: KeeperReply) -> None:
         """The hook's second question is answered: now, or not at all."""
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         self._hook_returned = True
         if not reply.allowed:
@@ -301,15 +323,25 @@ class _Start:
 
     def _make(self) -> None:
         """The disks are labelled; then the process exists. Whoever dies before leaves none behind."""
-        if self._ended.given or self._libvirt_is_gone():
+        if self._is_over():
             return
         home = self._host.definitions[self._vm].home
         if self._hypervisor.mode == "hung" or home is None or self._host.storage_mode(home) == "hang":
             self._host.later(SECOND // 4, self._make)
             return
         process = self._guests.process_begins(self._vm)
-        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._hypervisor.let_run(process))
+        process.beats_from = self._host.now + GUEST_BOOTS
+        self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))
+
+    def _let_run(self, process: Process) -> None:
+        """Libvirt lets the guest run, when it goes on; if it has died, its successor ends what was not fully started."""
+        if self._is_over():
+            self._host.later(LIBVIRTD_RESTARTS, lambda: self._guests.end_process(process, StopReason.FAILED))
+        elif self._hypervisor.mode == "hung":
+            self._host.later(SECOND // 4, lambda: self._let_run(process))
+        else:
+            self._hypervisor.let_run(process)
 
     def _started(self, process: Process) -> None:
         self._hypervisor.starting.discard(self._vm)

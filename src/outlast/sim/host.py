@@ -438,6 +438,10 @@ class Host:
         """What `virsh start` does. `ended` gets the problem, or an empty string."""
         self.guests.start(vm, ended)
 
+    def guest_answers(self, vm: VmId) -> bool:
+        """Whether its guest agent answers now."""
+        return self.guests.answers(vm)
+
     def shut_down_guest(self, vm: VmId) -> None:
         """The guest is asked to shut down, and does, unless it is frozen or hangs."""
         process = self.hypervisor.processes.get(vm)

@@ -16,7 +16,7 @@ class Process(msgspec.Struct):
     """One QEMU process. `stopped`: by SIGSTOP. `paused`: by -S, with which libvirt starts QEMU until all is ready.
 
     `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to.
-    `instance`: its number among all processes of a world.
+    `instance`: its number among all processes of a world. `beats_from`: when its guest agent begins to answer.
     """
 
     vm: VmId
@@ -29,6 +29,7 @@ class Process(msgspec.Struct):
     executed: bool = False
     hung: bool = False
     ending: StopReason | None = None
+    beats_from: int | None = None
 
     @property
     def executing(self) -> bool:

@@ -131,7 +131,7 @@ class Invariants:
         if not problem:
             return
         keeper_works = host.keeper.works and not host.stalled
-        if not keeper_works or host.keeper.works_since == self.now:
+        if not keeper_works or self.now in (host.keeper.works_since, host.awake_since):
             # Nobody could prevent it; whoever comes back has to stop it in time, or else the watchdog has to.
             if not host.watchdog:
                 self._loosen(host, process)
@@ -301,7 +301,7 @@ class Invariants:
         if process is None or not process.executed or process.ending is not None:
             return
         definition = self._domain.definitions[vm]
-        response = definition.isolation_response or self._domain.settings.isolation_response
+        response = definition.policy.isolation_response or self._domain.settings.isolation_response
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED

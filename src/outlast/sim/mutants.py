@@ -3,7 +3,8 @@
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
 by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
 leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
-devices and operators are in `mutants_of_fencing.py`.
+devices and operators are in `mutants_of_fencing.py`, those about starts in `mutants_of_starts.py`, and those about
+waiting for a turn in `mutants_of_order.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from outlast.model.effects import Send
 from outlast.model.ids import Epoch
-from outlast.model.keeper_effects import KeeperEffect, Kill, StopWatching, Thaw
+from outlast.model.keeper_effects import KeeperEffect, Thaw
 from outlast.model.keeper_events import FoundProcess, HeartbeatWritten, Linked, LinkOutcome
 from outlast.model.messages import FrozenVm, TakenOver
 from outlast.model.records import HeartbeatRecord, ProofKind, Reason, RegisterRecord, RegisterState, Sighting
@@ -29,7 +30,7 @@ from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
-from outlast.sim import mutants_of_fencing
+from outlast.sim import mutants_of_fencing, mutants_of_order, mutants_of_starts
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
 from outlast.sim.mutation import MUTANTS, broken
@@ -37,7 +38,7 @@ from outlast.sim.mutation import also as _also
 from outlast.sim.mutation import mutant as _mutant
 from outlast.sim.watchdog import WatchdogDevice
 
-__all__ = ["MUTANTS", "broken", "mutants_of_fencing"]
+__all__ = ["MUTANTS", "broken", "mutants_of_fencing", "mutants_of_order", "mutants_of_starts"]
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 
@@ -124,30 +125,10 @@ def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) 
     return True
 
 
-_lapse_ownership = Ownership.lapse
-
-
-@_mutant(3, "a start that is pending survives a lapse", "a-start-meets-a-lapse", (Ownership, "lapse"))
-def _pending_start_survives_a_lapse(self: Ownership) -> list[KeeperEffect]:
-    return [] if self.phase in (Phase.STARTING, Phase.GRANTED) else _lapse_ownership(self)
-
-
-_start_after_read = Gatekeeper.start_after_read
-
-
-@_mutant(
-    3, "a VM starts on an epoch that its host won before", "started-again-after-its-end", (Gatekeeper, "start_after_read")
-)
-def _start_on_the_old_epoch(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    waiting = self._waiting.get(ownership.vm)
-    if waiting is None or last is None or last.owner != self._keeper.config.host:
-        return _start_after_read(self, ownership, last)
-    del self._waiting[ownership.vm]
-    ownership.epoch, ownership.phase = last.epoch, Phase.STARTING
-    return self._pass(ownership, waiting.client, waiting.request)
-
-
 # -- rule 4: freeze first ---------------------------------------------------------------------------------------------
+
+
+_lapse_ownership = Ownership.lapse
 
 
 @_mutant(4, "nothing is frozen when the lease lapses", "slow-renewals-end", (Ownership, "lapse"))
@@ -369,41 +350,6 @@ def _watchdog_is_too_slow(self: WatchdogDevice) -> None:
     self._deadline = self._scheduler.now + 3 * self._timeout
 
 
-# -- rule 7: the gate -------------------------------------------------------------------------------------------------
-
-
-@_mutant(7, "the gate lets every start pass", "started-elsewhere", (Gatekeeper, "start_after_read"))
-def _gate_fails_open(self: Gatekeeper, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
-    waiting = self._waiting.pop(ownership.vm, None)
-    if waiting is None:
-        return _start_after_read(self, ownership, last)
-    ownership.phase = Phase.STARTING
-    return self._pass(ownership, waiting.client, waiting.request)
-
-
-_process_appeared = Ownership.process_appeared
-
-
-@_mutant(
-    7, "a process that appears after its start was void goes on", "a-start-meets-a-lapse", (Ownership, "process_appeared")
-)
-def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
-    effects = _process_appeared(self, pid)
-    if any(isinstance(effect, Kill) for effect in effects):
-        self.phase = Phase.RUNNING
-        return [StopWatching(self.vm)]
-    return effects
-
-
-def _launches_anyway(self: Ownership, term: Any) -> bool:
-    """The gate's second question is another guard of the same rule: without it too, the first one alone is looked at."""
-    return True
-
-
-for _name in ("gate-fails-open", "start-on-the-old-epoch", "pending-start-survives-a-lapse", "void-start-runs"):
-    _also(_name, Ownership, "may_launch", _launches_anyway)
-
-
 # -- rule 8: the keeper's restart -------------------------------------------------------------------------------------
 
 
@@ -470,4 +416,4 @@ _confirmed = Recovery._confirmed
     (Recovery, "_confirmed"),
 )
 def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
-    self._place(case)
+    self._order(case)

@@ -11,7 +11,7 @@ from outlast.model.effects import Note
 from outlast.model.event_texts import sentence
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, VmId
 from outlast.model.keeping import Happened, Happening
-from outlast.model.records import RegisterState
+from outlast.model.records import ProtectedVm, RegisterState
 from outlast.model.time import in_seconds
 from outlast.protocol.verdict import Verdict
 from outlast.scenario.history import History
@@ -70,8 +70,10 @@ class Observer:
             return "frozen" if any(process.stopped for process in processes) else "starting"
         if any(VmId(vm) in host.hypervisor.starting for host in self._world.hosts.values() if host.powered):
             return "starting"
-        wanted = VmId(vm) in protected_on(self._world, DatastoreName(self._specs[vm].datastore))
-        return "waiting" if wanted else "stopped"
+        entry = protected_on(self._world, DatastoreName(self._specs[vm].datastore)).get(VmId(vm))
+        if entry is None or (entry.policy.priority == "disabled" and not entry.attempts.asked):
+            return "stopped"
+        return "failed" if entry.attempts.failed else "waiting"
 
     def verdict(self, host: str) -> str:
         primary = self.primary()
@@ -181,7 +183,7 @@ def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], No
     return call
 
 
-def protected_on(world: World, datastore: DatastoreName) -> frozenset[VmId]:
+def protected_on(world: World, datastore: DatastoreName) -> dict[VmId, ProtectedVm]:
     """The VMs on a datastore's protected list, as whoever reads it now would find it."""
-    content = world.domain.stores[datastore].protected.newest(lambda each: (each.primary_epoch, each.sequence))
-    return frozenset(entry.vm for entry in content.vms) if content is not None else frozenset()
+    content = world.domain.stores[datastore].newest_protected()
+    return {entry.vm: entry for entry in content.vms} if content is not None else {}

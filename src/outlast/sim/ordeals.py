@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, Step, VmSpec
@@ -195,6 +197,20 @@ def _a_start_meets_a_lapse(rng: random.Random) -> Scenario:
     s.store(cut + lasts, "heal", "host1")
     s.store(cut + lasts + 1, "slow", "host1", latency=300 * MILLISECOND)
     return s.done(26_000)
+
+
+@_ordeal
+def _libvirt_hangs_in_a_start(rng: random.Random) -> Scenario:
+    s = _Story(
+        rng,
+        "Libvirt hangs between the gate's yes and the process until nobody waits any more, and then goes on",
+        vms=("host2", "host1"),
+    )
+    s.at(3_000, "vm-crash", vm="vm1")
+    s.store(3_015, "slow", "host2", latency=200 * MILLISECOND)
+    s.at(3_000 + rng.uniform(1_300, 2_400), "hypervisor-hang", host="host2")
+    s.at(3_000 + rng.uniform(18_000, 30_000), "hypervisor-resume", host="host2")
+    return s.done(40_000)
 
 
 @_ordeal
@@ -395,3 +411,22 @@ def _a_primary_that_stood_still_before_it_fenced(rng: random.Random) -> Scenario
     s.at(stopped, "agent-stop", host="host3")
     s.at(stopped + 20_000, "agent-resume", host="host3")
     return s.done(stopped + 26_000)
+
+
+@_ordeal
+def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
+    first = HostSpec(name=HostName("host1"), enforcement="none")
+    s = _Story(
+        rng, "A host is confirmed to be off, answers ping while its VM waits for another", vms=("host1", ""), first=first
+    )
+    s.at(500, "agent-stop", host="host1")
+    s.cut_off(1000, "host1")
+    s.at(2000, "vm-start", vm="vm2", host="host2")
+    s.at(11_000, "start-fails", vm="vm2", times=-1)
+    s.at(11_500, "vm-crash", vm="vm2")
+    s.at(14_000, "operator-confirms", host="host1")
+    s.at(rng.uniform(17_000, 22_000), "network-heal", host="host1")
+    story = s.done(34_000)
+    waiting, other = story.vms
+    vms = (msgspec.structs.replace(waiting, after=(other.name,)), msgspec.structs.replace(other, max_relocations=-1))
+    return msgspec.structs.replace(story, vms=vms, settings={**story.settings, "dependency_timeout": 12 * SECOND})

@@ -11,6 +11,7 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, HostName, VmName
 from outlast.model.planning import Foretold
+from outlast.model.policy import PRIORITIES
 from outlast.model.time import SECOND, Duration
 from outlast.protocol.plan_basis import basis
 from outlast.protocol.planning.foretelling import foretell
@@ -44,6 +45,7 @@ def generate(seed: int) -> Scenario:
         for i in range(rng.randrange(2, 4 * len(names)))
     )
     hosts, vms, rules = random_placing.draw(rng, hosts, vms)
+    vms = _with_priorities(random.Random(f"priorities {seed}"), vms)
     lost = sorted(rng.sample(names, 2 if len(names) > 3 and rng.randrange(4) == 0 else 1))
     return Scenario(
         title=f"random loss {seed}",
@@ -56,6 +58,14 @@ def generate(seed: int) -> Scenario:
         rules=rules,
         steps=tuple(Step(at=LOSS_AT, do="power-off", keys={"host": name}) for name in lost),
     )
+
+
+def _with_priorities(rng: random.Random, vms: tuple[VmSpec, ...]) -> tuple[VmSpec, ...]:
+    """In half of the domains some VMs are more important than others, and a few are never restarted automatically."""
+    if rng.randrange(2):
+        return vms
+    priorities = [*PRIORITIES, *PRIORITIES[:-1]]
+    return tuple(msgspec.structs.replace(vm, priority=rng.choice(priorities)) for vm in vms)
 
 
 def foretold(scenario: Scenario) -> Foretold:
@@ -76,9 +86,11 @@ def with_expectation(scenario: Scenario, found: Foretold) -> Scenario:
     """The scenario, in which what was foretold is expected at the end."""
     lost = {step.keys["host"] for step in scenario.steps}
     stay = {vm.name: (vm.host,) for vm in scenario.vms if vm.host not in lost}
+    off = [vm for vm in scenario.vms if vm.host in lost and vm.priority == "disabled" and vm.state == "running"]
+    left = {vm.name: "stopped" for vm in off}
     claims = {
         "running": stay | {move.vm: (ANY,) for move in found.moves},
-        "state": {wait.vm: "waiting" for wait in found.waits},
+        "state": {wait.vm: "waiting" for wait in found.waits} | left,
     }
     expected = Expectation(at=None, claims={name: claim for name, claim in claims.items() if claim})
     return msgspec.structs.replace(scenario, expect=(expected,))

@@ -31,7 +31,7 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     chosen = scenario.seed if seed is None else seed
     world = stage.make(scenario, chosen)
     observer = Observer(world, scenario)
-    _settle(world, scenario)
+    _settle(world, scenario, hurried=until_rest)
     observer.begin()
     zero, failures = world.now, list[Failure]()
     for at, what in moments(scenario):
@@ -65,14 +65,14 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     )
 
 
-def _settle(world: World, scenario: Scenario) -> None:
-    world.settle()
+def _settle(world: World, scenario: Scenario, *, hurried: bool) -> None:
+    world.settle(hurried=hurried)
     placed = {vm.name: vm for vm in scenario.vms if vm.host and vm.state != "stopped"}
 
     def at_rest() -> bool:
         if any(world.where(name) != [vm.host] for name, vm in placed.items()):
             return False
-        listed = frozenset[VmId]().union(*(protected_on(world, name) for name in world.domain.stores))
+        listed = {vm for name in world.domain.stores for vm in protected_on(world, name)}
         wanted = {VmId(name) for name, vm in placed.items() if vm.state != "unprotected"}
         return wanted <= listed and (len(world.primaries()) == 1 or not any(h.powered for h in world.hosts.values()))
 

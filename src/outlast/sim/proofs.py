@@ -82,7 +82,12 @@ def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: 
     lapsed = observer.truth.lapsed.get(home)
     if lapsed is not None and proof.first_seen < lapsed < proof.last_read - HEARS_OF_LAPSE:
         return f"the lease of the observer {observer.id} lapsed within the window"
-    if owner.enforcement is Enforcement.KEEPER and _answers_ping(observer, owner):
+    # What has booted since the proof was made answers again, and runs nothing of the epoch that is taken from; and of an
+    # epoch that is not the last one any more nobody takes anything: its order is being read late, or once more.
+    last = store.last(vm)
+    newest = last is None or last.epoch == proof.epoch
+    silent_then = owner.booted_at >= last_read or not newest
+    if owner.enforcement is Enforcement.KEEPER and not silent_then and _answers_ping(observer, owner):
         return f"{owner.id} answers the pings of {observer.id}"
     return ""
 

@@ -35,7 +35,7 @@ def play(
     world.invariants.stop_at_first = stop_at_violation
     began = 0
     try:
-        world.settle()
+        world.settle(hurried=until_rest)
         began = world.now
         for step in scenario.steps:
             world.scheduler.run_until(max(world.now, began + step.at))

@@ -9,6 +9,8 @@ and played again.
 import random
 from typing import Literal
 
+import msgspec
+
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.settings import Settings
 from outlast.model.time import MILLISECOND, SECOND, Duration
@@ -17,9 +19,12 @@ from outlast.sim import random_placing, random_settings
 from outlast.sim.random_faults import Trouble
 from outlast.sim.recovery_watch import recovery_bound
 
-FAULTS_FOR = 60 * SECOND
+FAULTS_FOR = 50 * SECOND
 RESETS = 20 * SECOND
 """After the last heal `all-recovered` has its bound, the time that a reset host needs to boot, and a little."""
+
+WAIT = Duration(10 * SECOND)
+"""How long VMs wait for those that they name in `after`, where any do."""
 
 _SIZES = (2, 3, 3, 3, 4, 4, 5, 5, 6, 8)
 _LARGE = range(9, 33)
@@ -28,7 +33,7 @@ _LARGE = range(9, 33)
 def generate(seed: int) -> Scenario:
     """The random scenario of this seed."""
     rng = random.Random(f"scenario {seed}")
-    large = rng.randrange(40) == 0
+    large = rng.randrange(60) == 0
     datastores = _datastores(rng)
     names = [d.name for d in datastores]
     hosts = _hosts(rng, rng.choice(_LARGE if large else _SIZES), names)
@@ -39,12 +44,14 @@ def generate(seed: int) -> Scenario:
     trouble = Trouble(rng, hosts, datastores, vms, settings)
     steps = trouble.steps(FAULTS_FOR if not large else FAULTS_FOR // 3)
     ended = max((step.at for step in steps), default=0)
+    run_seed = rng.getrandbits(31)
+    vms = _policies(rng, vms)
     return Scenario(
         title=f"random {seed}",
         story=f"Made from seed {seed}: {len(hosts)} hosts, {len(vms)} VMs, faults of the kinds {', '.join(trouble.kinds)}.",
-        seed=rng.getrandbits(31),
-        duration=Duration(ended + recovery_bound(settings) + RESETS),
-        settings=drawn,
+        seed=run_seed,
+        duration=Duration(ended + recovery_bound(settings) + RESETS + sum(WAIT for vm in vms if vm.after)),
+        settings=drawn | ({"dependency_timeout": WAIT} if any(vm.after for vm in vms) else {}),
         datastores=datastores,
         hosts=hosts,
         vms=vms,
@@ -103,3 +110,22 @@ def _vms(rng: random.Random, hosts: tuple[HostSpec, ...], stores: list[Datastore
         )
 
     return tuple(vm(i) for i in range(len(hosts) if large else rng.choice([1, 2, 3, 4, 6])))
+
+
+def _policies(rng: random.Random, vms: tuple[VmSpec, ...]) -> tuple[VmSpec, ...]:
+    """In half of the scenarios, policies of the VMs' own. Each waits only for earlier ones: there are no rings."""
+    if rng.randrange(2):
+        return vms
+
+    def policy(i: int, vm: VmSpec) -> VmSpec:
+        earlier = [each.name for each in vms[:i]]
+        return msgspec.structs.replace(
+            vm,
+            priority=rng.choice(["highest", "high", "medium", "medium", "low", "lowest", "disabled"]),
+            after=tuple(sorted(rng.sample(earlier, min(i, rng.choice([0, 0, 1, 2]))))),
+            ready=rng.choice(["powered-on", "powered-on", "guest-heartbeat", "delay:3s"]),
+            max_restarts=rng.choice([-1, 0, 1, 1, 3]),
+            max_relocations=rng.choice([-1, 0, 1, 1, 3]),
+        )
+
+    return tuple(policy(i, vm) for i, vm in enumerate(vms))

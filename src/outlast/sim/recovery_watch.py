@@ -5,11 +5,15 @@ every host that has power is well in all its parts, and the network, the isolati
 whole. A host without power is no fault that lasts: it is dead, and its VMs have to run elsewhere, unless only a person can
 say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
 reach, and the rules that are required.
+
+A VM of priority `disabled` need not come back. Nor need one that has failed, if it really failed as often by itself as its
+policy allows. One that waits for others has their time as well as its own.
 """
 
 from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
+from outlast.model.policy import WITHOUT_END, parse_ready
 from outlast.model.records import Enforcement, RegisterRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
@@ -42,6 +46,8 @@ class RecoveryWatch:
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
         self._bound = recovery_bound(world.domain.settings)
+        self.failures: dict[VmId, int] = {}
+        """How often a VM crashed or did not start by itself, since it was last asked to be tried anew."""
         self._calm_since: int | None = None
         self._at_rest_since: int | None = None
         self._blamed: set[VmId] = set()
@@ -59,6 +65,10 @@ class RecoveryWatch:
         since = self._at_rest_since
         return since is not None and self._world.scheduler.now - since >= time
 
+    def failed(self, vm: VmId) -> None:
+        """A VM crashed, or a start of it failed by itself."""
+        self.failures[vm] = self.failures.get(vm, 0) + 1
+
     def _look(self) -> None:
         now = self._world.scheduler.now
         calm = self.calm()
@@ -71,7 +81,7 @@ class RecoveryWatch:
         elif self._calm_since is None:
             self._calm_since = now
         elif now - self._calm_since >= self._bound:
-            self._judge()
+            self._judge(now - self._calm_since)
         self._world.scheduler.after(LOOKS, self._look)
 
     def calm(self) -> bool:
@@ -89,17 +99,40 @@ class RecoveryWatch:
                 return False
         return True
 
-    def _judge(self) -> None:
+    def _judge(self, calm_for: int) -> None:
         waiting = [vm for vm in sorted(self.wanted) if len(self._world.invariants.executing(vm)) != 1]
         self.awaiting_proof = {vm for vm in waiting if self._waits_for_proof(vm)}
         for vm in waiting:
-            if vm not in self._blamed and vm not in self.awaiting_proof and self._has_room(vm):
+            if vm in self._blamed or vm in self.awaiting_proof or self._need_not_run(vm) or calm_for < self._bound_of(vm):
+                continue
+            if self._has_room(vm):
                 self._blamed.add(vm)
                 where = ", ".join(sorted(self._world.invariants.executing(vm))) or "no host"
                 last = self._last(vm)
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
+
+    def _need_not_run(self, vm: VmId) -> bool:
+        return self._world.spec(vm).priority == "disabled" or self._has_failed(vm)
+
+    def _has_failed(self, vm: VmId) -> bool:
+        """Whether it is given up, and rightly so."""
+        content = self._world.domain.stores[self._world.domain.homes[vm]].newest_protected()
+        entry = next((entry for entry in content.vms if entry.vm == vm), None) if content is not None else None
+        policy = self._world.spec(vm)
+        if entry is None or not entry.attempts.failed or WITHOUT_END in (policy.max_restarts, policy.max_relocations):
+            return False
+        return self.failures.get(vm, 0) >= (policy.max_restarts + 1) * (policy.max_relocations + 1)
+
+    def _bound_of(self, vm: str, asking: frozenset[str] = frozenset()) -> int:
+        """How long it may take until it runs: longer, if it has to wait for others first."""
+        spec, most = self._world.spec(vm), 0
+        for name in spec.after:
+            if name not in asking:
+                waits = self._world.domain.settings.dependency_timeout + parse_ready(self._world.spec(name).ready).delay
+                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound)
+        return self._bound + most
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""

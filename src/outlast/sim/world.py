@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from outlast.model.events import StopReason, Woken
+from outlast.model.events import RetryAsked, StopReason, Woken
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.records import HeartbeatRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.scenario.model import Scenario, Step
 from outlast.sim.ground import Ground
+from outlast.sim.guests import LIBVIRTD_RESTARTS
 from outlast.sim.host import Host
 
-LIBVIRTD_RESTARTS = 5 * SECOND
 Groups = Sequence[Iterable[str]]
 
 
@@ -306,6 +306,8 @@ class World(Ground):
     def vm_crash(self, vm: str) -> None:
         """Its process dies."""
         self._fault("", "it crashes", vm)
+        if self.processes(vm):
+            self.recovery.failed(VmId(vm))
         self._end(vm, StopReason.FAILED)
 
     def _end(self, vm: str, reason: StopReason) -> None:
@@ -318,6 +320,14 @@ class World(Ground):
         self._fault("", "its guest hangs", vm)
         for name in self.processes(vm):
             self.hosts[name].hypervisor.processes[VmId(vm)].hung = True
+
+    def vm_retry(self, vm: str) -> None:
+        """An operator asks for it to be tried once more, on any host whose agent works."""
+        self._fault("", "an operator asks for it to be tried once more", vm)
+        self.recovery.failures.pop(VmId(vm), None)
+        host = next((host for host in self.hosts.values() if host.powered and host.agent.works), None)
+        if host is not None:
+            host.agent.happen(RetryAsked(f"retry {vm} at {self.now}", vm))
 
     def start_fails(self, vm: str, host: str | None = None, times: int = 1) -> None:
         """Its next starts fail, on that host or everywhere; -1: always; 0: no more."""

@@ -2,14 +2,15 @@
 
 The policy is one element in libvirt's <metadata>:
 
-    <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off" cpus="2"/>
+    <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off" priority="high"
+                after="db1, db2" ready="delay:30s" max-restarts="1" max-relocations="-1" cpus="2"/>
 
 A VM is protected unless it says protected="no". It can be protected only if every disk lies on a datastore of the fault
 domain: on another host it could not be started otherwise.
 """
 
 import posixpath
-from typing import get_args
+from typing import Any, get_args
 from xml.etree import ElementTree
 
 import msgspec
@@ -17,18 +18,20 @@ import msgspec
 from outlast.drivers.hypervisor.needs import NAMESPACE, needs_of, reservation_problem
 from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreMember, VmDefinition
+from outlast.model.policy import PRIORITIES, WITHOUT_END, Ready, VmPolicy, parse_ready
 from outlast.model.settings import IsolationResponse
 
 _POLICY = f"metadata/{{{NAMESPACE}}}vm"
 _RESPONSES: tuple[str, ...] = get_args(IsolationResponse)
+_DEFAULT = VmPolicy()
 _UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What an operator wants for one VM. `isolation_response` None: the fault domain's."""
+    """What an operator wants for one VM: whether it is protected, and how."""
 
     protected: bool = True
-    isolation_response: IsolationResponse | None = None
+    how: VmPolicy = _DEFAULT
 
 
 class PolicyFound(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ def parse(xml: str) -> ElementTree.Element:
 
 
 def find_policy(domain: ElementTree.Element) -> PolicyFound:
-    """The policy element. A bad value is named, and the careful choice is taken in its place: protected."""
+    """The policy element. A bad value is named, and the careful choice is taken in its place: protected, the default."""
     element = domain.find(_POLICY)
     if element is None:
         return PolicyFound(None)
@@ -52,14 +55,73 @@ def find_policy(domain: ElementTree.Element) -> PolicyFound:
     protected = element.get("protected", "yes")
     if protected not in ("yes", "no"):
         problems.append(f"protected is {protected!r}, and must be yes or no: it counts as yes")
-    response = element.get("isolation-response")
-    if response is not None and response not in _RESPONSES:
-        problems.append(f"isolation-response is {response!r}, and must be one of {', '.join(_RESPONSES)}: it is not used")
-        response = None
+    how = VmPolicy(
+        priority=_one_of(element, "priority", PRIORITIES, _DEFAULT.priority, problems),
+        after=_names(element, domain.findtext("name", ""), problems),
+        ready=_ready(element, problems),
+        max_restarts=_times(element, "max-restarts", _DEFAULT.max_restarts, problems),
+        max_relocations=_times(element, "max-relocations", _DEFAULT.max_relocations, problems),
+        isolation_response=_one_of(element, "isolation-response", _RESPONSES, None, problems),
+    )
     if wrong := reservation_problem(domain):
         problems.append(wrong)
-    typed = msgspec.convert(response, IsolationResponse | None)
-    return PolicyFound(Policy(protected != "no", typed), "; ".join(problems))
+    return PolicyFound(Policy(protected != "no", how), "; ".join(problems))
+
+
+def policy_element(policy: Policy, domain: ElementTree.Element | None = None) -> str:
+    """The element for libvirt's <metadata> that says all of this, without a namespace: libvirt adds the caller's.
+
+    What the policy element of `domain` says beside it (cpus="2") stays.
+    """
+    how = policy.how
+    said = {
+        "protected": "" if policy.protected else "no",
+        "isolation-response": how.isolation_response or "",
+        "priority": how.priority if how.priority != _DEFAULT.priority else "",
+        "after": ", ".join(how.after),
+        "ready": str(how.ready) if how.ready != _DEFAULT.ready else "",
+        "max-restarts": str(how.max_restarts) if how.max_restarts != _DEFAULT.max_restarts else "",
+        "max-relocations": str(how.max_relocations) if how.max_relocations != _DEFAULT.max_relocations else "",
+    }
+    before = domain.find(_POLICY) if domain is not None else None
+    kept = {name: value for name, value in before.items() if name not in said} if before is not None else {}
+    element = ElementTree.Element("vm", kept | {name: value for name, value in said.items() if value})
+    return ElementTree.tostring(element, encoding="unicode")
+
+
+def _one_of(element: ElementTree.Element, name: str, words: tuple[str, ...], otherwise: Any, problems: list[str]) -> Any:
+    value = element.get(name)
+    if value is None or value in words:
+        return value if value is not None else otherwise
+    used = f"it counts as {otherwise}" if otherwise is not None else "it is not used"
+    problems.append(f"{name} is {value!r}, and must be one of {', '.join(words)}: {used}")
+    return otherwise
+
+
+def _names(element: ElementTree.Element, own: str, problems: list[str]) -> tuple[VmName, ...]:
+    names = [name for part in element.get("after", "").split(",") if (name := part.strip())]
+    if own in names:
+        problems.append("after names the VM itself: that is left out")
+    return tuple(VmName(name) for name in dict.fromkeys(names) if name != own)
+
+
+def _ready(element: ElementTree.Element, problems: list[str]) -> Ready:
+    value = element.get("ready")
+    try:
+        return parse_ready(value) if value is not None else _DEFAULT.ready
+    except ValueError as error:
+        problems.append(f"ready: {error}; it counts as {_DEFAULT.ready}")
+        return _DEFAULT.ready
+
+
+def _times(element: ElementTree.Element, name: str, otherwise: int, problems: list[str]) -> int:
+    value = element.get(name)
+    if value is None:
+        return otherwise
+    if value.isdecimal() or value == str(WITHOUT_END):
+        return int(value)
+    problems.append(f"{name} is {value!r}, and must be a number from 0, or -1 for without end: it counts as {otherwise}")
+    return otherwise
 
 
 def disk_sources(domain: ElementTree.Element) -> list[tuple[str, str]]:
@@ -111,7 +173,7 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
         memory_mib=memory,
         protected=policy.protected and not why,
         unprotectable=why,
-        isolation_response=policy.isolation_response,
+        policy=policy.how,
         xml=xml,
         needs=needs_of(domain, memory, tuple(homes)),
     )

@@ -24,10 +24,12 @@ import structlog
 from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.hypervisor import domains, host_facts
 from outlast.drivers.hypervisor.needs import CpuUse, with_use
+from outlast.drivers.hypervisor.traces import last_words
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
 from outlast.model.events import (
     Event,
+    GuestProbed,
     HypervisorState,
     InventoryChanged,
     StopReason,
@@ -42,6 +44,9 @@ try:
     import libvirt
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
+
+from outlast.drivers.hypervisor import guest_agent
+from outlast.drivers.hypervisor.faults import is_host_fault
 
 _log = structlog.get_logger()
 
@@ -130,6 +135,7 @@ class Hypervisor:
         self._policies = PolicyMemory(state_dir / "policies.json")
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="libvirt-call")
+        self._guest_pool = guest_agent.pool()
         self._connection: Any = None
         self._up = False
         self._told_problem = ""
@@ -156,6 +162,7 @@ class Hypervisor:
             with contextlib.suppress(libvirt.libvirtError, TimeoutError):
                 await self._call(connection.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._guest_pool.shutdown(wait=False, cancel_futures=True)
 
     # -- the connection -------------------------------------------------------------------------------------------
 
@@ -198,6 +205,7 @@ class Hypervisor:
         connection.setKeepAlive(2, 3)
         connection.registerCloseCallback(self._closed, None)
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._policy_changed, None)
         return connection
 
     def _let_go(self) -> None:
@@ -237,11 +245,14 @@ class Hypervisor:
     def _closed(self, _connection: Any, reason: int, _opaque: Any) -> None:
         self._loop.call_soon_threadsafe(self._wanted.set)
 
+    def _policy_changed(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._wanted.set)
+
     def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         stopped = None
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            reason = _meant(_STOPPED.get(detail, StopReason.UNKNOWN))
-            stopped = VmStopped(VmId(domain.UUIDString()), VmName(domain.name()), reason)
+            name, reason = VmName(domain.name()), _meant(_STOPPED.get(detail, StopReason.UNKNOWN))
+            stopped = VmStopped(VmId(domain.UUIDString()), name, reason, _trace(name, reason))
         self._loop.call_soon_threadsafe(self._changed, stopped)
 
     def _changed(self, stopped: VmStopped | None) -> None:
@@ -316,7 +327,8 @@ class Hypervisor:
         vanished = {vm: name for vm, name in self._running.items() if vm not in found.running}
         self._running = {vm: names.get(vm, VmName(vm)) for vm in found.running}
         for vm, name in vanished.items():
-            self._happen(VmStopped(vm, name, found.off.get(vm, StopReason.UNKNOWN)))
+            reason = found.off.get(vm, StopReason.UNKNOWN)
+            self._happen(VmStopped(vm, name, reason, _trace(name, reason)))
         for note in found.notes:
             self._on_note(note)
         # Free memory moves all the time; only a change that matters to a placement is news.
@@ -336,9 +348,10 @@ class Hypervisor:
                 await self._call(self._start, vm, xml)
                 self._happen(VmStartEnded(request, vm, True))
             except libvirt.libvirtError as error:
-                self._happen(VmStartEnded(request, vm, False, _words(error)))
+                self._happen(VmStartEnded(request, vm, False, _words(error), is_host_fault(error)))
             except TimeoutError:
-                self._happen(VmStartEnded(request, vm, False, f"libvirtd gave no answer within {CALL_TIMEOUT_S:g} s"))
+                problem = f"libvirtd gave no answer within {CALL_TIMEOUT_S:g} s"
+                self._happen(VmStartEnded(request, vm, False, problem, host_fault=True))
             self._wanted.set()
 
         self._spawn(work())
@@ -351,6 +364,17 @@ class Hypervisor:
         domain = connection.defineXML(xml)
         if not domain.isActive():
             domain.create()
+
+    def probe_guest(self, request: RequestId, vm: VmId) -> None:
+        """Ask the guest agent whether it is there; answered by `GuestProbed`, or never if libvirt hangs."""
+
+        async def work() -> None:
+            connection, answered = self._connection, False
+            if connection is not None:
+                answered = await self._loop.run_in_executor(self._guest_pool, guest_agent.answers, connection, vm)
+            self._happen(GuestProbed(request, vm, answered))
+
+        self._spawn(work())
 
     def look_at(self, request: RequestId, vm: VmId) -> None:
         """Ask whether a domain is off; answered by `VmLookedAt`, unless libvirt gives no answer."""
@@ -393,6 +417,11 @@ def _meant(reason: StopReason) -> StopReason:
     """A guest that libvirt-guests or systemd shut down with its host was not switched off on purpose."""
     orderly = reason in (StopReason.SHUTDOWN, StopReason.DESTROYED)
     return StopReason.HOST_SHUTDOWN if orderly and host_goes_down() else reason
+
+
+def _trace(name: VmName, reason: StopReason) -> str:
+    """What QEMU wrote last, if it ended without being told to."""
+    return last_words(name) if reason in (StopReason.CRASHED, StopReason.FAILED) else ""
 
 
 def _words(error: Any) -> str:

@@ -1,7 +1,8 @@
 """What would come of a loss: which VM would run where, which would wait and for what, and how long it would take.
 
 The plan is the one that the primary would make, from the same snapshot. A VM whose host's death could not be proven by the
-end of its lease waits for its host's next boot, or for a person; its place is not kept.
+end of its lease waits for its host's next boot, or for a person; its place is not kept. One of priority `disabled` is left
+out. Priorities decide who has the room, as in a recovery; who waits for whom (`after`) does not, nor does it count as time.
 
 How long: until the window has elapsed (`lease_duration + lease_margin`), counted from the last record that was seen of the
 lost host, which was written up to a heartbeat before it was lost and read up to a poll later; then the starts, so many

@@ -1,0 +1,144 @@
+"""`outlast vm`: what is wanted of one virtual machine, and to have it tried once more.
+
+A policy lies in the VM's definition, in libvirt on the host where it is defined; Outlast takes it along from there.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import rich_click as click
+
+from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.output import OutlastGroup, show_json
+from outlast.model.errors import OutlastError, UsageError
+from outlast.model.ids import VmName
+from outlast.model.policy import PRIORITIES, VmPolicy, cycle_in, parse_ready
+from outlast.runtime.control import ControlRequest
+
+_PATIENCE_S = 6.0
+_URI = click.option("--uri", default="qemu:///system", show_default=True, help="Where libvirt is asked.")
+_SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+
+
+@click.group(cls=OutlastGroup)
+def vm() -> None:
+    """What is wanted of one virtual machine: its priority, what it waits for, how often it is tried."""
+
+
+@vm.command(name="set")
+@click.argument("name")
+@click.option("--priority", type=click.Choice(PRIORITIES), help="The most important are started first.")
+@click.option("--after", multiple=True, help="A VM that must be ready before; again for each. Replaces those before.")
+@click.option("--no-after", is_flag=True, help="It waits for none.")
+@click.option("--ready", metavar="HOW", help="powered-on, guest-heartbeat, or delay:30s.")
+@click.option("--max-restarts", type=click.IntRange(-1), help="On the host where it failed; -1: without end.")
+@click.option("--max-relocations", type=click.IntRange(-1), help="Other hosts after that; -1: without end.")
+@click.option(
+    "--isolation-response",
+    type=click.Choice(["leave-running", "shut-down", "power-off", "default"]),
+    help="What becomes of it when its host is isolated; default: as the settings say.",
+)
+@click.option("--protected/--unprotected", default=None, help="Whether it is protected at all.")
+@_URI
+@_SOCKET
+def set_policy(
+    *,
+    name: str,
+    priority: str | None,
+    after: tuple[str, ...],
+    no_after: bool,
+    ready: str | None,
+    max_restarts: int | None,
+    max_relocations: int | None,
+    isolation_response: str | None,
+    protected: bool | None,
+    uri: str,
+    path: Path,
+) -> None:
+    """Change what is wanted of the VM NAME, which is defined on this host. What is not named stays as it is."""
+    from outlast.drivers.hypervisor.policies import change_policy, local_policies
+
+    wanted = {
+        "priority": priority,
+        "after": () if no_after else tuple(map(VmName, after)) or None,
+        "ready": _ready(ready),
+        "max_restarts": max_restarts,
+        "max_relocations": max_relocations,
+    }
+    changes: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+    if isolation_response is not None:
+        changes["isolation_response"] = None if isolation_response == "default" else isolation_response
+    if not changes and protected is None:
+        raise UsageError("nothing is to be changed", "see `outlast vm set --help`")
+    if "after" in changes:
+        _refuse_rings(name, changes["after"], _after_of_all(path) | local_policies(uri))
+    policy = change_policy(uri, name, changes, protected)
+    click.echo(f"{name}: {_told(policy.how)}{'' if policy.protected else '; it is not protected'}")
+
+
+def _ready(text: str | None) -> object:
+    try:
+        return parse_ready(text) if text is not None else None
+    except ValueError as error:
+        raise UsageError(f"--ready: {error}", "write one of these") from None
+
+
+def _after_of_all(path: Path) -> dict[str, tuple[str, ...]]:
+    """Whom every VM waits for, as far as this host's agent knows. Without an agent, as far as this host's libvirt does."""
+    try:
+        status = ask(path, ControlRequest("status")).status
+    except OutlastError as error:
+        click.echo(f"rings are looked for on this host alone: {error.message}", err=True)
+        return {}
+    return {each.name: each.policy.after for each in status.vms if each.policy is not None} if status is not None else {}
+
+
+def _refuse_rings(name: str, after: tuple[str, ...], known: Mapping[str, tuple[str, ...]]) -> None:
+    for other in after:
+        if other not in known:
+            click.echo(f"no VM {other} is known here: {name} waits for it only if there is one", err=True)
+    ring = cycle_in({**known, name: after})
+    if ring:
+        waits = ", ".join(f"{a} waits for {b}" for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
+        raise UsageError(f"these VMs would wait for each other: {waits}", "leave one of them out; nothing was changed")
+
+
+def _told(policy: VmPolicy) -> str:
+    after = f", after {', '.join(policy.after)}" if policy.after else ""
+    return (
+        f"priority {policy.priority}{after}, ready by {policy.ready}, max_restarts {policy.max_restarts}, "
+        f"max_relocations {policy.max_relocations}, isolation response {policy.isolation_response or 'default'}"
+    )
+
+
+@vm.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@_SOCKET
+def show(*, name: str, output: str, path: Path) -> None:
+    """Say what is wanted of the VM NAME, as this host's agent knows it."""
+    status = ask(path, ControlRequest("status")).status
+    found = next((each for each in status.vms if name in (each.name, each.uuid)), None) if status is not None else None
+    if found is None or found.policy is None:
+        raise OutlastError(f"the agent knows no policy of a VM {name}", "see `outlast status`; on its own host it is known")
+    if output == "json":
+        show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy)})
+    else:
+        click.echo(f"{found.name}: {_told(found.policy)}{'' if found.protected else '; it is not protected'}")
+
+
+@vm.command()
+@click.argument("name")
+@_SOCKET
+def retry(*, name: str, path: Path) -> None:
+    """Have the VM NAME tried once more: one that has failed, or one of priority `disabled`. On any host."""
+    token, until = secrets.token_hex(8), time.monotonic() + _PATIENCE_S
+    while ask(path, ControlRequest("retry", name=name, token=token)).pending:
+        if time.monotonic() > until:
+            raise OutlastError("the primary gives no answer", "see `outlast status`")
+        time.sleep(0.1)
+    click.echo(f"{name} is tried once more; see `outlast events -f`")
