@@ -12,7 +12,7 @@ from outlast.model.effects import AskKeeper
 from outlast.model.ids import VmId
 from outlast.model.keeping import Admission
 from outlast.model.planning import PlanVm, Snapshot
-from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, MILLISECOND, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.placement import Placement
 from outlast.protocol.planning.admission import admit, policy_of
@@ -52,12 +52,11 @@ class AdmissionDesk:
             self._see_what_changed()
         self._tell()
 
-    def next_deadline(self) -> Instant | None:
+    @property
+    def due(self) -> Instant:
         """When to go on, or to tell it again."""
-        due = [self._due] if self._due is not None else []
-        if self._told:
-            due.append(after(self._told_at, TELL_EVERY))
-        return min(due, default=None)
+        due = NEVER if self._due is None else self._due
+        return min(due, after(self._told_at, TELL_EVERY)) if self._told else due
 
     def _see_what_changed(self) -> None:
         known = self._known

@@ -129,18 +129,27 @@ class AgentMachine:
         self.known.now = now
         news = self._learn(event)
         self._show_progress()
-        if news or now >= self._decide_at or self.peers.missed():
+        if news or now >= self._decide_at or self.peers.missed() or now >= self.isolation.silence_due:
             self.decide()
             self._decide_at = self._decisions_due()
-        elif now >= self.watch.due:
-            self.watch.tick()
+        else:
+            self._go_on()
         if self.peers.beat_is_due() and not self._leaving:
             self.peers.send_beat(self._beat())
         return self._out.take()
 
     def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
-        due = min(self._progress_due, self.peers.beat_due, self.peers.miss_due, self.watch.due, self._decide_at)
+        due = min(
+            self._progress_due,
+            self.peers.beat_due,
+            self.peers.miss_due,
+            self.isolation.silence_due,
+            self.watch.due,
+            self.capacity.due,
+            self.admission.due,
+            self._decide_at,
+        )
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         return max(after(self.known.now, MILLISECOND), due)
 
@@ -159,8 +168,6 @@ class AgentMachine:
             self.retrying.next_deadline(),
             self.readiness.next_deadline(),
             self.own.next_deadline(),
-            self.capacity.next_deadline(),
-            self.admission.next_deadline(),
             self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
@@ -169,6 +176,16 @@ class AgentMachine:
         if self.known.who_runs_what != self._protected_from[0]:
             due.append(now)  # Our own list has just become another one, after everybody looked.
         return max(after(now, MILLISECOND), min((t for t in due if t is not None), default=NEVER))
+
+    def _go_on(self) -> None:
+        """Nobody has to decide. What looks at the domain on its own account goes on when its time has come."""
+        now = self.known.now
+        if now >= self.watch.due:
+            self.watch.tick()
+        if now >= self.capacity.due:
+            self.capacity.tick(self.election.am_primary)
+        if now >= self.admission.due:
+            self.admission.tick()
 
     def leave(self, now: Instant) -> list[Effect]:
         """The agent ends in good order: yield what it is responsible for, and say so. Its VMs and keeper go on."""
@@ -188,9 +205,13 @@ class AgentMachine:
             case Received():
                 return self._received(event)
             case SightingsRead():
-                return self.watch.sightings_read(event) or not self._at_peace()
+                return self.watch.sightings_read(event) or self._waits_for_proof()
             case PowerOnListsRead():
                 return self.watch.lists_read(event)
+            case RegistersRead():
+                return self._registers_read(event)
+            case Stored():
+                return self.responsibility.stored(event) or self.own.stored(event)
             case KeeperReported():
                 news = in_report(event.report, self.known.keeper, self.known.now)
                 self.known.keeper = event.report
@@ -201,9 +222,17 @@ class AgentMachine:
                 self._learn_news(event)
                 return True
 
-    def _at_peace(self) -> bool:
-        """Whether no read of a record can change anything: everybody is heard, and nothing waits for proof."""
-        return not self.known.silent and not self.recovery.cases and self.responsibility.has_what_it_takes()
+    def _waits_for_proof(self) -> bool:
+        """Whether any read of a record may be the one that something waits for, though it finds the record as it was."""
+        waits = self.recovery.cases or self.fencing.under_way or self.known.powered_off
+        return bool(waits) or not self.responsibility.has_what_it_takes()
+
+    def _registers_read(self, event: RegistersRead) -> bool:
+        asked = (self.responsibility, self.recovery, self.fencing)
+        news = any(part.registers_read(event) for part in asked)
+        if not news:
+            self._decide_at = min(self._decide_at, self.responsibility.next_deadline())  # The next read.
+        return news
 
     def _learn_news(self, event: Event) -> None:
         match event:
@@ -211,17 +240,10 @@ class AgentMachine:
                 self._ping_answered(event)
             case PingNotSent():
                 self.peers.ping_not_sent(event)
-            case RegistersRead():
-                self.responsibility.registers_read(event)
-                self.recovery.registers_read(event)
-                self.fencing.registers_read(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
             case ProtectedListRead():
                 self.responsibility.list_read(event)
-            case Stored():
-                self.responsibility.stored(event)
-                self.own.stored(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
             case GuestProbed():

@@ -8,7 +8,7 @@ is set counts here, not what hosts measure as free: that changes all the time.
 from collections.abc import Iterator
 
 from outlast.model.planning import Outlook, Snapshot
-from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
+from outlast.model.time import MILLISECOND, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.placement import Placement
 from outlast.protocol.planning.admission import outlook, policy_of
@@ -52,9 +52,10 @@ class CapacityWatch:
         else:
             self._see_what_changed()
 
-    def next_deadline(self) -> Instant | None:
+    @property
+    def due(self) -> Instant:
         """When to go on."""
-        return self._due
+        return NEVER if self._due is None else self._due
 
     def _wait(self, length: Duration) -> None:
         self._due = self._hold = after(self._known.now, length)

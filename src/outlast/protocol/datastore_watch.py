@@ -91,24 +91,41 @@ class DatastoreWatch:
         return min(due)
 
     def sightings_read(self, event: SightingsRead) -> bool:
-        """Every host's record on one datastore, read in one go. True if storage began or ceased to answer."""
+        """Every host's record on one datastore, read in one go.
+
+        True if storage began or ceased to answer, or if a silent host stands otherwise than before, but for the time.
+        """
         channel = self._records[event.datastore]
         if channel.request != event.request:
             return False
-        failed_before = channel.failed
+        news = channel.failed != (not event.ok)
         channel.request, channel.failed = None, not event.ok
-        self.due = min(self.due, channel.due)
-        if not event.ok:
-            return not failed_before
+        if event.ok:
+            before = self._silent_ones(event.datastore)
+            self._observe(event, channel.started)
+            news = news or before != self._silent_ones(event.datastore)
+        self.due = min(self.due, self._records_due(event.datastore, channel))
+        return news
+
+    def _silent_ones(self, datastore: DatastoreName) -> list[tuple[object, ...]]:
+        known, settings = self._known, self._known.settings
+        times = (known.now, settings.datastore_stale_after, settings.window)
+        found: list[tuple[object, ...]] = []
+        for host in known.silent:
+            watch = known.watches[host, datastore]
+            # The change that shows life is news, as is each one of a host that must not show any; the next ones are not.
+            found.append((*watch.standing(*times), None if known.lives(host) else watch.changed_at))
+        return found
+
+    def _observe(self, event: SightingsRead, started: Instant) -> None:
         watches = self._known.watches
         for host, sighting in event.sightings.items():
             watch = watches.get((host, event.datastore))
             if watch is None:
                 continue
-            watch.observe(sighting, channel.started, self._known.now)
+            watch.observe(sighting, started, self._known.now)
             if sighting.problem or (host, event.datastore) in self._problems:
                 self._report_problem(host, event.datastore, sighting)
-        return failed_before
 
     def _report_problem(self, host: HostId, datastore: DatastoreName, sighting: Sighting) -> None:
         """A torn or foreign record is reported once, and never believed."""

@@ -123,4 +123,7 @@ class Election:
         if since is None:
             return None
         timeout = after(since, self._settings.election_timeout)
-        return timeout if now < timeout else after(now, Duration(self._settings.heartbeat_interval // 4))
+        due = timeout if now < timeout else after(now, Duration(self._settings.heartbeat_interval // 4))
+        heard = self._heard.get(self.primary) if self.primary is not None else None
+        silent = after(heard.at, self._settings.election_timeout) if heard is not None else due
+        return min(due, silent) if silent > now else due

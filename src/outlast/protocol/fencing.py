@@ -113,6 +113,11 @@ class Fencing:
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a device is being asked, or is about to be."""
+        return bool(self._efforts)
+
     def look(self) -> None:
         """Forget that a host was off as soon as it shows life: what was said of it is void."""
         for host, off in list(self._known.powered_off.items()):
@@ -214,12 +219,14 @@ class Fencing:
         effort.request, effort.ask_at, effort.ask_until = self._out.request(), None, None
         self._out.put(ReadRegisters(effort.request, effort.home, (PRIMARY_REGISTER,)))
 
-    def registers_read(self, event: RegistersRead) -> None:
-        """An answer to one of our reads, if it is one."""
+    def registers_read(self, event: RegistersRead) -> bool:
+        """Whether this answers one of our reads."""
         found = self._found(event.request, Stage.CONFIRMING)
-        if found is None:
-            return
-        host, effort = found
+        if found is not None:
+            self._confirmed(*found, event)
+        return found is not None
+
+    def _confirmed(self, host: HostId, effort: _Effort, event: RegistersRead) -> None:
         last = event.last.get(PRIMARY_REGISTER)
         if self._known.now >= effort.deadline:
             return  # It tells how things were: this agent stood still meanwhile.

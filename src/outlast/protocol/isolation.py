@@ -5,7 +5,7 @@ passed. Without any isolation address a host that hears nobody must take itself 
 """
 
 from outlast.model.settings import Settings
-from outlast.model.time import Duration, Instant, after
+from outlast.model.time import NEVER, Duration, Instant, after
 
 
 class Isolation:
@@ -19,6 +19,7 @@ class Isolation:
         self._address_answered: Instant | None = None
         self.isolated = False
         self.since: Instant | None = None
+        self._asking = False
 
     def heard_peer(self, now: Instant) -> None:
         """Any authentic datagram, or a ping answered by a host of the domain."""
@@ -32,6 +33,13 @@ class Isolation:
         """Whether the silence is long enough to start asking the isolation addresses."""
         return self._peers > 0 and now - self._peer_heard > 3 * self._settings.heartbeat_interval // 2
 
+    @property
+    def silence_due(self) -> Instant:
+        """When `silent` becomes true if nobody is heard; NEVER once that has been judged. Each heartbeat puts it off."""
+        if self._asking or not self._peers:
+            return NEVER
+        return Instant(self._peer_heard + 3 * self._settings.heartbeat_interval // 2 + 1)
+
     def hears_peers(self, now: Instant) -> bool:
         """Whether any peer was heard lately."""
         return now - self._peer_heard < self._settings.unreachable_after
@@ -44,6 +52,7 @@ class Isolation:
     def judge(self, now: Instant) -> bool:
         """Judge again; True if the judgement changed."""
         was = self.isolated
+        self._asking = self.silent(now)
         silent_for_long = now - self._peer_heard >= self._settings.isolation_after
         self.isolated = self._peers > 0 and silent_for_long and not self.connected_to_something(now)
         if self.isolated != was:
@@ -51,12 +60,12 @@ class Isolation:
         return self.isolated != was
 
     def next_deadline(self, now: Instant) -> Instant | None:
-        """When the judgement, or `silent`, may change by time alone; None while only an event can change it."""
+        """When time alone may change an answer given here, but for `silence_due`; None while only an event can."""
         if self._peers and not self.silent(now):
-            return Instant(self._peer_heard + 3 * self._settings.heartbeat_interval // 2 + 1)
-        silent_for_long = after(self._peer_heard, self._settings.isolation_after)
-        if now < silent_for_long:
-            return silent_for_long
+            return None
+        for silent_for in (self._settings.unreachable_after, self._settings.isolation_after):
+            if now < after(self._peer_heard, silent_for):
+                return after(self._peer_heard, silent_for)
         if self._address_answered is None or self.isolated:
             return None
         return after(self._address_answered, Duration(self._settings.ping_timeout + self._settings.heartbeat_interval))

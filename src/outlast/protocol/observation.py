@@ -102,6 +102,19 @@ class RecordWatch:
             return Freshness.UNKNOWN
         return Freshness.STALE
 
+    def standing(self, now: Instant, stale_after: Duration, window: Duration) -> tuple[object, ...]:
+        """All that verdicts and proofs ask of it but times, which `turns` and `window_ends` tell."""
+        record, since = self.record, self.first_seen
+        return (
+            record and (record.boot_id, record.incarnation, record.enforcement, record.window, record.ended),
+            self.incarnation,
+            self.problem,
+            since is None,
+            self.freshness(now, stale_after),
+            self.agent_works(now, window),
+            since is not None and self.lease_is_over(since, window),
+        )
+
     def turns(self, stale_after: Duration, window: Duration) -> Iterator[Instant]:
         """When `freshness` and `agent_works` change their answers by time alone, past and to come."""
         if self.last_read is not None:

@@ -223,21 +223,23 @@ class OwnHost:
                 self._stored_xml[vm] = kept
                 self._out.put(StoreDefinition(request, homes[vm], vm, definition.xml))
 
-    def stored(self, event: Stored) -> None:
-        """A list or a definition was written, or has to be again."""
+    def stored(self, event: Stored) -> bool:
+        """A list or a definition was written, or has to be again. True if there is more to do, or others can read more."""
         storing = self._storing.pop(event.request, None)
         if storing is not None and not event.ok and self._stored_xml.get(storing[0]) == storing[1]:
             del self._stored_xml[storing[0]]
             self._definitions_due = after(self._known.now, REWRITE)
-            return
+            return True
         copy = self._copies.get(event.datastore)
         if copy is None or copy.request != event.request:
-            return
-        copy.request = None
+            return False
+        copy.request, before = None, self._announced()
         if event.ok:
             copy.sequence = copy.writing
         else:
             copy.retry_at = after(self._known.now, REWRITE)
+        said = self._list.isolated and self._announced() is not before
+        return said or copy.sequence < self._list.sequence
 
     # -- ends -----------------------------------------------------------------------------------------------------
 

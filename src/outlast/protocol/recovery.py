@@ -197,19 +197,20 @@ class Recovery:
 
     # -- the register ---------------------------------------------------------------------------------------------
 
-    def registers_read(self, event: RegistersRead) -> None:
-        """An answer to one of our reads, if it is one."""
+    def registers_read(self, event: RegistersRead) -> bool:
+        """Whether this answers one of our reads."""
         case = next((c for c in self.cases.values() if c.request == event.request), None)
         if case is None:
-            return
+            return False
         case.request = None
         if self._known.now >= case.deadline:
             # This agent stood still meanwhile: the answer tells how things were, and the turn that follows backs off.
-            return
+            return True
         if case.stage is Stage.CONFIRMING:
             self._confirmed(case, event)
         elif case.stage is Stage.READING:
             self._register_known(case, event)
+        return True
 
     def _register_known(self, case: Restart, event: RegistersRead) -> None:
         now = self._known.now

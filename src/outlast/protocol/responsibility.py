@@ -74,6 +74,7 @@ class _Seat(msgspec.Struct):
     list_sequence: int = 0
     loaded: bool = False
     takes: bool = False
+    keeps: bool = False
     another_since: Instant | None = None
 
 
@@ -126,9 +127,9 @@ class Responsibility:
                 seat.next_read = min(seat.next_read, after(seat.read_started, FAST_REREAD))
             if seat.request is None and self._known.now >= seat.next_read:
                 self._read(name, seat, fast=takes and seat.held is None)
-            keeps = may_hold and not self._another_is_called_for_long(seat, called)
+            seat.keeps = may_hold and not self._another_is_called_for_long(seat, called)
             if seat.request is None and seat.read_at is not None:
-                self._take_or_yield(name, seat, takes, keeps)
+                self._take_or_yield(name, seat)
             if seat.held is not None and seat.loaded and self._list_is_free(seat) and seat.protection.changed:
                 self._write_list(name, seat, standing.term)
 
@@ -184,22 +185,28 @@ class Responsibility:
         for seat in self._seats.values():
             seat.next_read = min(seat.next_read, self._known.now)
 
-    def registers_read(self, event: RegistersRead) -> None:
-        """A `primary` register was read."""
+    def registers_read(self, event: RegistersRead) -> bool:
+        """A `primary` register was read. True unless it is what it was, and we hold it or have no wish to."""
         seat = self._seats[event.datastore]
         if seat.request != event.request:
-            return
+            return False
         seat.request = None
         if not event.ok or PRIMARY_REGISTER not in event.last:
             seat.read_at = None
-            return
+            return True
         last = event.last[PRIMARY_REGISTER]
-        if seat.last != last or seat.read_at is None:
+        as_before = seat.last == last and seat.read_at is not None
+        if not as_before:
             # Kept from the read that first showed this epoch: rule 5 wants the last read of the record after it.
             seat.read_at = self._known.now
         seat.last = last
         if seat.held is not None and not self._is_ours(last):
             self._lost(event.datastore, seat)
+        rests = seat.keeps and seat.loaded if seat.held is not None else not seat.takes and not self._is_owned_here(last)
+        return not (as_before and rests)
+
+    def _is_owned_here(self, last: RegisterRecord | None) -> bool:
+        return last is not None and last.owner == self._known.me and last.state is RegisterState.OWNED
 
     def _is_ours(self, last: RegisterRecord | None) -> bool:
         owned = last is not None and last.state is RegisterState.OWNED
@@ -209,17 +216,17 @@ class Responsibility:
         seat.held, seat.loaded = None, False
         self._out.note("register-lost", datastore=name, relay=True)
 
-    def _take_or_yield(self, name: DatastoreName, seat: _Seat, takes: bool, keeps: bool) -> None:
+    def _take_or_yield(self, name: DatastoreName, seat: _Seat) -> None:
         if seat.held is not None:
-            if not keeps:
+            if not seat.keeps:
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
             elif not seat.loaded and self._list_is_free(seat):
                 seat.list_request, seat.list_request_at = self._out.request(), self._known.now
                 self._out.put(ReadProtectedList(seat.list_request, name))
             return
         last = seat.last
-        if not takes:
-            if last is not None and last.owner == self._known.me and last.state is RegisterState.OWNED:
+        if not seat.takes:
+            if self._is_owned_here(last):
                 # A yield whose outcome was never known, or an earlier agent of this host: nobody else could take it.
                 self._link(name, seat, RegisterState.RELEASED, Reason.YIELDED, None)
             return
@@ -316,16 +323,17 @@ class Responsibility:
         )
         self._out.put(WriteProtectedList(seat.list_request, name, content))
 
-    def stored(self, event: Stored) -> None:
-        """The protected list was written, or has to be again."""
+    def stored(self, event: Stored) -> bool:
+        """The protected list was written, or has to be again. True if it is about that."""
         seat = self._seats.get(event.datastore)
         if seat is None or seat.list_request != event.request:
-            return
+            return False
         seat.list_request = None
         if not event.ok:
             seat.protection.changed = True
             seat.list_retry_at = after(self._known.now, RETRY_LIST)
             self._out.note("list-unwritten", datastore=event.datastore, problem=event.problem)
+        return True
 
     def protected_vm(self, vm: VmId) -> tuple[DatastoreName, ProtectedVm] | None:
         """Where a VM is protected, of the datastores this agent is responsible for."""

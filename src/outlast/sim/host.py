@@ -237,12 +237,12 @@ class Host:
     def true_time(self, clock: Instant) -> int:
         """When this boot's clock showed that."""
         ago = self.clock() - clock
-        return self.scheduler.now - (ago - ago * self._drift // 1_000_000)
+        return self.scheduler.now - ago * 1_000_000 // (1_000_000 + self._drift)
 
     def until_clock(self, when: Instant) -> int:
         """How much true time is left until this host's clock shows `when`."""
         local = when - self.clock()
-        return max(0, local - local * self._drift // 1_000_000) + 1_000
+        return max(0, local * 1_000_000 // (1_000_000 + self._drift)) + 1_000
 
     def at_clock(self, when: Instant, action: Action) -> Timer:
         """Do something when this host's clock shows `when`."""
