@@ -3,7 +3,7 @@
 Domains of one seed in which not all fit: the VMs need together as much memory or CPU as there is, or a fifth more, on hosts
 of three sizes that do not all reach every datastore. One VM in twenty stands in each kind of rule, half of them required;
 one in ten is of the most important tier, three in ten are of the least. The greedy time is processor time of one core,
-the median of five; the optimised one is wall clock.
+the median of five; the optimised one is wall clock. A bound that is the number of VMs is none.
 """
 
 import argparse

@@ -49,7 +49,7 @@ def show_optimised(console: Console, recovery: Foretold, answer: OptimisedAnswer
     if answer.better:
         console.print(_differences(recovery, answer.foretold))
         for wait in answer.foretold.waits:
-            console.print(Text(f"{wait.vm} would wait all the same: {wait.why}", style="red"))
+            console.print(Text(f"{wait.vm} would wait with it: {wait.why}", style="red"))
         console.print("Recovery does not use this plan: it takes its own, at once.")
 
 
