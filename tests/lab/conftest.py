@@ -3,8 +3,8 @@
 `lab` is fresh for each test and has no Outlast on it. `domain` is guarded by Outlast, with running VMs; it is kept from
 test to test, whole again before each, and after each the guests' disks are looked at for a second instance.
 
-Several workers have a lab each, and one cache. Tests that keep a `domain` go to one worker a file; every other test goes to
-whoever is free (`--dist loadgroup`). What came of the scenarios that were played in both worlds is told at the end.
+Several workers have a lab each, and one cache; each test goes to whoever is free. What came of the scenarios that were played
+in both worlds is told at the end.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ COMPARISON = "comparison"
 POLICY = '<outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" isolation-response="power-off"/>'
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A kept domain is kept for its whole file."""
-    for item in items:
-        if "domain" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """What needs a kept domain comes first, so that each worker makes one once; then the longest, in their file's order."""
+
+    def place(item: pytest.Item) -> int:
+        fixtures = getattr(item, "fixturenames", ())
+        return 0 if "domain" in fixtures else 2 if "lab" in fixtures else 1
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
