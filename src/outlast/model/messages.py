@@ -51,7 +51,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
-    what the domain can lose now, by the primary alone.
+    what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
+    far as the sender knows; None if it cannot tell.
     """
 
     sender: HostId
@@ -70,6 +71,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     avoided: dict[HostId, int] = {}
     outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
+    starting_ms: int | None = None
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

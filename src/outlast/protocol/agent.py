@@ -5,6 +5,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     peers              heartbeats, pings, a verdict of every other host
     datastore_watch    everybody's records and power-on lists on storage
     isolation          is it me?
+    doubt              is it me or the network, if many are silent at once? Who is not back after a cold start?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
     fencing            (primary) switching silent hosts off, so that their end is proof
@@ -73,6 +74,7 @@ from outlast.model.time import MILLISECOND, NEVER, Instant, after, since
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.datastore_watch import DatastoreWatch
+from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
@@ -103,10 +105,17 @@ class AgentMachine:
         self.election = Election(config.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.desk = OrderDesk(self.known, self._out)
-        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility)
+        self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
+        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility, self.doubt)
         self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(
-            self.known, self._out, self.peers, self.responsibility, desk=self.desk, fencing=self.fencing
+            self.known,
+            self._out,
+            self.peers,
+            self.responsibility,
+            desk=self.desk,
+            fencing=self.fencing,
+            doubt=self.doubt,
         )
         self.retrying = Retrying(self.known, self._out, self.recovery)
         self.readiness = Readiness(self.known, self._out, self.desk)
@@ -161,6 +170,7 @@ class AgentMachine:
             self.isolation.next_deadline(now),
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
+            self.doubt.next_deadline(),
             self.recovery.next_deadline(),
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
@@ -171,7 +181,7 @@ class AgentMachine:
             self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
-        if self.isolation.silent(now):
+        if self.isolation.silent(now) or self.doubt.asks:
             due.append(self._isolation_ping_due)
         if self.known.who_runs_what != self._protected_from[0]:
             due.append(now)  # Our own list has just become another one, after everybody looked.
@@ -292,6 +302,7 @@ class AgentMachine:
         before = (election.primary, election.term)
         self.peers.heard(beat)
         election.heard(beat, self._rank, known.now)
+        self.doubt.heard(beat)
         self.watch.list_announced(sender, beat.power_on_sequence)
         self.lost.heard(sender, beat.frozen)
         return news or (election.primary, election.term) != before
@@ -367,6 +378,7 @@ class AgentMachine:
         self._elect()
         self._protect()
         self.responsibility.tick(self._standing())
+        self.doubt.look(bool(self.responsibility.held_datastores()))
         self.desk.tick()
         self.retrying.tick()
         self.recovery.tick()
@@ -386,7 +398,7 @@ class AgentMachine:
 
     def _judge_isolation(self) -> None:
         now = self.known.now
-        if self.isolation.silent(now) and now >= self._isolation_ping_due:
+        if (self.isolation.silent(now) or self.doubt.asks) and now >= self._isolation_ping_due:
             self._isolation_ping_due = after(now, self.known.settings.heartbeat_interval)
             for address in self.known.config.isolation_addresses:
                 self._out.put(Ping(None, address))
@@ -455,4 +467,5 @@ class AgentMachine:
             outlook=self.capacity.outlook,
             avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
             frozen=self.lost.named(),
+            starting_ms=self.doubt.starting_ms,
         )

@@ -103,7 +103,7 @@ class Placement:
             self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
-        soon = case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
+        soon = case.stage is not Stage.SETTLED and not case.held and self._known.now - case.opened < RESERVED_FOR
         return soon or case.stage is Stage.QUEUED
 
     # -- choosing -------------------------------------------------------------------------------------------------
@@ -206,13 +206,14 @@ def _best(board: Board, vm: PlanVm) -> int | None:
 
 
 def _waits(case: Restart) -> PlanVm:
+    prefer = case.again or case.back_on
     return PlanVm(
         vm=case.vm,
         name=case.name,
         needs=case.needs,
         tier=case.tier,
         failed_on=case.avoid | case.failed_on,
-        prefer=case.again if case.again not in case.failed_on else None,
+        prefer=prefer if prefer not in case.failed_on else None,
         only=case.only,
     )
 

@@ -1,6 +1,7 @@
 """What is proof that a VM's owner will not run it any more (safety rule 5), and why there is none yet.
 
     the register says                           proof
+    released                                    `renounced`
     owned by a host with a higher incarnation   `rebooted`
     owned, its keeper session's last word       `clean_shutdown`
       was the end
@@ -14,7 +15,7 @@ It reads what is known, and changes nothing.
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId
-from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord
+from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord, RegisterState
 from outlast.model.time import Instant
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.observation import RecordWatch
@@ -53,6 +54,8 @@ class Prover:
     def look(self, last: RegisterRecord, home: DatastoreName, epoch_read_at: Instant) -> Proven | OwnerLives | NotYet:
         """What is known of the owner of this last record of a register."""
         known = self._known
+        if last.state is RegisterState.RELEASED:
+            return Proven(ProofKind.RENOUNCED)
         watch = known.watches.get((last.owner, home))
         if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
             return Proven(ProofKind.REBOOTED)

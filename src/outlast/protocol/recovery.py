@@ -13,8 +13,8 @@ asks for it. What happens then depends on its register, read afresh:
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 
-With proof at hand it waits for its turn (`sequence`) and for a host (`placement`). Storage that gives no answer is waited
-for, and is no attempt.
+With proof at hand it waits until `doubt` lets it go, then for its turn (`sequence`) and for a host (`placement`). Storage
+that gives no answer is waited for, and is no attempt.
 """
 
 from outlast.model.effects import ReadRegisters, Send
@@ -26,6 +26,7 @@ from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
 from outlast.protocol.domain_snapshot import why_unusable
+from outlast.protocol.doubt import Doubt
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
@@ -70,6 +71,7 @@ class Recovery:
         *,
         desk: OrderDesk,
         fencing: Fencing,
+        doubt: Doubt,
     ) -> None:
         self._known = knowledge
         self._out = outbox
@@ -78,6 +80,7 @@ class Recovery:
         self._responsible = responsibility
         self._desk = desk
         self._fencing = fencing
+        self._doubt = doubt
         self._turns_due = knowledge.now
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
@@ -241,6 +244,7 @@ class Recovery:
     def _prove(self, case: Restart) -> None:
         if case.last is None:
             return
+        case.held = False
         match self._prover.look(case.last, case.home, case.epoch_read_at):
             case Proven(kind, first_seen, last_read):
                 self._have_proof(case, kind, first_seen, last_read)
@@ -265,8 +269,13 @@ class Recovery:
             case.wait(f"its owner {known.name(owner)} lives, but does not list it", now, LOOK_AGAIN)
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
-        case.proven(kind, self._known.me, first_seen, last_read)
         owner = case.last.owner if case.last is not None else None
+        held = self._doubt.why_held(owner, kind) if owner is not None else ""
+        if held and self._lists_it(case.vm) is None:
+            case.hold(held, self._known.now)
+            return
+        case.proven(kind, self._known.me, first_seen, last_read)
+        case.back_on = owner if kind is ProofKind.REBOOTED else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         case.queue(self._known.now)
         self._turns_due = self._known.now

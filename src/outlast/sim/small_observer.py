@@ -108,7 +108,7 @@ class _Prover(Recovery):
     def __init__(self, facts: _Facts) -> None:
         none: Any = None
         peers, fencing = cast(Any, _Peers()), cast(Any, _NoFencing())
-        super().__init__(cast(Knowledge, facts), Outbox(), peers, none, desk=none, fencing=fencing)
+        super().__init__(cast(Knowledge, facts), Outbox(), peers, none, desk=none, fencing=fencing, doubt=none)
         self.proof: Proof | None = None
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
