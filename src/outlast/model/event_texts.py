@@ -37,7 +37,7 @@ TEMPLATES: dict[str, str] = {
     "isolation-ended": "{host} is not isolated any more",
     "mass-failure": "{hosts}, as {host} sees it: {so}",
     "mass-failure-over": "{host} has no doubt any more about many hosts silent at once: {why}",
-    "startup-grace": "the site is starting: {hosts} not back yet; what ran there is started elsewhere in {left}",
+    "startup-grace": "the site is starting, and not back yet: {hosts}; what ran there is started elsewhere in {left}",
     "startup-over": "the site has started: {why}",
     "isolation-response": "{vm}: isolation response {response}",
     "datastore-back": "{reporter} reaches {datastore}",

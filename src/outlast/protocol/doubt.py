@@ -27,15 +27,18 @@ The site is starting for an agent unless it has reason to think otherwise:
                                                                     others it says nothing of it, as it may be both
 
 An agent that runs for longer than the grace says zero, and so does one that has heard everybody: a failover in a domain
-that runs never meets this grace. An owner that has booted is back; its VMs are started at once, wherever there is room.
+that runs never meets this grace. A host that has booted is back, and what it ran needs no grace: it is started at once. In
+a site that starts it is best started there, or all of the site would end on whoever is first; so a host that has just come
+back has `COMES_UP` until its agent, its libvirt and its lease are well.
 """
 
 import msgspec
 
-from outlast.model.ids import HostId
+from outlast.model.ids import DatastoreName, HostId
 from outlast.model.messages import Heartbeat
 from outlast.model.records import ProofKind
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after, in_seconds
+from outlast.protocol.domain_snapshot import why_unusable
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import LIVE, Knowledge, Outbox
 from outlast.protocol.peers import Peers
@@ -43,6 +46,8 @@ from outlast.protocol.verdict import Verdict
 
 AT_ONCE = Duration(10 * SECOND)
 """Silences that began within this time of each other may have one cause, and that may be ours."""
+COMES_UP = Duration(10 * SECOND)
+"""From a host's first sign of life in a site that starts until VMs can be started on it."""
 _FROM_EARLIER_BOOTS = frozenset({ProofKind.LEASE_EXPIRED, ProofKind.CLEAN_SHUTDOWN, ProofKind.RENOUNCED})
 """What a site that lost its power, or was shut down in good order, leaves behind for its next start."""
 
@@ -67,6 +72,8 @@ class Doubt:
         """Until when hosts that have not come back are waited for."""
         self.asks = False
         """Whether the isolation addresses are to be asked: so many have missed a heartbeat."""
+        self._came: dict[HostId, Instant] = {}
+        """When each host showed life for the first time, of those that did while the site was starting."""
         self._cannot_tell = False
         """Whether this agent was restarted, and so knows nothing of how long the site has been running."""
         self._newest: MassFailure | None = None
@@ -76,11 +83,16 @@ class Doubt:
 
     # -- what recovery and fencing ask ----------------------------------------------------------------------------
 
-    def why_held(self, owner: HostId, proof: ProofKind) -> str:
+    def why_held(self, owner: HostId, proof: ProofKind, home: DatastoreName) -> str:
         """Why a VM of this owner is not started elsewhere yet although there is proof; empty if it may be."""
         if proof in _FROM_EARLIER_BOOTS and self._is_awaited(owner):
             begin = self._begin(self.starting_until)
             return f"held: the site is starting, and {self._known.name(owner)} is not back; {begin}"
+        if proof is ProofKind.REBOOTED or proof in _FROM_EARLIER_BOOTS:
+            left = self._comes_up_within(owner, home)
+            if left > 0:
+                so = f"has just come back, and is given {left // SECOND + 1} s to take it itself"
+                return f"held: {self._known.name(owner)} {so}"
         mass = self.mass_failure(owner)
         if proof is not ProofKind.LEASE_EXPIRED or mass is None or self._is_over(mass):
             return ""
@@ -131,7 +143,10 @@ class Doubt:
 
     def heard(self, beat: Heartbeat) -> None:
         """Another agent says for how much longer the site is starting: it has been there for longer, or has heard more."""
-        if self.is_starting and beat.starting_ms is not None:
+        if not self.is_starting:
+            return
+        self._came.setdefault(beat.sender, self._known.now)
+        if beat.starting_ms is not None:
             left = Duration(beat.starting_ms * MILLISECOND)
             self.starting_until = min(self.starting_until, after(self._known.now, left))
 
@@ -155,6 +170,13 @@ class Doubt:
     def _is_awaited(self, host: HostId) -> bool:
         return self.is_starting and host != self._known.me and not self._is_back(host)
 
+    def _comes_up_within(self, host: HostId, home: DatastoreName) -> int:
+        """For how much longer a host that has just come back may take until a VM of this home can be started there."""
+        came, known = self._came.get(host), self._known
+        if came is None or (not why_unusable(known, host) and home in known.leases_of(host)):
+            return 0
+        return came + COMES_UP - known.now
+
     def _missing(self) -> list[HostId]:
         return [host for host in self._known.peers if not self._is_back(host)]
 
@@ -167,6 +189,9 @@ class Doubt:
         if not self.is_starting:
             return
         before, missing = self._known.predecessors_list, self._missing()
+        for host in self._known.peers:
+            if host not in missing:
+                self._came.setdefault(host, self._known.now)
         self._cannot_tell = bool(missing) and before is not None and before.boot_id == self._known.config.boot_id
         if not missing or self._cannot_tell:
             self.starting_until = self._known.now
@@ -191,8 +216,9 @@ class Doubt:
             self._out.note("mass-failure", host=self._known.me, relay=True, hosts=self._text(mass), so=so)
         elif mass is None and self._told_of is not None:
             back = all(self._known.lives(host) for host in self._told_of.hosts)
+            passed = self._known.now >= self._told_of.until
+            why = "they are back" if back else "the grace is over" if passed else "they are not many any more"
             self._told_of = None
-            why = "they are back" if back else "they are too few, or have been silent for the whole grace"
             self._out.note("mass-failure-over", host=self._known.me, relay=True, why=why)
 
     def _missed_lately(self, host: HostId) -> bool:
@@ -208,7 +234,7 @@ class Doubt:
         return max((mass for mass in found if mass.until > self._known.now), key=lambda mass: mass.until, default=None)
 
     def _might_be_one(self, host: HostId) -> bool:
-        if self._known.lives(host) or self._known.verdict(host) is Verdict.UNKNOWN:
+        if self._known.lives(host) or self._known.verdict(host) is Verdict.UNKNOWN or self._is_awaited(host):
             return False
         return self._known.now - self._peers.silent_since(host) < self._known.settings.mass_failure_grace
 
@@ -217,7 +243,7 @@ class Doubt:
         found: list[str] = []
         if self.is_starting and (missing := self._missing()):
             found.append(
-                f"the site is starting: {self._names(missing)} not back yet; what ran there is started elsewhere in "
+                f"the site is starting, and not back yet: {self._names(missing)}; what ran there is started elsewhere in "
                 f"{self._left(self.starting_until)}"
             )
         mass = self._newest

@@ -125,6 +125,7 @@ class Placement:
         if board is not None and case.vm in self._planned:
             planned = self._planned.pop(case.vm)
             i = problem.number[planned] if planned is not None else _best(board, vm)
+            i = _rather_back(board, vm, case.back_on, i)
             # One that was squeezed in there meanwhile, as planned, takes nobody's planned place away.
             if i is None or (i in problem.candidates(vm) and board.fits(vm, i, squeezed=True)):
                 return self._chosen(case.vm, judge(board, vm, i), problem.hosts[i].id if i is not None else None)
@@ -203,6 +204,15 @@ def _best(board: Board, vm: PlanVm) -> int | None:
         if fitting:
             return max(fitting, key=lambda i: board.rank(view, i))
     return None
+
+
+def _rather_back(board: Board, vm: PlanVm, back_on: HostId | None, i: int | None) -> int | None:
+    """The host where it ran, if that has rebooted since it was planned to go to `i`, and is the better one."""
+    back = board.problem.number.get(back_on) if back_on is not None else None
+    if back is None or i is None or back not in board.problem.candidates(vm) or not board.fits(vm, back):
+        return i
+    view = board.view(vm)
+    return max(i, back, key=lambda each: board.rank(view, each))
 
 
 def _waits(case: Restart) -> PlanVm:

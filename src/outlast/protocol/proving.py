@@ -57,7 +57,7 @@ class Prover:
         if last.state is RegisterState.RELEASED:
             return Proven(ProofKind.RENOUNCED)
         watch = known.watches.get((last.owner, home))
-        if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
+        if self.has_rebooted(last, home):
             return Proven(ProofKind.REBOOTED)
         if watch is not None and watch.record is not None and _ended(watch.record, last):
             return Proven(ProofKind.CLEAN_SHUTDOWN)
@@ -70,6 +70,11 @@ class Prover:
             found = self._expiry(last.owner, home, watch, epoch_read_at)
             return found if isinstance(found, Proven) else NotYet(found, last.owner)
         return NotYet(f"it waits for a verdict about {known.name(last.owner)}")
+
+    def has_rebooted(self, last: RegisterRecord, home: DatastoreName) -> bool:
+        """Whether the owner has booted since it made this epoch."""
+        watch = self._known.watches.get((last.owner, home))
+        return watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation
 
     def _expiry(self, owner: HostId, home: DatastoreName, watch: RecordWatch, epoch_read_at: Instant) -> Proven | str:
         known = self._known

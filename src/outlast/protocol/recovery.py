@@ -230,7 +230,8 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
+            faulty = last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN)
+            if faulty and not self._prover.has_rebooted(last, case.home):
                 case.failed_on.add(last.owner)
             if self._may_go_on(case, last):
                 self._have_proof(case, ProofKind.RENOUNCED)
@@ -269,13 +270,15 @@ class Recovery:
             case.wait(f"its owner {known.name(owner)} lives, but does not list it", now, LOOK_AGAIN)
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
-        owner = case.last.owner if case.last is not None else None
-        held = self._doubt.why_held(owner, kind) if owner is not None else ""
+        last = case.last
+        if last is None:
+            return
+        owner, held = last.owner, self._doubt.why_held(last.owner, kind, case.home)
         if held and self._lists_it(case.vm) is None:
             case.hold(held, self._known.now)
             return
         case.proven(kind, self._known.me, first_seen, last_read)
-        case.back_on = owner if kind is ProofKind.REBOOTED else None
+        case.back_on = owner if self._prover.has_rebooted(last, case.home) else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         case.queue(self._known.now)
         self._turns_due = self._known.now

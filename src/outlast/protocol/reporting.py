@@ -161,12 +161,12 @@ class Reporter:
         for case in self._machine.recovery.cases.values():
             old = best.get(case.vm)
             if case.stage is not Stage.SETTLED and (old is None or old.state not in ("running", "starting")):
-                note = f"{case.stage}: {case.why}"
+                note = case.why if case.held else f"{case.stage}: {case.why}"
                 best[case.vm] = VmStatus(
                     name=case.name,
                     uuid=case.vm,
                     host=old.host if old is not None else "",
-                    state="waiting" if case.stage is Stage.WAITING else "restarting",
+                    state="waiting" if case.held or case.stage is Stage.WAITING else "restarting",
                     protected=True,
                     home=case.home,
                     epoch=case.last.epoch if case.last is not None else None,
