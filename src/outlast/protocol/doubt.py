@@ -83,16 +83,18 @@ class Doubt:
 
     # -- what recovery and fencing ask ----------------------------------------------------------------------------
 
-    def why_held(self, owner: HostId, proof: ProofKind, home: DatastoreName) -> str:
-        """Why a VM of this owner is not started elsewhere yet although there is proof; empty if it may be."""
+    def why_held(self, owner: HostId, proof: ProofKind, home: DatastoreName, *, booted: bool = False) -> str:
+        """Why a VM of this owner is not started elsewhere yet although there is proof; empty if it may be.
+
+        `booted`: its owner has, since it made the epoch that the proof is about.
+        """
         if proof in _FROM_EARLIER_BOOTS and self._is_awaited(owner):
             begin = self._begin(self.starting_until)
             return f"held: the site is starting, and {self._known.name(owner)} is not back; {begin}"
-        if proof is ProofKind.REBOOTED or proof in _FROM_EARLIER_BOOTS:
-            left = self._comes_up_within(owner, home)
-            if left > 0:
-                so = f"has just come back, and is given {left // SECOND + 1} s to take it itself"
-                return f"held: {self._known.name(owner)} {so}"
+        left = self._comes_up_within(owner, home) if booted else 0
+        if left > 0:
+            so = f"has just come back, and is given {-(-left // SECOND)} s to take it itself"
+            return f"held: {self._known.name(owner)} {so}"
         mass = self.mass_failure(owner)
         if proof is not ProofKind.LEASE_EXPIRED or mass is None or self._is_over(mass):
             return ""

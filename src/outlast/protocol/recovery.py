@@ -273,12 +273,13 @@ class Recovery:
         last = case.last
         if last is None:
             return
-        owner, held = last.owner, self._doubt.why_held(last.owner, kind, case.home)
+        owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
+        held = self._doubt.why_held(owner, kind, case.home, booted=booted)
         if held and self._lists_it(case.vm) is None:
             case.hold(held, self._known.now)
             return
         case.proven(kind, self._known.me, first_seen, last_read)
-        case.back_on = owner if self._prover.has_rebooted(last, case.home) else None
+        case.back_on = owner if booted else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         case.queue(self._known.now)
         self._turns_due = self._known.now
