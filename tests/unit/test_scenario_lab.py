@@ -328,7 +328,6 @@ def test_vms_with_a_policy_of_their_own_say_so_in_their_definition() -> None:
         ('name = "beta"', 'name = "beta"\nenforcement = "none"', "enforcement none"),
         ('name = "beta"', 'name = "beta-of-a-long-name"', "a host of that name"),
         ('name = "beta"', 'name = "beta"\nwatchdog = true', "a watchdog (beta)"),
-        ('name = "beta"', 'name = "beta"\nfencing = true', "a fence device (beta)"),
         ('do = "power-off"', 'do = "network-cut"\nnetwork = "vm"', 'network = "vm"'),
         (
             'name = "beta"',
@@ -373,8 +372,6 @@ def test_what_a_lab_cannot_do_is_refused_by_name(old: str, new: str, words: str,
 def test_every_verb_that_is_built_is_done_or_refused() -> None:
     assert set(VERBS) - unbuilt.VERBS - scenario_steps.VERBS.keys() == {
         "clock-jump",
-        "fencing-break",
-        "fencing-mend",
         "operator-confirms",
         "record-clone",
         "record-damage",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import time
 from pathlib import Path
@@ -21,10 +22,10 @@ from outlast.lab.stages import STAGES, Failover
 _console = Console(stderr=True, highlight=False)
 
 
-def failover(lab: Lab, runs: int, *, as_json: bool) -> None:
+def failover(lab: Lab, runs: int, *, fencing: bool, as_json: bool) -> None:
     """Power losses of a secondary and of the primary, `runs` each; prints min, median and max seconds by stage."""
     samples: dict[str, list[dict[str, float]]] = {"secondary": [], "primary": []}
-    with Running(lab, hosts=3, datastores=2, vms=4):
+    with Running(lab, hosts=3, datastores=2, vms=4, fencing=fencing):
         for number in range(1, runs + 1):
             for role, taken in samples.items():
                 taken.append(_one(lab, role))
@@ -50,6 +51,8 @@ def _one(lab: Lab, role: str) -> dict[str, float]:
         victim = next(name for name in lab.state().hosts if name != primary)
         _move_one_to(lab, victim)
     run = Failover(lab, victim)
+    # The lab is ready just after a heartbeat; a power loss comes at any moment between two of them.
+    time.sleep(random.random())
     run.begin()
     stages = run.follow()
     lab.power_on(victim)

@@ -80,6 +80,7 @@ def new_hosts(names: Sequence[str]) -> dict[str, HostState]:
 def furnish(layout: Layout, state: LabState, commands: set[str]) -> None:
     """Write everything that the hosts find on their disks and on the datastores."""
     (layout.cache / "libvirt").mkdir(parents=True, exist_ok=True)
+    layout.power.mkdir(parents=True, exist_ok=True)
     for datastore in state.datastores:
         layout.backing(datastore).mkdir(parents=True, exist_ok=True)
     for name, vm in state.vms.items():

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outlast.lab import bench, compare_cli, demo, moving, outlast_view
+from outlast.lab import bench, compare_cli, demo, moving, outlast_view, power_strip
 from outlast.lab import host as hosts_module
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
@@ -53,14 +53,24 @@ def lab() -> None:
 @click.option("--vms", default=4, show_default=True, help="How many virtual machines.")
 @click.option("--start/--no-start", default=False, show_default=True, help="Also start the virtual machines.")
 @click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the fault domain.")
+@click.option("--fencing/--no-fencing", default=False, show_default=True, help="Give every host a fence device.")
 @click.option(
     "--service", "services", multiple=True, help="Run only these services on the hosts (libvirtd, keeper, agent)."
 )
-def up(*, hosts: int, datastores: int, vms: int, start: bool, settings: tuple[str, ...], services: tuple[str, ...]) -> None:
+def up(
+    *,
+    hosts: int,
+    datastores: int,
+    vms: int,
+    start: bool,
+    settings: tuple[str, ...],
+    fencing: bool,
+    services: tuple[str, ...],
+) -> None:
     """Make and boot a lab."""
     began = time.monotonic()
     here = Lab()
-    notes = here.up(hosts, datastores, vms, settings=_settings(settings), services=services or None)
+    notes = here.up(hosts, datastores, vms, settings=_settings(settings), services=services or None, fencing=fencing)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if start:
@@ -115,6 +125,8 @@ def _show(found: dict[str, Any]) -> None:
     network = found["network_faults"]
     for name, each in found["hosts"].items():
         faults = [f"{datastore}: {fault}" for datastore, fault in each["storage_faults"].items()]
+        if each["outlet"] not in (None, "works"):
+            faults.append(f"fence device {each['outlet']}")
         faults += [f"network {kind}" for kind in ("cut", "muted") if name in network[kind]]
         faults += [f"lost to {target}" for source, target in network["one_way"] if source == name]
         if name in network["loss"]:
@@ -195,6 +207,14 @@ def _service_verbs(word: str, service: str, stop: str) -> None:
 _service_verbs("agent", "agent", "stop")
 _service_verbs("keeper", "keeper", "stop")
 _service_verbs("hypervisor", "libvirtd", "hang")
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("how", type=click.Choice(power_strip.OUTLETS))
+def outlet(host: str, how: str) -> None:
+    """Let the fence device of HOST work, fail, hang, or lie: say that the host is off and do nothing."""
+    Lab().outlet(host, how)
 
 
 @lab.command(name="network-cut")
@@ -336,10 +356,11 @@ def demonstration() -> None:
 
 @lab.command(name="bench-failover")
 @click.option("--runs", default=10, show_default=True, help="How many power losses of each kind.")
+@click.option("--fencing/--no-fencing", default=False, show_default=True, help="Give every host a fence device.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def bench_failover(runs: int, as_json: bool) -> None:
+def bench_failover(*, runs: int, fencing: bool, as_json: bool) -> None:
     """Measure the way from a power loss to the guest's first line, for a secondary and for the primary."""
-    bench.failover(Lab(), runs, as_json=as_json)
+    bench.failover(Lab(), runs, fencing=fencing, as_json=as_json)
 
 
 @lab.command(name="bench-idle")

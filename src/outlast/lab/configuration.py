@@ -7,6 +7,7 @@ copy of what programs need to run, never its libvirt or Outlast settings.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from outlast.lab.state import LabState
 DOMAIN = "lab"
 CONFIG = Path("/etc/outlast/outlast.toml")
 KEY = Path("/etc/outlast/cluster.key")
+FENCE_AGENT = Path("/etc/outlast/fence_lab")
 # Of the machine's /etc, as far as they exist.
 _COPIED = (
     "alternatives",
@@ -117,6 +119,9 @@ def write_host(layout: Layout, state: LabState, host: str, key: str) -> None:
     (etc / "libvirt" / "qemu.conf").write_text(_QEMU_CONF)
     (etc / "libvirt" / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(id=own.id, address=own.address))
     (etc / "outlast" / CONFIG.name).write_text(outlast_toml(state, host))
+    agent = etc / "outlast" / FENCE_AGENT.name
+    agent.write_text(f"#!{sys.executable}\nfrom outlast.lab.fence_agent import main\n\nraise SystemExit(main())\n")
+    agent.chmod(0o755)
     secret = etc / "outlast" / KEY.name
     secret.touch(mode=0o600)
     secret.chmod(0o600)
@@ -137,6 +142,9 @@ def outlast_toml(state: LabState, host: str) -> str:
     lines += ["", "[host]", *_table({"name": host})]
     for name, each in state.hosts.items():
         lines += ["", "[[hosts]]", *_table({"name": name, "id": each.id, "address": each.address})]
+        if name in state.outlets:
+            fencing = {"agent": str(FENCE_AGENT), "timeout": "5s", "parameters": {"plug": name}}
+            lines += ["", "[[hosts.fencing]]", *_table(fencing)]
     for name in state.datastores:
         options = state.datastore_options.get(name, {"in_flight_bound": "1s"})
         lines += ["", "[[datastores]]", *_table({"name": name, "path": str(datastore_path(name)), **options})]
@@ -153,6 +161,8 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(_table(value)) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(each) for each in value) + "]"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from outlast.lab import fence_agent
 from outlast.lab.errors import LabError
 from outlast.lab.layout import MARKER, Layout, datastore_path
 from outlast.lab.network import NAMESPACE_DIRECTORY
@@ -78,6 +79,7 @@ def specify(
         (base / "guest-logs", Path("/var/log/outlast-guest")),
         (layout.cache / "libvirt", Path("/var/cache/libvirt")),
         (layout.cache, layout.cache),
+        (layout.power, Path(fence_agent.SOCKET).parent),
         *((path, path) for path in _program_mounts()),
         *((source, datastore_path(name)) for name, source in datastores.items()),
     ]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outlast.lab import building, disklog, guest, host, outlast_commands, storage, teardown
+from outlast.lab import building, disklog, guest, host, outlast_commands, power_strip, storage, teardown
 from outlast.lab.errors import LabError
 from outlast.lab.layout import Layout
 from outlast.lab.network import Network
@@ -47,14 +47,18 @@ class Lab:
         settings: Mapping[str, Any] | None = None,
         services: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        fencing: bool = False,
     ) -> list[str]:
         """Make and boot a lab. Its VMs are defined, but not started: vm1 on host1 and ds1, vm2 on host2 and ds2, and so on.
 
         `settings` go to Outlast's configuration; `services` are a host's services, by default all that exist; `metadata` is
-        the XML inside <metadata> of a VM, by its name. Returns what had to be left out, as sentences.
+        the XML inside <metadata> of a VM, by its name; with `fencing` every host has a fence device. Returns what had to
+        be left out, as sentences.
         """
         building.check_machine(hosts, datastores, vms)
-        return self.build(building.plan(hosts, datastores, vms, settings or {}, metadata or {}), services)
+        state = building.plan(hosts, datastores, vms, settings or {}, metadata or {})
+        state.outlets = dict.fromkeys(state.hosts, "works") if fencing else {}
+        return self.build(state, services)
 
     def build(self, state: LabState, services: Sequence[str] | None = None) -> list[str]:
         """Make and boot the lab of a plan; `services` and what is returned as for `up`."""
@@ -73,6 +77,8 @@ class Lab:
             save(self.layout, state)
             building.furnish(self.layout, state, commands)
             self.network.create()
+            if state.outlets:
+                power_strip.start(self.layout)
             # Without a keeper to ask, the hook would refuse every start.
             hook = "hook install" in commands and "keeper" in state.services
             building.boot(self.layout, self.network, state, list(state.hosts), install_hook=hook)
@@ -114,6 +120,7 @@ class Lab:
                 "boot_id": each.boot_id,
                 "services": {service: self.service_state(name, service) for service in state.services},
                 "guests": {one.name: "frozen" if one.stopped else "running" for one in found},
+                "outlet": state.outlets.get(name),
                 "storage_faults": {datastore: order["do"] for datastore, order in each.storage_faults.items()},
             }
         vms: dict[str, Any] = {}
@@ -139,8 +146,10 @@ class Lab:
         return {"root": str(self.layout.root), "hosts": hosts, "vms": vms, "network_faults": faults, "notes": state.notes}
 
     def heal(self) -> None:
-        """End every fault: cables, storage, services that were stopped, power."""
+        """End every fault: cables, storage, services that were stopped, fence devices, power."""
         state = self.state()
+        for name in state.outlets:
+            self.outlet(name, "works")
         self.isolation_address_heal()
         for name in state.hosts:
             self.network_heal(name)
@@ -200,6 +209,23 @@ class Lab:
                 if is_alive(state.hosts[name].init):
                     state.faults.dead.discard(name)
                     self.network.apply(state.faults)
+
+    def fence(self, name: str) -> None:
+        """What the power strip does when a fence agent tells it to: nothing to a host that is off already."""
+        if self.is_on(name):
+            self.power_off(name)
+            with self._changing() as state:
+                state.fenced.append(name)
+
+    def outlet(self, name: str, how: str) -> None:
+        """How a host's fence device does its work from now on: works, fails, hangs or lies."""
+        with self._changing() as state:
+            self._host(state, name)
+            if name not in state.outlets:
+                raise LabError(f"{name} has no fence device: make the lab with `outlast lab up --fencing`")
+            if how not in power_strip.OUTLETS:
+                raise LabError(f"a fence device that {how} is not known; it {', '.join(power_strip.OUTLETS)}")
+            state.outlets[name] = how
 
     # ---- network
 

@@ -9,6 +9,7 @@ directory:
     datastores/<ds>/        what is really stored on a datastore (its backing directory)
     hosts/<host>/           what survives a power cycle of a host: etc, lib, log, guest-logs; and its console
     hosts/<host>/mounts/<ds>    the datastore as this host reaches it, through a file system that can be made to fail
+    power/                  the power strip's socket, which every host sees
     lab.json, lock          what runs now, for the next command; the lock that commands take in turn
 
 Nothing else is made on the machine, apart from the network namespaces. Every process that belongs to a lab carries
@@ -107,6 +108,15 @@ class Layout:
 
     def control_socket(self, host: str, datastore: str) -> Path:
         return self.host(host) / f"{datastore}.sock"
+
+    @property
+    def power(self) -> Path:
+        """What every host sees of the power strip."""
+        return self.root / "power"
+
+    @property
+    def power_socket(self) -> Path:
+        return self.power / "strip.sock"
 
     def disk(self, vm: str, datastore: str) -> Path:
         """The VM's disk as it is really stored."""

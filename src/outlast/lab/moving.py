@@ -52,13 +52,23 @@ def move(lab: Lab, vm: str, host: str) -> None:
 class Running:
     """A lab for the time of a `with`: made, guarded by Outlast, its VMs running; gone afterwards, whatever happens."""
 
-    def __init__(self, lab: Lab, hosts: int, datastores: int, vms: int, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        hosts: int,
+        datastores: int,
+        vms: int,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        fencing: bool = False,
+    ) -> None:
         self._lab = lab
         self._size = (hosts, datastores, vms)
         self._metadata = metadata
+        self._fencing = fencing
 
     def __enter__(self) -> Lab:
-        self._lab.up(*self._size, metadata=self._metadata)
+        self._lab.up(*self._size, metadata=self._metadata, fencing=self._fencing)
         try:
             outlast_view.wait_ready(self._lab)
             start_all(self._lab)

@@ -167,8 +167,7 @@ class LabObserver:
         return max(claiming, key=lambda name: _responsibilities(views[name]), default="")
 
     def fenced(self) -> Sequence[str]:
-        """None: a lab has no fence devices."""
-        return ()
+        return self._lab.state().fenced
 
     def history(self, vm: str) -> History:
         return self._histories[vm]

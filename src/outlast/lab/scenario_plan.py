@@ -68,8 +68,6 @@ def _host(host: HostSpec) -> Iterator[str]:
         yield "hosts that do not reach every datastore: datastores"
     if host.watchdog:
         yield "a watchdog"
-    if host.fencing:
-        yield "a fence device"
     if host.enforcement not in ("", "keeper"):
         yield f"enforcement {host.enforcement}"
     if host.labels or host.networks is not None or host.cpu_models or host.spare:
@@ -95,6 +93,7 @@ def plan(scenario: Scenario) -> LabState:
         if store.in_flight_bound is not None:
             state.datastore_options[store.name]["in_flight_bound"] = duration_text(store.in_flight_bound)
     state.hosts = new_hosts([host.name for host in scenario.hosts])
+    state.outlets = {host.name: "works" for host in scenario.hosts if host.fencing}
     for vm in scenario.vms:
         where = vm.host or scenario.hosts[0].name
         state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm))

@@ -134,6 +134,8 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "hypervisor-kill": _service(Lab.service_kill, "libvirtd"),
     "hypervisor-hang": _service(Lab.service_stop, "libvirtd"),
     "hypervisor-resume": _service(Lab.service_resume, "libvirtd"),
+    "fencing-break": lambda lab, keys: lab.outlet(keys["host"], keys.get("how", "fails")),
+    "fencing-mend": lambda lab, keys: lab.outlet(keys["host"], "works"),
     "vm-crash": _vm_crash,
     "vm-power-off": _vm_power_off,
     # An operator who is refused is told so, and that is all that happens.

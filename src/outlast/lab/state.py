@@ -56,6 +56,9 @@ class LabState(msgspec.Struct):
     services: list[str] = msgspec.field(default_factory=list)
     # datastore -> keys of its own in Outlast's configuration; the lab's usual ones for one that is not here
     datastore_options: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    # host -> how the outlet that its power comes from does its work (power_strip.py); no fence device without one
+    outlets: dict[str, str] = msgspec.field(default_factory=dict)
+    fenced: list[str] = msgspec.field(default_factory=list)  # the hosts that fence devices switched off, in order
     notes: list[str] = msgspec.field(default_factory=list)  # what `up` had to leave out, as sentences
 
 

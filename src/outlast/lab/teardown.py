@@ -78,7 +78,7 @@ def unmount(root: Path) -> None:
 
 def remove_files(layout: Layout) -> None:
     """Remove what the lab wrote, except the cache."""
-    for directory in (layout.hosts, layout.datastores):
+    for directory in (layout.hosts, layout.datastores, layout.power):
         shutil.rmtree(directory, ignore_errors=True)
     for file in (layout.state_file, layout.state_file.with_suffix(".part"), layout.lock_file):
         file.unlink(missing_ok=True)
@@ -88,4 +88,4 @@ def is_clear(layout: Layout) -> list[str]:
     """What of a lab still exists, as sentences; empty after `down`."""
     found = [f"process {process.pid}" for process in find_marked(layout.root)]
     found += [f"mount {mount.path}" for mount in mounts.below(layout.root)]
-    return found + [f"directory {path}" for path in (layout.hosts, layout.datastores) if path.exists()]
+    return found + [f"directory {path}" for path in (layout.hosts, layout.datastores, layout.power) if path.exists()]
