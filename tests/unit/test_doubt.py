@@ -50,6 +50,7 @@ class Around:
         self.verdicts = dict.fromkeys(self.heard, Verdict.CONNECTED)
         self.known.verdict = self._verdict  # type: ignore[method-assign]
         self.address_answers = False
+        self.in_question = self.known.peers
         self.doubt = Doubt(self.known, self.out, cast(Any, self), cast(Any, self))
         self.turn()
 

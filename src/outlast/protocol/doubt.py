@@ -208,7 +208,7 @@ class Doubt:
     def look(self, responsible: bool) -> None:
         """Judge anew, and tell of what begins or is over. `responsible`: for any datastore, so that it matters here."""
         self._look_whether_it_starts(responsible)
-        self.asks = len(self._known.peers) > 1 and self._are_many(sum(map(self._missed_lately, self._known.peers)))
+        self.asks = self._are_many(sum(map(self._missed_lately, self._peers.in_question)))
         self._newest = self._find_newest()
         mass = self._newest if responsible else None
         if mass is not None and self._told_of is None:

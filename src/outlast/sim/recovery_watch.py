@@ -143,8 +143,8 @@ class RecoveryWatch:
     def _grace_of(self, vm: str) -> int:
         """For how long more Outlast may leave a VM to its owner: as long as that has no power, and for a reason only.
 
-        Either half of the hosts and more have none, so that those who are left may doubt themselves; or nobody who is left
-        has been up since before it lost its power, so that for all they know the site is starting.
+        Either most of the others have none, so that whoever is left may doubt itself; or nobody who is left has been up
+        since before it lost its power, so that for all they know the site is starting.
         """
         hosts, settings = self._world.hosts, self._world.domain.settings
         last = self._last(VmId(vm))
