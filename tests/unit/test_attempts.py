@@ -109,3 +109,10 @@ def test_a_failed_one_that_somebody_starts_begins_anew() -> None:
 def test_an_operator_begins_it_anew() -> None:
     failed = Attempts(tries=3, restarts=1, counted=Epoch(8), failed=True, problem="why")
     assert counting.asked_again(failed) == Attempts(counted=Epoch(8), asked=True)
+
+
+def test_what_an_operator_asks_for_is_the_next_attempt_alone() -> None:
+    asked = counting.asked_again(Attempts(tries=3, restarts=1, failed=True, counted=Epoch(4)))
+    assert counting.is_asked_for(asked)
+    assert not counting.is_asked_for(counting.in_vain(asked, "it did not answer"))
+    assert not counting.is_asked_for(counting.came_up(asked))

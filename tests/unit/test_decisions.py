@@ -164,7 +164,7 @@ def test_whatever_runs_is_protected_unless_it_says_no() -> None:
     new = protection.learn(DS1, HostId("a"), [line("v1"), line("v2", protected=False), line("v3", home="ds2")])
     assert [entry.vm for entry in new] == ["v1"]
     assert protection.changed
-    assert [entry.vm for entry in protection.take_changed()] == ["v1"]
+    assert [entry.vm for entry in protection.take_changed()[0]] == ["v1"]
     assert not protection.changed
 
 
@@ -194,7 +194,7 @@ def test_a_predecessors_list_does_not_undo_what_was_learnt() -> None:
         writer=HostId("a"),
         primary_epoch=0,  # type: ignore[arg-type]
         term=ElectionTerm(1),
-        vms=old.take_changed(),
+        vms=old.take_changed()[0],
     )
     protection.load(content)
     assert {vm: entry.last_host for vm, entry in protection.vms.items()} == {"v1": "b", "v2": "a"}
@@ -220,7 +220,7 @@ def test_what_was_tried_lies_with_the_vm_and_outlives_the_primary() -> None:
         writer=HostId("a"),
         primary_epoch=0,  # type: ignore[arg-type]
         term=ElectionTerm(1),
-        vms=old.take_changed(),
+        vms=old.take_changed()[0],
     )
     new.learn(DS1, HostId("b"), [line("v1")])
     new.load(content)

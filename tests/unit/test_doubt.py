@@ -50,6 +50,7 @@ class Around:
         self.verdicts = dict.fromkeys(self.heard, Verdict.CONNECTED)
         self.known.verdict = self._verdict  # type: ignore[method-assign]
         self.address_answers = False
+        self.pinged: set[HostId] = set()
         self.in_question = self.known.peers
         self.doubt = Doubt(self.known, self.out, cast(Any, self), cast(Any, self))
         self.turn()
@@ -61,7 +62,7 @@ class Around:
         return self.heard.get(host, NOW)
 
     def first_ping_at(self, host: HostId) -> Instant | None:
-        return None if self.known.live(host) else after(self.silent_since(host), seconds(1.5))
+        return None if self.known.live(host) and host not in self.pinged else after(self.silent_since(host), seconds(1.5))
 
     def connected_to_something(self, _now: Instant) -> bool:
         return self.address_answers
@@ -153,6 +154,27 @@ def test_they_are_back() -> None:
     assert around.turn(6) == ["mass-failure-over"]
     assert around.held(H2) == around.doubt.why_not_fenced(H2) == ""
     assert not around.doubt.asks
+
+
+def test_the_last_of_many_to_come_back_waits_like_the_others() -> None:
+    around = Around()
+    around.turn(5, H2, H3, H4)
+    around.comes(H2)
+    around.comes(H3)
+    assert around.turn(6) == []
+    assert around.held(H4)
+    assert around.doubt.why_not_fenced(H4)
+    around.turn(10)
+    assert around.held(H4) == ""
+
+
+def test_who_has_only_missed_a_heartbeat_counts_among_many() -> None:
+    around = Around()
+    around.turn(3, H2)
+    assert around.doubt.why_not_fenced(H2) == ""
+    around.pinged = {H3, H4}
+    assert around.doubt.why_not_fenced(H2)
+    assert around.held(H2)
 
 
 # -- a cold start -----------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ import pytest
 
 from outlast.model.ids import LeaseTerm
 from outlast.model.keeper_effects import KeeperEffect
+from outlast.model.time import Duration
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.ownership import Ownership
 from outlast.sim.exhaustive import BOUNDS, Search, explore, told
 from outlast.sim.mutants import broken
+from outlast.sim.small_keeper import small_settings
 from outlast.sim.small_world import Bounds, HostMemory, SmallWorld
 
 TWO_ASKS = Bounds(asks=2)
@@ -87,8 +89,8 @@ def _launched_anyway(_self: Ownership, _term: LeaseTerm | None) -> bool:
 _adopt, _starts = Ownership.adopt, SmallWorld.starts
 
 
-def _adopted_by_right(self: Ownership, pid: int, stopped: bool, by_right: bool) -> list[KeeperEffect]:
-    return _adopt(self, pid, stopped, by_right=True)
+def _adopted_by_right(self: Ownership, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
+    return _adopt(self, pid, stopped, by_right=small_settings(2, 1).lease_duration)
 
 
 def _published_before_it_looks(self: SmallWorld, host: HostMemory) -> HostMemory:

@@ -11,6 +11,7 @@ from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, Regis
 from outlast.model.ids import (
     PRIMARY_REGISTER,
     DatastoreName,
+    ElectionTerm,
     Epoch,
     HostId,
     HostName,
@@ -22,6 +23,7 @@ from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeping import LeaseReport
 from outlast.model.messages import OperatorWord, WordReport
 from outlast.model.records import ProofKind, Reason, RecordMark, RegisterRecord, RegisterState
+from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import SECOND, Instant, after, seconds
 from outlast.protocol.fencing import SETTLES, Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -30,6 +32,7 @@ from outlast.protocol.verdict import Verdict
 
 ME, HOST, HOME = HostId("h1"), HostId("h2"), DatastoreName("ds1")
 NOW = Instant(100 * SECOND)
+PAUSE = Pause("root@one", 1, "the switch is replaced")
 LEVELS = (FenceLevel("fence_ipmilan", seconds(10)), FenceLevel("fence_apc", seconds(5)))
 
 
@@ -63,7 +66,8 @@ class Around:
         watch.looked_at, watch.incarnation = NOW, Incarnation(3)
         self.seen_at: Instant | None = None
         self.doubt = ""
-        self.fencing = Fencing(self.known, self.out, cast(Any, self), cast(Any, self), cast(Any, self))
+        around = cast(Any, self)
+        self.fencing = Fencing(self.known, self.out, peers=around, responsibility=around, shared=around, doubt=around)
         self.known.verdict = self.verdict_of  # type: ignore[method-assign]
         self.verdict = Verdict.PRESUMED_DEAD
 
@@ -87,6 +91,13 @@ class Around:
 
     def read_soon(self) -> None:
         pass
+
+    def look_before_act(self, _datastore: DatastoreName) -> None:
+        """Storage is asked whether recovery is paused."""
+
+    def pause(self, pause: Pause | None) -> None:
+        mark = SettingsMark(2, ElectionTerm(1), ME)
+        self.known.record = SettingsRecord(mark=mark, settings=Settings(), pause=pause, by="root@one", at_ms=1)
 
     def turn(self, seconds_later: float = 0.0, *, wanted: bool = True) -> list[Effect]:
         self.known.now = after(self.known.now, seconds(seconds_later))
@@ -127,6 +138,36 @@ def test_a_success_is_no_proof_until_the_state_was_asked_for_and_has_settled() -
     assert around.proof() is None
     around.says(asked, PowerState.OFF)
     assert around.proof() is None
+    around.turn(SETTLES / SECOND)
+    assert around.proof() is ProofKind.POWER_FENCED
+
+
+def test_while_recovery_is_paused_nobody_is_fenced() -> None:
+    around = Around()
+    asked = around.turn()
+    around.pause(PAUSE)
+    assert around.confirmed(asked) == []
+    assert around.turn(1) == []
+    assert "paused" in around.fencing.why(HOST)
+    around.pause(None)
+    (read,) = around.turn(1)
+    assert isinstance(read, ReadRegisters)
+
+
+def test_a_pause_calls_off_what_has_not_reached_the_device() -> None:
+    around = Around()
+    around.confirmed(around.turn())
+    around.pause(PAUSE)
+    (cancel,) = around.turn(1)
+    assert isinstance(cancel, CancelFence)
+
+
+def test_a_device_that_has_switched_off_is_asked_for_the_state_in_a_pause_too() -> None:
+    around = Around()
+    asked = around.off(around.confirmed(around.turn()))
+    around.pause(PAUSE)
+    assert around.turn(1) == []
+    around.says(asked, PowerState.OFF)
     around.turn(SETTLES / SECOND)
     assert around.proof() is ProofKind.POWER_FENCED
 

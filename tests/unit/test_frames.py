@@ -49,6 +49,7 @@ heartbeats = st.builds(
     enforcement=st.sampled_from(Enforcement),
     agent_progress=counts,
     wall_clock_s=counts,
+    lease=counts.map(Duration),
     window=counts.map(Duration),
     ended=st.booleans(),
 )

@@ -55,6 +55,8 @@ def test_one_effect_that_cannot_be_begun_does_not_cost_the_others(logs: Logs) ->
             fencer=nothing,
             told=nothing,
             on_note=broken,
+            on_settings=nothing,
+            on_outcome=nothing,
         )
         effects: list[Effect] = [Ping(None, "192.0.2.1"), Note("verdict"), Ping(None, "192.0.2.2")]
         executor.run(effects)

@@ -143,6 +143,8 @@ def test_nobody_is_told_as_long_as_it_cannot_be_written_down(tmp_path: Path, wri
             fencer=nothing,
             told=ToldFile(tmp_path / "run" / "told", BOOT),
             on_note=nothing,
+            on_settings=nothing,
+            on_outcome=nothing,
         )
         executor.run([RememberTold({VM: at(5)}), ShutDownVm(VM)])
 

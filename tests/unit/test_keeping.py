@@ -64,7 +64,9 @@ from outlast.model.keeping import (
 from outlast.model.records import Enforcement, Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Instant, seconds
-from outlast.protocol.keeping import MOST_UNDER_WAY, KeeperMachine
+from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Adopted
+from outlast.protocol.under_way import MOST_UNDER_WAY
 
 DS, VM, ME, OTHER = DatastoreName("ds1"), VmId("u-1"), HostId("a"), HostId("b")
 CONFIG = KeeperConfig(
@@ -88,7 +90,7 @@ class Keeper:
 
     def __init__(self, *found: FoundProcess, adopted_s: float | None = None, config: KeeperConfig = CONFIG) -> None:
         self.now = 100.0
-        adopted = {DS: Instant(seconds(adopted_s))} if adopted_s is not None else {}
+        adopted = {DS: Adopted(Instant(seconds(adopted_s)), Settings().lease_duration)} if adopted_s is not None else {}
         self.machine = KeeperMachine(config, Instant(seconds(self.now)), adopted)
         self.effects: list[KeeperEffect] = []
         self.does(ProcessesFound(found))
@@ -268,7 +270,7 @@ def test_a_keeper_that_starts_freezes_what_it_finds() -> None:
 
 
 def test_a_keeper_that_starts_within_its_predecessors_lease_freezes_nothing_but_asserts() -> None:
-    keeper = Keeper(msgspec.structs.replace(process(), by_right=True), adopted_s=105.0)
+    keeper = Keeper(msgspec.structs.replace(process(), by_right=Settings().lease_duration), adopted_s=105.0)
     assert keeper.machine.vms[VM].phase == "running"
     keeper.reads(owned(ME, 3))
     link = keeper.one(LinkRegister)
@@ -535,7 +537,7 @@ def test_a_link_that_can_never_be_made_is_not_tried_in_a_tight_loop() -> None:
 
 def test_a_won_reassertion_thaws_also_what_was_taken_for_running() -> None:
     """The second freezer may have stopped it just after this keeper had found it running."""
-    keeper = Keeper(msgspec.structs.replace(process(), by_right=True), adopted_s=105.0)
+    keeper = Keeper(msgspec.structs.replace(process(), by_right=Settings().lease_duration), adopted_s=105.0)
     keeper.reads(owned(ME, 3))
     keeper.links()
     keeper.one(Thaw)

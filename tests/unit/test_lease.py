@@ -2,7 +2,7 @@
 
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
-from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lease import Adopted, Lease, Renewal
 
 S = Settings()
 
@@ -17,6 +17,10 @@ def held(begun_s: float = 0.0, ended_s: float = 0.1) -> Lease:
     assert sequence is not None
     assert lease.end_write(sequence, True, at(ended_s)) is Renewal.NEW_TERM
     return lease
+
+
+def adopted(deadline_s: float, length_s: float = 6.0) -> Adopted:
+    return Adopted(at(deadline_s), seconds(length_s))
 
 
 def test_it_runs_from_the_start_of_the_write() -> None:
@@ -70,7 +74,7 @@ def test_a_write_that_failed_is_repeated_soon_and_grants_nothing() -> None:
 
 
 def test_only_an_unexpired_deadline_is_adopted() -> None:
-    assert Lease(S, at(10), at(12)).deadline == at(12)
-    assert not Lease(S, at(10), at(10)).held
-    assert not Lease(S, at(10), at(9)).held
-    assert not Lease(S, at(10), at(17)).held, "longer than any lease: not of this boot's clock"
+    assert Lease(S, at(10), adopted(12)).deadline == at(12)
+    assert not Lease(S, at(10), adopted(10)).held
+    assert not Lease(S, at(10), adopted(9)).held
+    assert not Lease(S, at(10), adopted(17)).held, "longer than any lease: not of this boot's clock"

@@ -12,7 +12,7 @@ from outlast.sim.mutants import MUTANTS, broken
 from outlast.sim.ordeals import ORDEALS, ordeal
 from outlast.sim.random_runs import play
 
-SEEDS = int(os.environ.get("OUTLAST_MUTANT_SEEDS", "25"))
+SEEDS = int(os.environ.get("OUTLAST_MUTANT_SEEDS", "80"))
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))

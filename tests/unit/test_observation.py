@@ -27,6 +27,7 @@ RECORD = HeartbeatRecord(
     enforcement=Enforcement.KEEPER,
     agent_progress=1,
     wall_clock_s=0,
+    lease=Settings().lease_duration,
     window=Settings().window,
 )
 SAME = Sighting(b"same", RECORD)

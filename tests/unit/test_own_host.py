@@ -18,6 +18,8 @@ from outlast.model.time import Instant, seconds
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
+from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.wish_following import WishFollower
 
 VM, NAME, DS, OTHER = VmId("u-1"), VmName("web"), DatastoreName("ds1"), HostId("b")
 NEEDS = Needs(memory_mib=512)
@@ -30,8 +32,9 @@ class Agent:
         self.known, self.out = Knowledge(agent_config(datastores=(DatastoreMember(DS, "/srv/ds1"),)), Instant(0)), Outbox()
         self.known.hypervisor_up = self.known.looked_back = True
         self.known.keeper = keeper_report()
+        follower = WishFollower(self.known, self.out, Responsibility(self.known, self.out))
         self.desk = OrderDesk(self.known, self.out)
-        self.own = OwnHost(self.known, self.out, self.desk)
+        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower)
 
     def ordered(self, response: IsolationResponse | None, *, entry: bool = True) -> None:
         """The primary orders a start of the VM, whose policy is that."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from outlast.interfaces.cli import main
-from outlast.lab import configuration, run, scenario_plan, scenario_steps
+from outlast.lab import configuration, operating, run, scenario_plan, scenario_steps
 from outlast.lab.errors import LabError
 from outlast.lab.host import Guest
 from outlast.lab.lab import Lab
 from outlast.lab.scenario_observer import LabObserver
 from outlast.lab.state import LabState
+from outlast.model.commands import Outcome
 from outlast.model.errors import UsageError
 from outlast.model.status import DomainStatus, HostStatus, VmStatus
 from outlast.runtime.event_log import LoggedEvent
@@ -393,3 +396,34 @@ def test_power_that_is_off_already_is_not_pulled_again() -> None:
     for _ in range(2):
         scenario_steps.do(lab, scenario, scenario.steps[0])
     assert lab.done == [("power_off", "alpha")]
+
+
+class Operated(FakeLab):
+    """Its agents answer; commands are given to the primary, which is busy at first, and refuses one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.busy = 1
+        monkeypatch.setattr(operating.outlast_view, "status", lambda _, host: self.view(host))
+        monkeypatch.setattr(operating, "TRIES_AGAIN_AFTER_S", 0.0)
+
+    def run(
+        self, name: str, argv: list[str], *, stdin: str | None = None, timeout_s: float | None = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        self.done.append((name, *argv[1:]))
+        self.busy -= 1
+        again = self.busy >= 0
+        outcome = Outcome(ok=not again and "3s" not in argv, sentences=("a sentence",), try_again=again)
+        return subprocess.CompletedProcess(argv, 0, msgspec.json.encode(outcome).decode(), "")
+
+
+def test_an_operators_commands_are_outlasts_own_and_given_again_while_nobody_can_carry_them_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lab = Operated(monkeypatch)
+    scenario = read(
+        TEXT.replace('do = "power-off"\nhost = "alpha"', 'do = "set"\nsetting = "lease_duration"\nvalue = "3s"')
+    )
+    scenario_steps.do(lab, scenario, scenario.steps[0])
+    assert lab.done == [("beta", "settings", "set", "lease_duration", "3s", "-o", "json")] * 2
+    assert not operating.give(lab, "settings", "set", "lease_duration", "3s").ok, "a refusal is an outcome"

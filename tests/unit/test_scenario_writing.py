@@ -46,7 +46,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.READY: st.sampled_from(["powered-on", "guest-heartbeat", "delay:30s"]),
     Kind.TEXTS: some(("lan", "v 2")),
     Kind.LABELS: st.dictionaries(st.sampled_from(["rack", "a b"]), st.text(max_size=3)),
-    Kind.ANYTHING: st.sampled_from(["5s", 3, True]),
+    Kind.ANYTHING: st.sampled_from(["5s", 3, 1.5]),
     Kind.SETTING: st.just("lease_duration"),
     Kind.HOST: st.sampled_from(HOSTS),
     Kind.VM: st.sampled_from(VMS),

@@ -21,6 +21,7 @@ from outlast.runtime.second_freezer import SecondFreezer
 
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
 SESSION = KeeperSession("session")
+LEASE = seconds(6)
 DEADLINE = Instant(seconds(100))
 LATER = Instant(seconds(101))
 
@@ -65,11 +66,11 @@ def test_the_second_freezer_freezes_what_the_keeper_did_not(tmp_path: Path, gues
     freezer = SecondFreezer(config(tmp_path), BOOT)
     freezer.remember(report(guest.pid))
     deadline = Instant(seconds(100))
-    file.publish(DS1, deadline, LeaseTerm(1))
+    file.publish(DS1, deadline, LeaseTerm(1), LEASE)
     assert freezer.look(deadline) == [], "the keeper may still be about to"
-    file.publish(DS1, Instant(0), LeaseTerm(1))
+    file.publish(DS1, Instant(0), LeaseTerm(1), LEASE)
     assert freezer.look(Instant(deadline + seconds(1))) == [], "the keeper said that it lapsed, and froze"
-    file.publish(DS1, deadline, LeaseTerm(1))
+    file.publish(DS1, deadline, LeaseTerm(1), LEASE)
     assert [vm.vm for vm in freezer.look(Instant(deadline + seconds(1)))] == ["u-1"]
     assert wait_stopped(guest.pid, True)
     assert freezer.look(Instant(deadline + seconds(2))) == [], "frozen once"
@@ -81,10 +82,10 @@ def test_an_agent_that_never_heard_of_the_keeper_finds_what_runs(tmp_path: Path,
     file = LeaseFile(tmp_path / "leases", BOOT, SESSION, (DS1, DS2), {})
     freezer = SecondFreezer(config(tmp_path), BOOT)
     assert freezer.look(LATER) == [], "no keeper of this boot had a lease"
-    file.publish(DS2, DEADLINE, LeaseTerm(1))
+    file.publish(DS2, DEADLINE, LeaseTerm(1), LEASE)
     assert freezer.look(LATER) == [], "its home is another one"
-    file.publish(DS1, Instant(seconds(200)), LeaseTerm(1))
-    Homes(tmp_path / "homes", (DS1, DS2)).remember(VmId("u-1"), Memory(DS2, SESSION, LeaseTerm(1)))
+    file.publish(DS1, Instant(seconds(200)), LeaseTerm(1), LEASE)
+    Homes(tmp_path / "homes", (DS1, DS2)).remember(VmId("u-1"), Memory(DS2, SESSION, LeaseTerm(1), LEASE))
     assert [(vm.vm, vm.name, vm.home) for vm in freezer.look(LATER)] == [("u-1", "web", DS2)], "the keeper wrote it down"
     assert wait_stopped(guest.pid, True)
     assert freezer.look(LATER) == []
@@ -93,6 +94,6 @@ def test_an_agent_that_never_heard_of_the_keeper_finds_what_runs(tmp_path: Path,
 def test_without_a_keepers_word_its_disks_tell_its_home(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
     wait_for_guest(guest.pid)
     (tmp_path / "pids" / "web.pid").write_text(f"{guest.pid}\n")
-    LeaseFile(tmp_path / "leases", BOOT, SESSION, (DS1, DS2), {}).publish(DS1, DEADLINE, LeaseTerm(1))
+    LeaseFile(tmp_path / "leases", BOOT, SESSION, (DS1, DS2), {}).publish(DS1, DEADLINE, LeaseTerm(1), LEASE)
     assert [vm.home for vm in SecondFreezer(config(tmp_path), BOOT).look(LATER)] == [DS1]
     assert wait_stopped(guest.pid, True)

@@ -20,6 +20,7 @@ from outlast.model.time import Instant, seconds
 from outlast.runtime.event_log import EventLog, LoggedEvent, old_path, read
 
 SESSION = KeeperSession("session")
+LEASE = seconds(6)
 BOOT, DS1, DS2 = BootId("boot-1"), DatastoreName("ds1"), DatastoreName("ds2")
 
 
@@ -85,29 +86,29 @@ def test_deadlines_are_read_by_the_same_boot_alone(tmp_path: Path) -> None:
     path = tmp_path / "leases"
     file = LeaseFile(path, BOOT, SESSION, (DS1, DS2), {})
     assert read_leases(path, BOOT) == {}
-    file.publish(DS1, Instant(seconds(100)), LeaseTerm(3))
-    file.publish(DS2, Instant(seconds(200)), LeaseTerm(1))
-    file.publish(DS2, Instant(0), LeaseTerm(1))
-    assert read_leases(path, BOOT) == {DS1: Published(Instant(seconds(100)), LeaseTerm(3), SESSION)}
+    file.publish(DS1, Instant(seconds(100)), LeaseTerm(3), LEASE)
+    file.publish(DS2, Instant(seconds(200)), LeaseTerm(1), LEASE)
+    file.publish(DS2, Instant(0), LeaseTerm(1), LEASE)
+    assert read_leases(path, BOOT) == {DS1: Published(Instant(seconds(100)), LeaseTerm(3), SESSION, LEASE)}
     assert read_leases(path, BootId("boot-2")) == {}
 
 
 def test_a_successors_file_keeps_the_deadlines_until_it_has_frozen_what_is_past_them(tmp_path: Path) -> None:
     path = tmp_path / "leases"
-    LeaseFile(path, BOOT, SESSION, (DS1, DS2), {}).publish(DS1, Instant(seconds(100)), LeaseTerm(3))
+    LeaseFile(path, BOOT, SESSION, (DS1, DS2), {}).publish(DS1, Instant(seconds(100)), LeaseTerm(3), LEASE)
     successor = LeaseFile(path, BOOT, KeeperSession("next"), (DS1, DS2), read_leases(path, BOOT))
     assert read_leases(path, BOOT)[DS1].deadline == seconds(100)
-    successor.publish(DS1, Instant(0), LeaseTerm(0))
+    successor.publish(DS1, Instant(0), LeaseTerm(0), LEASE)
     assert read_leases(path, BOOT) == {}
 
 
 def test_what_is_remembered_of_a_vm(tmp_path: Path) -> None:
     homes = Homes(tmp_path / "homes", (DS1,))
-    memory = Memory(DS1, SESSION, LeaseTerm(3))
+    memory = Memory(DS1, SESSION, LeaseTerm(3), LEASE)
     assert homes.recall(VmId("u-1")) is None
     homes.remember(VmId("u-1"), memory)
     assert homes.recall(VmId("u-1")) == memory
-    homes.remember(VmId("u-2"), Memory(DS2, SESSION, LeaseTerm(1)))
+    homes.remember(VmId("u-2"), Memory(DS2, SESSION, LeaseTerm(1), LEASE))
     assert homes.recall(VmId("u-2")) is None, "that datastore is not in the settings any more"
     (tmp_path / "homes" / "u-1").write_bytes(b"\xff{")
     assert homes.recall(VmId("u-1")) is None

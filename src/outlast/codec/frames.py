@@ -2,7 +2,7 @@ r"""How a record lies on a datastore: a header, the content, nothing else believ
 
     offset  size  what
     0       8     magic "OUTLAST\0"
-    8       4     kind: what it is a record of ("beat", "regi", "list", "defi", "inca")
+    8       4     kind: what it is a record of ("beat", "regi", "list", "sett", "defi", "inca")
     12      2     format version
     14      2     zero
     16      4     length of the content

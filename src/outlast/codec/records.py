@@ -10,11 +10,13 @@ import msgspec
 from outlast.codec.frames import BLOCK, FrameError, open_frame, seal
 from outlast.model.ids import BootId, Incarnation
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.settings import StoredSettings
 
 _Value = TypeVar("_Value")
 _encode = msgspec.msgpack.Encoder().encode
 
 HEARTBEAT, REGISTER, INCARNATION, LIST, PROTECTED, DEFINITION = b"beat", b"regi", b"inca", b"list", b"prot", b"defi"
+SETTINGS = b"sett"
 
 
 class BootRecord(msgspec.Struct, frozen=True):
@@ -90,6 +92,16 @@ def seal_protected_list(content: ProtectedList, key: bytes) -> bytes:
 def open_protected_list(raw: bytes, key: bytes) -> ProtectedList:
     """Raises FrameError."""
     return _open(PROTECTED, raw, key, ProtectedList)
+
+
+def seal_settings(content: StoredSettings, key: bytes) -> bytes:
+    """For one slot of a slotted file."""
+    return seal(SETTINGS, _encode(content), key)
+
+
+def open_settings(raw: bytes, key: bytes) -> StoredSettings:
+    """Raises FrameError."""
+    return _open(SETTINGS, raw, key, StoredSettings)
 
 
 def seal_definition(content: Definition, key: bytes) -> bytes:

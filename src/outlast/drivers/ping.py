@@ -22,7 +22,7 @@ class Pinger:
     """`timeout_s`: how long one echo request waits for its reply."""
 
     def __init__(self, timeout_s: float, happen: Callable[[Event], None]) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._happen = happen
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: dict[str, str] = {}
@@ -34,7 +34,7 @@ class Pinger:
         task.add_done_callback(self._tasks.discard)
 
     async def _ping(self, host: HostId | None, address: str) -> None:
-        why = await _ping_once(address, self._timeout_s, lambda: self._happen(PingAnswered(host, address)))
+        why = await _ping_once(address, self.timeout_s, lambda: self._happen(PingAnswered(host, address)))
         if why:
             self._not_sent(host, address, why)
         else:

@@ -7,6 +7,17 @@ import rich_click as click
 
 from outlast.model.errors import OutlastError
 
+AS_JSON = click.option(
+    "-o",
+    "--output",
+    "as_json",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    callback=lambda _context, _option, output: output == "json",
+)
+"""The option of a command that says what came of it, as `as_json: bool`."""
+
 
 class OutlastGroup(click.RichGroup):
     """A group whose commands turn `OutlastError` into a message without a traceback, and its exit code."""

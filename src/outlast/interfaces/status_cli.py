@@ -1,5 +1,6 @@
 """`outlast status`: one screen with everything that matters now, as this host's agent sees it."""
 
+import datetime
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
 from outlast.interfaces.output import show_json
 from outlast.model.errors import OutlastError
 from outlast.model.planning import Outlook
-from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
+from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, PauseStatus, VmStatus
 from outlast.runtime.control import ControlRequest
 
 _GOOD = {"connected", "running"}
@@ -64,8 +65,10 @@ def screen(found: DomainStatus) -> Group:
     head = Text.assemble(
         ("fault domain ", ""), (found.domain, "bold"), f"  {primary}  seen from {found.seen_from}  Outlast {found.version}"
     )
-    parts: list[RenderableType] = [
-        head,
+    parts: list[RenderableType] = [head]
+    if found.paused is not None:
+        parts.append(Text(_paused(found.paused), style="bold white on red"))
+    parts += [
         _outlook(found.outlook),
         _hosts(found.hosts),
         *_fencing(found.hosts),
@@ -74,6 +77,11 @@ def screen(found: DomainStatus) -> Group:
     ]
     parts += [Text(f"! {problem}", style="yellow") for problem in found.problems]
     return Group(*parts)
+
+
+def _paused(pause: PauseStatus) -> str:
+    since = datetime.datetime.fromtimestamp(pause.at_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return f" AUTOMATIC RECOVERY IS PAUSED by {pause.by} since {since}: {pause.reason or 'no reason given'} "
 
 
 def _outlook(outlook: Outlook | None) -> Text:

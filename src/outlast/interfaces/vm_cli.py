@@ -1,6 +1,8 @@
-"""`outlast vm`: what is wanted of one virtual machine, and to have it tried once more.
+"""`outlast vm`: what is wanted of one virtual machine.
 
-A policy lies in the VM's definition, in libvirt on the host where it is defined; Outlast takes it along from there.
+What an operator wants of it now (`start`, `stop`, `protect`, `unprotect`) is kept beside the protected list, and followed
+wherever it runs; it counts more than the definition. How it is brought back (`set`) lies in its definition, in libvirt on
+the host where it is defined; Outlast takes it along from there.
 """
 
 import secrets
@@ -12,8 +14,10 @@ from typing import Any
 import msgspec
 import rich_click as click
 
+from outlast.interfaces.commanding import give
 from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
-from outlast.interfaces.output import OutlastGroup, show_json
+from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
+from outlast.model.commands import Wanted, WantVm
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.ids import VmName
 from outlast.model.policy import PRIORITIES, VmPolicy, cycle_in, parse_ready
@@ -26,7 +30,37 @@ _SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), defa
 
 @click.group(cls=OutlastGroup)
 def vm() -> None:
-    """What is wanted of one virtual machine: its priority, what it waits for, how often it is tried."""
+    """What is wanted of one virtual machine, wherever it is: that it runs, its priority, how often it is tried."""
+
+
+def _wish(name: str, wanted: Wanted, text: str) -> None:
+    @vm.command(name=name, help=text)
+    @click.argument("name")
+    @AS_JSON
+    @_SOCKET
+    def command(*, name: str, as_json: bool, path: Path) -> None:
+        give(path, WantVm(vm=name, wanted=wanted), as_json=as_json)
+
+
+_wish(
+    "start",
+    "running",
+    "Have the VM NAME (or its uuid) run, on whatever host it may, and be restarted from now on; also one that has failed. "
+    "A pause does not hold it.",
+)
+_wish(
+    "stop",
+    "stopped",
+    "Shut the VM NAME down in order, wherever it runs, and keep it off: no failover starts it. When `shutdown_timeout` is "
+    "over its process is killed. `outlast vm start`, or a start by hand, ends that.",
+)
+_wish("protect", "protected", "Have the VM NAME restarted when its host dies, whatever its definition says.")
+_wish(
+    "unprotect",
+    "unprotected",
+    "Leave the VM NAME alone: it is not restarted, and no isolation response ends it. What keeps it from running twice "
+    "goes on.",
+)
 
 
 @vm.command(name="set")
@@ -42,7 +76,7 @@ def vm() -> None:
     type=click.Choice(["leave-running", "shut-down", "power-off", "default"]),
     help="What becomes of it when its host is isolated; default: as the settings say.",
 )
-@click.option("--protected/--unprotected", default=None, help="Whether it is protected at all.")
+@click.option("--protected/--unprotected", default=None, help="What its definition says; `outlast vm protect` counts more.")
 @_URI
 @_SOCKET
 def set_policy(
@@ -59,7 +93,7 @@ def set_policy(
     uri: str,
     path: Path,
 ) -> None:
-    """Change what is wanted of the VM NAME, which is defined on this host. What is not named stays as it is."""
+    """Change how the VM NAME, which is defined on this host, is brought back. What is not named stays as it is."""
     from outlast.drivers.hypervisor.policies import change_policy, local_policies
 
     wanted = {
@@ -117,25 +151,26 @@ def _told(policy: VmPolicy) -> str:
 
 @vm.command()
 @click.argument("name")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@AS_JSON
 @_SOCKET
-def show(*, name: str, output: str, path: Path) -> None:
+def show(*, name: str, as_json: bool, path: Path) -> None:
     """Say what is wanted of the VM NAME, as this host's agent knows it."""
     status = ask(path, ControlRequest("status")).status
     found = next((each for each in status.vms if name in (each.name, each.uuid)), None) if status is not None else None
     if found is None or found.policy is None:
         raise OutlastError(f"the agent knows no policy of a VM {name}", "see `outlast status`; on its own host it is known")
-    if output == "json":
+    if as_json:
         show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy)})
     else:
-        click.echo(f"{found.name}: {_told(found.policy)}{'' if found.protected else '; it is not protected'}")
+        note = f" ({found.note})" if found.note else ""
+        click.echo(f"{found.name}: {_told(found.policy)}{'' if found.protected else f'; it is not protected{note}'}")
 
 
 @vm.command()
 @click.argument("name")
 @_SOCKET
 def retry(*, name: str, path: Path) -> None:
-    """Have the VM NAME tried once more: one that has failed, or one of priority `disabled`. On any host."""
+    """Have the VM NAME tried once more: one that has failed, or one of priority `disabled`. A pause does not hold it."""
     token, until = secrets.token_hex(8), time.monotonic() + _PATIENCE_S
     while ask(path, ControlRequest("retry", name=name, token=token)).pending:
         if time.monotonic() > until:

@@ -12,14 +12,19 @@ from pathlib import Path
 import msgspec
 
 from outlast.model.ids import DatastoreName, KeeperSession, LeaseTerm, VmId
+from outlast.model.time import Duration
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """One VM: its home, and the lease term of a keeper session in which it was started or re-asserted last."""
+    """One VM: its home, and the lease term of a keeper session in which it was started or re-asserted last.
+
+    `lease`: how long a lease the epoch on which it runs allows (`protocol/lease_length.py`), in nanoseconds.
+    """
 
     home: DatastoreName
     session: KeeperSession
     term: LeaseTerm
+    lease: Duration
 
 
 class Homes:

@@ -66,6 +66,7 @@ from outlast.model.keeping import Happened
 from outlast.model.records import Enforcement
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after
 from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Adopted
 
 LOOK_EVERY = Duration(10 * MILLISECOND)
 """How often the pid file of a start that passed the gate is looked for."""
@@ -90,7 +91,8 @@ class KeeperProcess:
         self._config = config
         self._selector = selector
         self._events: collections.deque[KeeperEvent] = collections.deque()
-        self.machine = KeeperMachine(config, now, {name: lease.deadline for name, lease in self._before.items()})
+        adopted = {name: Adopted(lease.deadline, lease.length) for name, lease in self._before.items()}
+        self.machine = KeeperMachine(config, now, adopted)
         names = tuple(d.name for d in config.datastores)
         self._leases = LeaseFile(run / "leases", config.boot_id, config.session, names, self._before)
         self._storage = {d.name: KeeperStorage(config, d, selector, self._events.append) for d in config.datastores}
@@ -118,8 +120,8 @@ class KeeperProcess:
             StopWatching: lambda e: self._looked_for.pop(e.vm, None),
             Reply: lambda e: self._clients.send(e.client, e.reply),
             Tell: lambda e: self._tell(e.happened),
-            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline, e.term),
-            Remember: lambda e: self._homes.remember(e.vm, Memory(e.home, self._config.session, e.term)),
+            PublishLease: lambda e: self._leases.publish(e.datastore, e.deadline, e.term, e.length),
+            Remember: lambda e: self._homes.remember(e.vm, Memory(e.home, self._config.session, e.term, e.lease)),
             Changed: lambda _: setattr(self, "_changed", True),
             PetWatchdog: lambda _: self._pet(),
         }
@@ -149,7 +151,8 @@ class KeeperProcess:
         self._happen(ProcessesFound(tuple(found)))
         for name, place in self.machine.places.items():
             # Only now: what was past its lease is frozen, and a zero says so.
-            self._leases.publish(name, place.lease.deadline or Instant(0), place.lease.term)
+            lease = place.lease
+            self._leases.publish(name, lease.deadline or Instant(0), lease.term, lease.granted_for)
 
     def turn(self) -> None:
         """Wait for the next thing to happen, and see to it."""
@@ -198,7 +201,7 @@ class KeeperProcess:
                 continue
             last_word_at = last_word_at or clock.now()
             # Two intervals: the write that was under way, and the one that says it.
-            if clock.now() >= last_word_at + 2 * self._config.settings.datastore_heartbeat_interval:
+            if clock.now() >= last_word_at + 2 * self.machine.settings.datastore_heartbeat_interval:
                 self._disarm()
                 return True
         return False
@@ -235,10 +238,12 @@ class KeeperProcess:
         by_right = self._ran_by_right(memory)
         return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, unfreezable, by_right=by_right)
 
-    def _ran_by_right(self, memory: Memory | None) -> bool:
-        """Whether our predecessor had let it run in the very term whose lease may still be good (safety rule 8)."""
-        lease = self._before.get(memory.home) if memory is not None else None
-        return memory is not None and lease is not None and (memory.session, memory.term) == (lease.session, lease.term)
+    def _ran_by_right(self, memory: Memory | None) -> Duration | None:
+        """For how long a lease our predecessor had let it run in the very term that may still be good (safety rule 8)."""
+        before = self._before.get(memory.home) if memory is not None else None
+        if memory is None or before is None or (memory.session, memory.term) != (before.session, before.term):
+            return None
+        return memory.lease
 
     def _exited(self, process: processes.WatchedProcess) -> None:
         """The VM has ended when the last process that claims to be it has."""

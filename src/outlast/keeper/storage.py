@@ -223,6 +223,8 @@ class KeeperStorage:
     def _nobody_renews(self, data: bytes) -> bool:
         """Whether our record has not changed for a window: then no other boot with our id may run anything any more."""
         now, patience = clock.now(), self._config.settings.window
+        with contextlib.suppress(FrameError):
+            patience = max(patience, records.open_heartbeat(data, self._key).window)
         before = self._twin
         if before is not None and before[0] == data and now - before[1] >= patience:
             return True

@@ -21,7 +21,7 @@ from outlast.lab import moving, outlast_view, scenario_plan, scenario_steps
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.lab.scenario_observer import LabObserver
-from outlast.model.time import in_seconds
+from outlast.model.time import Duration, in_seconds
 from outlast.scenario.history import recoveries
 from outlast.scenario.judging import judge
 from outlast.scenario.model import Scenario, Step
@@ -52,7 +52,7 @@ def run(lab: Lab, scenario: Scenario, say: Callable[[str], None] = lambda _: Non
 def _settle(lab: Lab, scenario: Scenario) -> None:
     outlast_view.wait_ready(lab)
     _elect_highest(lab)
-    placed = [vm for vm in scenario.vms if vm.host and vm.state != "stopped"]
+    placed = [vm for vm in scenario.vms if vm.host]
     moving.start_on(lab, {vm.name: vm.host for vm in placed})
 
     def all_listed() -> bool:
@@ -103,6 +103,7 @@ def play(
 
     observer.begin()
     try:
+        steps.begin_wishes()
         for at, what in moments(timed):
             watch_until(at)
             if isinstance(what, Step):
@@ -153,6 +154,12 @@ class _Steps:
         """Do it, without waiting for it."""
         pool = self._lasting if step.do in scenario_steps.LASTING else self._one
         self._begun.append((step, pool.submit(scenario_steps.do, self._lab, self._scenario, step)))
+
+    def begin_wishes(self) -> None:
+        """What runs at the start and is not to run is to be stopped from now on."""
+        for vm in self._scenario.vms:
+            if vm.host and vm.state == "stopped":
+                self.begin(Step(at=Duration(0), do="set-state", keys={"vm": vm.name, "state": "stopped"}))
 
     def problems(self) -> list[Failure]:
         """The steps that could not be done: then the scenario was not the one in the file."""

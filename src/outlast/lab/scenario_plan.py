@@ -16,9 +16,9 @@ from outlast.lab.scenario_steps import VERBS
 from outlast.lab.state import LabState, VmState
 from outlast.model.errors import UsageError
 from outlast.model.ids import HostName
+from outlast.model.settings import is_length
 from outlast.model.units import duration_text
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, VmSpec
-from outlast.scenario.reading import is_duration_setting
 
 _LONGEST_HOST_NAME = 15
 _USUAL = HostSpec(name=HostName("usual"))
@@ -87,7 +87,7 @@ def plan(scenario: Scenario) -> LabState:
     """The lab, with the names of the file. A VM that does not run at the start is defined on the first host."""
     state = LabState(datastores=[store.name for store in scenario.datastores])
     for name, value in scenario.settings.items():
-        state.settings[name] = duration_text(value) if is_duration_setting(name) else value
+        state.settings[name] = duration_text(value) if is_length(name) else value
     for store in scenario.datastores:
         state.datastore_options[store.name] = {"accept_in_flight_risk": store.accept_in_flight_risk}
         if store.in_flight_bound is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from outlast.lab import operating
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 from outlast.lab.outlast_commands import outlast
@@ -109,6 +110,10 @@ def _storage_slow(lab: Lab, keys: Keys) -> None:
     lab.storage_slow(keys["host"], keys["datastore"], keys["latency"] // MILLISECOND)
 
 
+def _set_state(lab: Lab, keys: Keys) -> None:
+    operating.want(lab, keys["vm"], keys["state"])
+
+
 VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "power-off": lambda lab, keys: lab.power_off(keys["host"]),
     "power-on": _power_on,
@@ -141,6 +146,10 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     # An operator who is refused is told so, and that is all that happens.
     "vm-start": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "vm-start-elsewhere": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
+    "pause": lambda lab, _: operating.give(lab, "pause", "--reason", "the scenario says so"),
+    "resume": lambda lab, _: operating.give(lab, "resume"),
+    "set-state": _set_state,
+    "set": lambda lab, keys: operating.give(lab, "settings", "set", keys["setting"], str(keys["value"])),
     "vm-retry": _vm_retry,
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
 }
@@ -148,5 +157,8 @@ _NEEDS_POWER = frozenset(
     {"power-off", "reboot", "shut-down", "host-stall", "vm-start", "vm-start-elsewhere"}
     | {f"{daemon}-{act}" for daemon in ("agent", "keeper", "hypervisor") for act in ("kill", "stop", "hang", "resume")}
 )
-LASTING = frozenset({"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on", "vm-retry"})
+LASTING = frozenset(
+    {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"}
+    | {"pause", "resume", "set", "set-state", "vm-retry"}
+)
 """Verbs that return only after a while: others must not wait for them."""

@@ -6,10 +6,12 @@ before what is sent to a peer. No effect waits for another; answers come back as
 
 import msgspec
 
+from outlast.model.commands import Outcome
 from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord
+from outlast.model.settings import SettingsRecord, StoredSettings
 from outlast.model.time import Instant
 
 
@@ -81,12 +83,44 @@ class WritePowerOnList(msgspec.Struct, frozen=True):
 
 
 class StoreDefinition(msgspec.Struct, frozen=True):
-    """Keep a VM's definition on its home datastore, so that any host can start it; answered by `Stored`."""
+    """Keep a VM's definition on its home datastore, so that any host can start it; answered by `Stored`.
+
+    `first`: only if there is none yet. What a VM ran with last is not replaced by what some host still has of it.
+    """
 
     request: RequestId
     datastore: DatastoreName
     vm: VmId
     xml: str
+    first: bool = False
+
+
+class ReadSettings(msgspec.Struct, frozen=True):
+    """Read the settings record on a datastore."""
+
+    request: RequestId
+    datastore: DatastoreName
+
+
+class WriteSettings(msgspec.Struct, frozen=True):
+    """Write the settings record on a datastore; answered by `Stored`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    content: StoredSettings
+
+
+class KeepSettings(msgspec.Struct, frozen=True):
+    """Keep the settings record on this host, so that its agent and its keeper have it when they start."""
+
+    record: SettingsRecord
+
+
+class AnswerOperator(msgspec.Struct, frozen=True):
+    """Tell whoever gave a command on this host what came of it."""
+
+    number: int
+    outcome: Outcome
 
 
 class AskKeeper(msgspec.Struct, frozen=True):
@@ -115,6 +149,12 @@ class RememberTold(msgspec.Struct, frozen=True):
 
 class ShutDownVm(msgspec.Struct, frozen=True):
     """Ask the guest to shut down."""
+
+    vm: VmId
+
+
+class StopVm(msgspec.Struct, frozen=True):
+    """Ask the guest to shut down, because its operator wants it off."""
 
     vm: VmId
 
@@ -177,10 +217,15 @@ Effect = (
     | WriteProtectedList
     | WritePowerOnList
     | StoreDefinition
+    | ReadSettings
+    | WriteSettings
+    | KeepSettings
+    | AnswerOperator
     | AskKeeper
     | StartVm
     | RememberTold
     | ShutDownVm
+    | StopVm
     | ProbeGuest
     | FenceHost
     | FenceStatus

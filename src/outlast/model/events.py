@@ -7,12 +7,14 @@ import enum
 
 import msgspec
 
+from outlast.model.commands import Command
 from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreReach, VmDefinition
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.keeping import Happened, KeeperReply, KeeperReport
 from outlast.model.messages import Message
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord, Sighting
+from outlast.model.settings import StoredSettings
 
 
 class Woken(msgspec.Struct, frozen=True):
@@ -90,8 +92,27 @@ class ProtectedListRead(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class SettingsRead(msgspec.Struct, frozen=True):
+    """The settings record on one datastore; `stored` None with `ok`: there is none, or none that can be read."""
+
+    request: RequestId
+    datastore: DatastoreName
+    ok: bool
+    stored: StoredSettings | None
+    problem: str = ""
+
+
+class CommandGiven(msgspec.Struct, frozen=True):
+    """An operator gave a command on this host, at `at_ms` of its wall clock; answered by `AnswerOperator`."""
+
+    number: int
+    by: str
+    at_ms: int
+    command: Command
+
+
 class Stored(msgspec.Struct, frozen=True):
-    """A list or definition was written, or could not be."""
+    """A list, a definition or the settings were written, or could not be."""
 
     request: RequestId
     datastore: DatastoreName
@@ -245,6 +266,8 @@ Event = (
     | RegistersRead
     | PrimaryLinked
     | ProtectedListRead
+    | SettingsRead
+    | CommandGiven
     | Stored
     | DatastoreSurveyed
     | KeeperAnswered

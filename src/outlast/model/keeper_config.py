@@ -5,7 +5,7 @@ import msgspec
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.records import Enforcement
-from outlast.model.settings import Settings
+from outlast.model.settings import Settings, SettingsMark
 
 
 class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +20,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostMember, ...]
     datastores: tuple[DatastoreMember, ...]
     settings: Settings
+    settings_mark: SettingsMark = SettingsMark()
     datastore_key: str
     run_dir: str
     state_dir: str

@@ -9,7 +9,7 @@ import msgspec
 from outlast.model.ids import DatastoreName, Epoch, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeping import Happened, KeeperReply
 from outlast.model.records import HeartbeatRecord, RegisterRecord
-from outlast.model.time import Instant
+from outlast.model.time import Duration, Instant
 
 
 class WriteHeartbeat(msgspec.Struct, frozen=True):
@@ -89,22 +89,27 @@ class Tell(msgspec.Struct, frozen=True):
 
 
 class PublishLease(msgspec.Struct, frozen=True):
-    """Put a lease's deadline (0: lapsed) and term in shared memory, for the second freezer and for our successor."""
+    """Put a lease's deadline (0: lapsed) and term in shared memory, for the second freezer and for our successor.
+
+    `length`: of the lease, so that the successor knows when the write began on which the deadline rests.
+    """
 
     datastore: DatastoreName
     deadline: Instant
     term: LeaseTerm
+    length: Duration
 
 
 class Remember(msgspec.Struct, frozen=True):
     """Write down for our successor that this VM has its home there, and runs by right in this term of this session.
 
-    Done before what follows in the batch: a start that passes, a thaw.
+    Done before what follows in the batch: a start that passes, a thaw. `lease`: what its epoch allows its owner.
     """
 
     vm: VmId
     home: DatastoreName
     term: LeaseTerm
+    lease: Duration
 
 
 class Changed(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import msgspec
 from outlast.model.ids import DatastoreName, Epoch, Incarnation, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.records import RegisterRecord
+from outlast.model.time import Duration
 
 
 class LinkOutcome(enum.StrEnum):
@@ -62,7 +63,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     """One QEMU process on this host whose disks are on our datastores, found at keeper start or by its pid file.
 
     `unfreezable`: it has a device that works on while the process is stopped (safety rule 6). `by_right`: the keeper
-    session before us had asserted it in the term whose unexpired lease we may adopt (rule 8).
+    session before us had asserted it in the term whose unexpired lease we may adopt (rule 8), for a lease of that length.
     """
 
     vm: VmId
@@ -71,7 +72,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     pid: int
     stopped: bool
     unfreezable: bool = False
-    by_right: bool = False
+    by_right: Duration | None = None
 
 
 class ProcessesFound(msgspec.Struct, frozen=True):

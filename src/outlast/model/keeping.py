@@ -21,6 +21,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.records import Enforcement, Proof, Reason
+from outlast.model.settings import Settings, SettingsMark
 
 
 class AskGate(msgspec.Struct, frozen=True, tag="gate"):
@@ -108,6 +109,13 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     isolated: bool = False
 
 
+class UseSettings(msgspec.Struct, frozen=True, tag="settings"):
+    """The agent: the fault domain's settings are these from now on."""
+
+    settings: Settings
+    mark: SettingsMark
+
+
 class Admission(msgspec.Struct, frozen=True, tag="admission"):
     """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
 
@@ -131,6 +139,7 @@ KeeperRequest = (
     | AskKill
     | AskLost
     | Progress
+    | UseSettings
     | Admission
     | Subscribe
 )
@@ -199,12 +208,13 @@ class KeptVm(msgspec.Struct, frozen=True):
 
 
 class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):
-    """How things stand with the keeper."""
+    """How things stand with the keeper. `settings`: which of the fault domain's settings it uses."""
 
     host: HostId
     boot_id: BootId
     session: KeeperSession
     enforcement: Enforcement
+    settings: SettingsMark = SettingsMark()
     leases: tuple[LeaseReport, ...]
     vms: tuple[KeptVm, ...]
 

@@ -7,6 +7,7 @@ that arrives twice is answered twice and done once (`order` is its number, uniqu
 
 import msgspec
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.ids import (
     BootId,
     DatastoreName,
@@ -19,6 +20,8 @@ from outlast.model.ids import (
 from outlast.model.inventory import Capacity, DatastoreReach
 from outlast.model.planning import Outlook
 from outlast.model.records import Proof, ProtectedVm, RecordMark
+from outlast.model.settings import SettingsMark, SettingsRecord
+from outlast.model.time import Duration
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -50,6 +53,7 @@ class FrozenVm(msgspec.Struct, frozen=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
+    `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
     what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
     far as the sender knows; None if it cannot tell.
@@ -68,6 +72,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     power_on_sequence: int = 0
     verdicts: tuple[VerdictNote, ...] = ()
     leaving: bool = False
+    settings: SettingsMark = SettingsMark()
+    least_margin: Duration = Duration(0)
     avoided: dict[HostId, int] = {}
     outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
@@ -120,6 +126,41 @@ class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     vm_name: str = ""
 
 
+class ListChanged(msgspec.Struct, frozen=True, tag="list"):
+    """A protected list says something new about what operators want: it is worth being read now."""
+
+    datastore: DatastoreName
+
+
+class SettingsWanted(msgspec.Struct, frozen=True, tag="settings?"):
+    """The sender has older settings than we."""
+
+
+class SettingsNotice(msgspec.Struct, frozen=True, tag="settings"):
+    """The settings that the sender uses."""
+
+    record: SettingsRecord
+
+
+class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
+    """An operator's command, to the primary: repeated until it is answered, carried out once.
+
+    `number`: unique among those of the sender. `at_ms`: when it was given, by the sender's wall clock.
+    """
+
+    number: int
+    by: str
+    at_ms: int
+    command: Command
+
+
+class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
+    """The primary to the host on which the command was given."""
+
+    number: int
+    outcome: Outcome
+
+
 class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
     """To every host: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
 
@@ -163,6 +204,11 @@ Message = (
     | EventNotice
     | OperatorWord
     | WordReport
+    | ListChanged
+    | SettingsWanted
+    | SettingsNotice
+    | CommandRequest
+    | CommandAnswer
     | RetryRequest
     | RetryAnswer
 )

@@ -5,6 +5,7 @@ cannot decode, but any change of a host's raw heartbeat bytes is life (`Sighting
 """
 
 import enum
+from typing import Literal
 
 import msgspec
 
@@ -39,8 +40,8 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `sequence` rises with each write of one session; `agent_progress` rises while the agent works; `ended` is the
     keeper's last word in this incarnation: gate closed, no QEMU left (proof `clean_shutdown`). `wall_clock_s` is for
-    people and for spotting clocks that are far off; no decision rests on it. `window` is the writer's own lease and margin:
-    nobody may call its lease over sooner, whatever the observer's settings say.
+    people and for spotting clocks that are far off; no decision rests on it. `lease` is what this write grants from its
+    start; `window` is that and the writer's margin: nobody may call its lease over sooner, whatever his settings say.
     """
 
     host: HostId
@@ -52,6 +53,7 @@ class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
     enforcement: Enforcement
     agent_progress: int
     wall_clock_s: int
+    lease: Duration
     window: Duration
     ended: bool = False
 
@@ -95,6 +97,8 @@ class Reason(enum.StrEnum):
     TAKEN_OVER = "taken-over"
     REASSERTED = "reasserted"
     SWITCHED_OFF = "switched-off"
+    TAKEN_BACK = "taken-back"
+    """Its operator wanted it stopped and then not any more, and its guest had been told already."""
     CRASHED = "crashed"
     ISOLATED = "isolated"
     HOST_SHUTDOWN = "host-shutdown"
@@ -113,6 +117,8 @@ class ProofKind(enum.StrEnum):
     REBOOTED = "rebooted"
     RENOUNCED = "renounced"
     CLEAN_SHUTDOWN = "clean_shutdown"
+    FIRST = "first"
+    """It never ran: whoever starts it makes its first epoch, as anybody who starts a VM does (rule 1)."""
     POWER_FENCED = "power_fenced"
     OPERATOR_CONFIRMED = "operator_confirmed"
     OWN = "own"
@@ -136,7 +142,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register."""
+    """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register.
+
+    `window`: nobody may take the VM from this epoch on `lease_expired` sooner (`protocol/lease_length.py` says why).
+    """
 
     subject: str
     epoch: Epoch
@@ -147,6 +156,7 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: RegisterState
     reason: Reason
     proof: ProofKind | None = None
+    window: Duration = Duration(0)
 
 
 class PoweredVm(msgspec.Struct, frozen=True):
@@ -203,7 +213,10 @@ class Attempts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class ProtectedVm(msgspec.Struct, frozen=True):
-    """One virtual machine that is to be kept in an operating state."""
+    """One virtual machine that is to be kept in an operating state.
+
+    `asked`: an operator asked for it when its register ended with that epoch (-1: when it had none yet).
+    """
 
     vm: VmId
     name: VmName
@@ -211,11 +224,28 @@ class ProtectedVm(msgspec.Struct, frozen=True):
     last_host: HostId
     policy: VmPolicy = VmPolicy()
     needs: Needs = Needs()
+    asked: Epoch | None = None
     attempts: Attempts = Attempts()
 
 
+class AsideVm(msgspec.Struct, frozen=True):
+    """One virtual machine that an operator has set aside: it is not restarted, whatever lists it stands on.
+
+    `at_ms`: when, by his host's wall clock. `epoch`: the last epoch of its register when it was first seen off.
+    """
+
+    entry: ProtectedVm
+    wanted: Literal["stopped", "unprotected"]
+    by: str
+    at_ms: int
+    epoch: Epoch | None = None
+
+
 class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):
-    """The claim's list: what must run, of the VMs homed on one datastore; written by its responsible primary alone."""
+    """The claim's list: what must run, of the VMs homed on one datastore, and what an operator has set aside.
+
+    Written by its responsible primary alone.
+    """
 
     datastore: DatastoreName
     sequence: int
@@ -223,6 +253,7 @@ class ProtectedList(msgspec.Struct, frozen=True, kw_only=True):
     primary_epoch: Epoch
     term: ElectionTerm
     vms: tuple[ProtectedVm, ...]
+    aside: tuple[AsideVm, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

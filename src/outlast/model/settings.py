@@ -1,20 +1,32 @@
 """The settings of a fault domain, and the relations between them that safety needs.
 
-The relations are checked where settings are made (`problems`), so that a domain with a lease that its own heartbeats
-cannot hold never starts. Reading a file, units and unknown keys are the business of `runtime/config.py`.
+The relations are checked where settings are made and where they are changed (`problems`), so that a domain never has a
+lease that its own heartbeats cannot hold. What every host has in its file counts until an operator changes a setting for
+the whole domain: from then on the newest `SettingsRecord` counts, which lies on every datastore and on every host.
 """
 
-from typing import Literal
+import difflib
+import typing
+from typing import Any, Literal
 
 import msgspec
 
+from outlast.model.ids import HostId
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
+from outlast.model.units import duration_text, parse_duration
 
 IsolationResponse = Literal["leave-running", "shut-down", "power-off"]
 AdmissionPolicy = Literal["host-failures", "percent", "spare-hosts"]
 AdmissionMode = Literal["refuse", "warn", "off"]
 FREEZES_WITHIN = Duration(SECOND)
 """A keeper freezes at once; should it hang or be dead, the agent's grace and its next look come first (rule 4)."""
+
+
+class LeaseSpan(msgspec.Struct, frozen=True):
+    """How long an owner runs after the start of a timely write (`lease`), and how long an observer waits (`window`)."""
+
+    lease: Duration
+    window: Duration
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +58,97 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admission_mode: AdmissionMode = "warn"
     admission_host_failures: int = 1
     admission_percent: int = 25
-    version: int = 1
 
     @property
     def window(self) -> Duration:
         """How long an observer must have seen a record unchanged before `lease_expired` is proof."""
         return Duration(self.lease_duration + self.lease_margin)
+
+    @property
+    def span(self) -> LeaseSpan:
+        """What a host with these settings says about its lease."""
+        return LeaseSpan(self.lease_duration, self.window)
+
+
+class SettingsMark(msgspec.Struct, frozen=True, order=True):
+    """Which of two records is newer: the greater one. Version 0: nobody has ever changed anything, the files count.
+
+    Two primaries that cannot hear each other might make one version each; then the later term wins, and the other change
+    is lost, which is told.
+    """
+
+    version: int = 0
+    term: int = 0
+    writer: HostId = HostId("")
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """An operator holds all automatic recovery: who, when (wall clock, milliseconds since 1970), and why."""
+
+    by: str
+    at_ms: int
+    reason: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Who holds it, and why."""
+        return f"automatic recovery is paused by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the whole fault domain, whole, with who changed them last and when, and its pause if there is one."""
+
+    mark: SettingsMark
+    settings: Settings
+    pause: Pause | None = None
+    by: str = ""
+    at_ms: int = 0
+
+
+class StoredSettings(msgspec.Struct, frozen=True):
+    """The record as it lies on one datastore: `sequence` rises with each write there, and says which slot is the newer."""
+
+    sequence: int
+    record: SettingsRecord
+
+
+_TYPES = typing.get_type_hints(Settings)
+
+
+def is_length(name: str) -> bool:
+    """Whether a setting is a length of time."""
+    return _TYPES.get(name) is Duration
+
+
+def parse_setting(name: str, value: object) -> Any:
+    """A setting's value from what people write. Raises ValueError with the rest of a sentence that begins with the name."""
+    if name not in _TYPES:
+        raise ValueError(f"is not a setting: {_nearest(name, list(_TYPES))}")
+    words = typing.get_args(_TYPES[name])
+    if words:
+        if value not in words:
+            raise ValueError(f"is {value!r}: {_nearest(str(value), list(words))}")
+        return value
+    if is_length(name):
+        found = parse_duration(value)
+        if found < 0:
+            raise ValueError(f"is {value!r}: a time must not be negative")
+        return found
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"is {value!r}, but must be a whole number")
+    return value
+
+
+def setting_text(name: str, value: Any) -> str:
+    """A setting's value as people write it."""
+    return duration_text(value) if is_length(name) else str(value)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def _text(value: Duration) -> str:

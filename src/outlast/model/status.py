@@ -79,6 +79,31 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     policy: VmPolicy | None = None
 
 
+class PauseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator holds all automatic recovery: who, when (milliseconds since 1970), and why."""
+
+    by: str
+    at_ms: int
+    reason: str
+
+
+class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that this agent uses, as people write them. `version` 0: those of this host's file, never changed.
+
+    `hosts`: which version each host used when it was last heard. `file_differs`: the settings of which this host's file has
+    another value, which is not used.
+    """
+
+    version: int
+    by: str
+    at_ms: int
+    paused: PauseStatus | None
+    settings: dict[str, str]
+    defaults: dict[str, str]
+    hosts: dict[str, int | None]
+    file_differs: dict[str, str]
+
+
 class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The whole view. `outlook`: what the domain can lose now, as its primary says; None: not known (yet)."""
 
@@ -88,6 +113,8 @@ class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
     primary: str
     term: int
     isolated: bool
+    paused: PauseStatus | None = None
+    settings_version: int = 0
     hosts: tuple[HostStatus, ...]
     datastores: tuple[DatastoreStatus, ...]
     vms: tuple[VmStatus, ...]

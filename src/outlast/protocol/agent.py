@@ -8,6 +8,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     doubt              is it me or the network, if many are silent at once? Who is not back after a cold start?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
+    command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
+    shared_settings    the fault domain's settings, and whether it is paused
     fencing            (primary) switching silent hosts off, so that their end is proof
     operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
@@ -28,6 +30,7 @@ a deadline of its own.
 
 from outlast.model.effects import AskKeeper, Effect, Ping
 from outlast.model.events import (
+    CommandGiven,
     DatastoreSurveyed,
     Event,
     FenceEnded,
@@ -48,6 +51,7 @@ from outlast.model.events import (
     Received,
     RegistersRead,
     RetryAsked,
+    SettingsRead,
     SightingsRead,
     Stored,
     VmLookedAt,
@@ -58,21 +62,26 @@ from outlast.model.events import (
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.keeping import Progress
 from outlast.model.messages import (
+    CommandAnswer,
+    CommandRequest,
     EventNotice,
     Heartbeat,
+    ListChanged,
     OperatorWord,
     OrderReport,
     Rank,
     RestartOrder,
     RetryAnswer,
     RetryRequest,
+    SettingsNotice,
+    SettingsWanted,
     TakenOver,
-    VerdictNote,
     WordReport,
 )
-from outlast.model.time import MILLISECOND, NEVER, Instant, after, since
+from outlast.model.time import MILLISECOND, NEVER, Instant, after
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
+from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
@@ -81,16 +90,20 @@ from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
-from outlast.protocol.news import in_heartbeat, in_reach, in_report
+from outlast.protocol.news import in_heartbeat, in_report
 from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
+from outlast.protocol.own_heartbeat import own_heartbeat
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.readiness import Readiness
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
-from outlast.protocol.verdict import sentence
+from outlast.protocol.settings_changing import SettingsChanger
+from outlast.protocol.shared_settings import SharedSettings
+from outlast.protocol.wish_following import WishFollower
+from outlast.protocol.wish_keeping import WishKeeper
 
 
 class AgentMachine:
@@ -101,25 +114,44 @@ class AgentMachine:
         self._out = Outbox()
         self.peers = Peers(self.known, self._out)
         self.watch = DatastoreWatch(self.known, self._out)
-        self.isolation = Isolation(config.settings, len(self.known.peers), len(config.isolation_addresses), now)
-        self.election = Election(config.settings, config.host, now)
+        settings = self.known.settings
+        self.isolation = Isolation(settings, len(self.known.peers), len(config.isolation_addresses), now)
+        self.election = Election(settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
+        self.settings = SharedSettings(self.known, self._out, self.responsibility)
+        self.follower = WishFollower(self.known, self._out, self.responsibility)
+        self.wishes = WishKeeper(self.known, self._out, self.responsibility)
+        self.commands = CommandDesk(
+            self.known,
+            self._out,
+            responsibility=self.responsibility,
+            settings=SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term),
+            wishes=self.wishes,
+        )
         self.desk = OrderDesk(self.known, self._out)
         self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
-        self.fencing = Fencing(self.known, self._out, self.peers, self.responsibility, self.doubt)
+        self.fencing = Fencing(
+            self.known,
+            self._out,
+            peers=self.peers,
+            responsibility=self.responsibility,
+            shared=self.settings,
+            doubt=self.doubt,
+        )
         self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(
             self.known,
             self._out,
-            self.peers,
-            self.responsibility,
+            peers=self.peers,
+            responsibility=self.responsibility,
+            shared=self.settings,
             desk=self.desk,
             fencing=self.fencing,
             doubt=self.doubt,
         )
         self.retrying = Retrying(self.known, self._out, self.recovery)
         self.readiness = Readiness(self.known, self._out, self.desk)
-        self.own = OwnHost(self.known, self._out, self.desk)
+        self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
@@ -149,16 +181,9 @@ class AgentMachine:
 
     def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
-        due = min(
-            self._progress_due,
-            self.peers.beat_due,
-            self.peers.miss_due,
-            self.isolation.silence_due,
-            self.watch.due,
-            self.capacity.due,
-            self.admission.due,
-            self._decide_at,
-        )
+        peers, parts = self.peers, (self.watch, self.settings, self.follower, self.capacity, self.admission)
+        waits = (self._progress_due, self._decide_at, peers.beat_due, peers.miss_due, self.isolation.silence_due)
+        due = min(*waits, *(part.due for part in parts))
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         return max(after(self.known.now, MILLISECOND), due)
 
@@ -171,6 +196,8 @@ class AgentMachine:
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
             self.doubt.next_deadline(),
+            self.commands.next_deadline(),
+            self.follower.next_deadline(),
             self.recovery.next_deadline(),
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
@@ -192,6 +219,10 @@ class AgentMachine:
         now = self.known.now
         if now >= self.watch.due:
             self.watch.tick()
+        if now >= self.settings.due:
+            self.settings.tick()
+        if now >= self.follower.due:
+            self.follower.read()
         if now >= self.capacity.due:
             self.capacity.tick(self.election.am_primary)
         if now >= self.admission.due:
@@ -221,13 +252,18 @@ class AgentMachine:
             case RegistersRead():
                 return self._registers_read(event)
             case Stored():
-                return self.responsibility.stored(event) or self.own.stored(event)
+                return self.responsibility.stored(event) or self.settings.stored(event) or self.own.stored(event)
             case KeeperReported():
                 news = in_report(event.report, self.known.keeper, self.known.now)
                 self.known.keeper = event.report
+                self.settings.keeper_reports(event.report)
                 return news
             case DatastoreSurveyed():
-                return self._surveyed(event)
+                return self.own.surveyed(event)
+            case SettingsRead():
+                return self.settings.settings_read(event)
+            case ProtectedListRead():
+                return self.responsibility.list_read(event) or self.follower.list_read(event)
             case _:
                 self._learn_news(event)
                 return True
@@ -238,7 +274,7 @@ class AgentMachine:
         return bool(waits) or not self.responsibility.has_what_it_takes()
 
     def _registers_read(self, event: RegistersRead) -> bool:
-        asked = (self.responsibility, self.recovery, self.fencing)
+        asked = (self.responsibility, self.recovery, self.wishes, self.fencing)
         news = any(part.registers_read(event) for part in asked)
         if not news:
             self._decide_at = min(self._decide_at, self.responsibility.next_deadline())  # The next read.
@@ -252,8 +288,8 @@ class AgentMachine:
                 self.peers.ping_not_sent(event)
             case PrimaryLinked():
                 self.responsibility.linked(event)
-            case ProtectedListRead():
-                self.responsibility.list_read(event)
+            case CommandGiven():
+                self.commands.given(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
             case GuestProbed():
@@ -285,6 +321,18 @@ class AgentMachine:
                 self.operator.reported(event.sender, event.message)
             case TakenOver():
                 self.lost.told(event.sender, event.message)
+            case SettingsWanted():
+                self.settings.wanted_by(event.sender)
+                return news
+            case ListChanged():
+                self.follower.changed(event.message.datastore)
+                return news
+            case SettingsNotice():
+                self.settings.take(event.message.record)
+            case CommandRequest():
+                self.commands.requested(event.sender, event.message)
+            case CommandAnswer():
+                self.commands.answered(event.message)
             case RetryRequest():
                 self.retrying.requested(event.sender, event.message)
             case RetryAnswer():
@@ -305,6 +353,7 @@ class AgentMachine:
         self.doubt.heard(beat)
         self.watch.list_announced(sender, beat.power_on_sequence)
         self.lost.heard(sender, beat.frozen)
+        self.settings.heard(sender, beat.settings)
         return news or (election.primary, election.term) != before
 
     def _ping_answered(self, event: PingAnswered) -> None:
@@ -314,32 +363,11 @@ class AgentMachine:
         else:
             self.isolation.address_answered(self.known.now)
 
-    def _surveyed(self, event: DatastoreSurveyed) -> bool:
-        name = event.reach.datastore
-        before = self.known.reach.get(name)
-        self.known.take_reach(event.reach)
-        if before is None or before.reachable != event.reach.reachable:
-            if event.reach.reachable:
-                self.own.reached(name)
-                self._out.note("datastore-back", datastore=name)
-            else:
-                self._out.note("datastore-lost", datastore=name, problem=event.reach.problem)
-        return in_reach(event.reach, before)
-
     def _keeper(self, event: KeeperDid | KeeperAnswered | KeeperGone) -> None:
         match event:
             case KeeperDid():
-                happened = event.happened
-                self.watch.keeper_did(happened)
-                self._out.note(
-                    happened.kind,
-                    host=self.known.me,
-                    vm=happened.vm,
-                    datastore=happened.datastore,
-                    relay=True,
-                    detail=happened.detail,
-                    epoch="" if happened.epoch is None else happened.epoch,
-                )
+                self.watch.keeper_did(event.happened)
+                self.own.keeper_did(event.happened)
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
             case KeeperGone():
@@ -356,10 +384,7 @@ class AgentMachine:
             case VmStopped():
                 self.own.vm_stopped(event)
             case HypervisorState():
-                if event.up != self.known.hypervisor_up:
-                    kind = "hypervisor-up" if event.up else "hypervisor-down"
-                    self._out.note(kind, host=self.known.me, relay=True, problem=event.problem)
-                self.known.hypervisor_up, self.known.hypervisor_problem = event.up, event.problem
+                self.own.hypervisor_told(event)
             case VmStartEnded():
                 self.desk.start_ended(event)
             case VmLookedAt():
@@ -369,15 +394,19 @@ class AgentMachine:
 
     def decide(self) -> None:
         """Every part looks at what is known now."""
+        self._use_settings()
         self.fencing.look()
         self.peers.tick()
         self.watch.tick()
         self._judge_isolation()
         self.readiness.tick()
+        self.follower.tick()
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
+        self.commands.tick(self.election.primary)
         self.responsibility.tick(self._standing())
+        self.settings.tick()
         self.doubt.look(bool(self.responsibility.held_datastores()))
         self.desk.tick()
         self.retrying.tick()
@@ -389,6 +418,14 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
+
+    def _use_settings(self) -> None:
+        """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""
+        if self.settings.taken:
+            self.settings.taken = False
+            self.isolation.use(self.known.settings)
+            self.election.use(self.known.settings)
+            self.peers.beat_soon()
 
     def _show_progress(self) -> None:
         if self.known.now >= self._progress_due:
@@ -440,32 +477,7 @@ class AgentMachine:
 
     def _rank(self) -> Rank:
         held = len(self.known.datastores) - len(self.known.lapsed())
-        return Rank(not self.isolation.isolated, held, self.known.settings.version, self.known.me)
+        return Rank(not self.isolation.isolated, held, self.known.mark.version, self.known.me)
 
     def _beat(self) -> Heartbeat:
-        known = self.known
-        verdicts: tuple[VerdictNote, ...] = ()
-        if self.election.am_primary:
-            verdicts = tuple(
-                VerdictNote(host, j.verdict, since(j.since, known.now) // MILLISECOND, sentence(j.rule))
-                for host, j in sorted(known.judgements.items())
-            )
-        return Heartbeat(
-            sender=known.me,
-            boot_id=known.config.boot_id,
-            sequence=0,
-            rank=self._rank(),
-            term=self.election.term,
-            primary=self.election.primary,
-            lapsed=known.lapsed(),
-            reach=tuple(known.reach.values()),
-            capacity=known.capacity,
-            hypervisor_up=known.hypervisor_up,
-            power_on_sequence=self.own.sequence,
-            verdicts=verdicts,
-            leaving=self._leaving,
-            outlook=self.capacity.outlook,
-            avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
-            frozen=self.lost.named(),
-            starting_ms=self.doubt.starting_ms,
-        )
+        return own_heartbeat(self, self._rank(), leaving=self._leaving)

@@ -94,3 +94,8 @@ def stable(attempts: Attempts) -> Attempts:
 def asked_again(attempts: Attempts) -> Attempts:
     """An operator wants it to be tried again, whatever happened before and whatever its priority."""
     return Attempts(counted=attempts.counted, asked=True)
+
+
+def is_asked_for(attempts: Attempts) -> bool:
+    """Whether the next attempt is the very one that an operator asked for: nothing has failed since."""
+    return attempts.asked and not (attempts.tries or attempts.restarts or attempts.relocations)

@@ -149,7 +149,9 @@ class DatastoreWatch:
             if host != self._known.me and host in self._known.members:
                 self._take_list(host, content)
         if any(not self._known.live(host) for host in self._known.peers):
-            channel.due = after(channel.started, self._known.settings.datastore_heartbeat_interval)
+            # And as long a break as the read took: slow storage has something more urgent to tell.
+            soon = after(channel.started, self._known.settings.datastore_heartbeat_interval)
+            channel.due = max(soon, after(self._known.now, Duration(self._known.now - channel.started)))
             self.due = min(self.due, channel.due)
         return news or self._known.who_runs_what != before
 

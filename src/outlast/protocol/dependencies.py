@@ -1,7 +1,8 @@
 """How the VMs that others wait for are doing, as far as this agent can tell: what `sequence` needs to know of them.
 
     the VM that is waited for                                       it is
-    has a case of its own that waits for its turn, or is held back  queued
+    has a case of its own that waits for its turn, or is in doubt   queued
+    has a case of its own that a pause holds                        never: only what an operator asks for is started then
     has a case of its own, anything else                            coming; ready once it is started, if that is enough
     runs on a host that lives, and was not ordered anew             ready: it was never down
     runs on a host that lives, and was ordered anew                 coming, until its host calls it ready
@@ -48,8 +49,10 @@ class Dependencies:
     def _protected(self, entry: ProtectedVm, case: Restart | None) -> Dependency:
         ready = entry.policy.ready
         if case is not None:
+            if case.held and self._known.pause is not None:
+                return Dependency(Standing.NEVER, why=f"{entry.name} is off, and recovery is paused")
             started = case.stage is Stage.STARTED and ready.how == "powered-on"
-            queued = Standing.QUEUED if case.held or case.stage is Stage.QUEUED else Standing.COMING
+            queued = Standing.QUEUED if case.in_doubt or case.stage is Stage.QUEUED else Standing.COMING
             return Dependency(Standing.READY if started else queued, ready.delay)
         if self._runs(entry.vm):
             return Dependency(Standing.READY if entry.attempts.ordered is None else Standing.COMING, ready.delay)

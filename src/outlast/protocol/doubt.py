@@ -14,7 +14,9 @@ against this host or the network. While it is, the isolation addresses are asked
 
 Only `lease_expired` is held back: it is the one proof that a cable can bring about. A boot, an owner's word, a last word, a
 fence device or an operator say that the VM is off, whoever else is silent. The grace is counted from the first silence of
-those that fell silent together, so who falls silent later never prolongs it.
+those that fell silent together, so who falls silent later never prolongs it. Heartbeats come at their own times: who has
+missed one counts, though nobody would call it unreachable yet. And when a switch is back, so are its hosts, one after the
+other: those that are left wait for the rest of the grace, however few they are by then.
 
 **Cold start.** An agent that starts knows nothing of hosts that have not come back, and they may be minutes away. What they
 ran is left to them until each has shown life, or until `startup_grace` after the first agent's start; nor are they fenced.
@@ -40,7 +42,7 @@ from outlast.model.records import ProofKind
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after, in_seconds
 from outlast.protocol.domain_snapshot import why_unusable
 from outlast.protocol.isolation import Isolation
-from outlast.protocol.knowledge import LIVE, Knowledge, Outbox
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.peers import Peers
 from outlast.protocol.verdict import Verdict
 
@@ -68,8 +70,8 @@ class Doubt:
         self._out = outbox
         self._peers = peers
         self._isolation = isolation
-        self.starting_until = after(knowledge.started, knowledge.settings.startup_grace)
-        """Until when hosts that have not come back are waited for."""
+        self._starting_at_most: Instant | None = None
+        """Until when at most hosts that have not come back are waited for, by what was learnt since."""
         self.asks = False
         """Whether the isolation addresses are to be asked: so many have missed a heartbeat."""
         self._came: dict[HostId, Instant] = {}
@@ -78,6 +80,8 @@ class Doubt:
         """Whether this agent was restarted, and so knows nothing of how long the site has been running."""
         self._newest: MassFailure | None = None
         """The mass failure whose grace is not over, as of the last look."""
+        self._seen: dict[HostId, tuple[Instant, MassFailure]] = {}
+        """For each silent host, since when it is, and the mass failure that it was one of."""
         self._told_of: MassFailure | None = None
         self._told_of_start = False
 
@@ -110,16 +114,26 @@ class Doubt:
         return f"{self._text(mass)}, which may be this host's fault"
 
     def mass_failure(self, host: HostId) -> MassFailure | None:
-        """The hosts that fell silent together with this one, if they are many; one that answers pings does not count."""
+        """The hosts that fell silent together with this one, if they are or were many in this silence of its."""
         if host == self._known.me:
             return None
         began = self._peers.silent_since(host)
-        found = [peer for peer in self._known.peers if not self._known.lives(peer)]
-        hosts = tuple(peer for peer in found if abs(self._peers.silent_since(peer) - began) <= AT_ONCE)
+        hosts = tuple(
+            peer
+            for peer in self._known.peers
+            if self._is_silent(peer) and abs(self._peers.silent_since(peer) - began) <= AT_ONCE
+        )
         if not self._are_many(len(hosts)):
-            return None
+            seen = self._seen.get(host)
+            return seen[1] if seen is not None and seen[0] == began else None
         first = min(self._peers.silent_since(peer) for peer in hosts)
         return MassFailure(hosts, len(self._known.peers), after(first, self._known.settings.mass_failure_grace))
+
+    def _is_silent(self, host: HostId) -> bool:
+        """Whether nothing is heard of it; one that answers pings when it is unreachable lives."""
+        if self._known.live(host):
+            return self._peers.first_ping_at(host) is not None
+        return not self._known.lives(host)
 
     def _are_many(self, count: int) -> bool:
         return count >= 2 and 2 * count > len(self._known.peers)
@@ -150,7 +164,13 @@ class Doubt:
         self._came.setdefault(beat.sender, self._known.now)
         if beat.starting_ms is not None:
             left = Duration(beat.starting_ms * MILLISECOND)
-            self.starting_until = min(self.starting_until, after(self._known.now, left))
+            self._starting_at_most = min(self.starting_until, after(self._known.now, left))
+
+    @property
+    def starting_until(self) -> Instant:
+        """Until when hosts that have not come back are waited for."""
+        grace = after(self._known.started, self._known.settings.startup_grace)
+        return grace if self._starting_at_most is None else min(grace, self._starting_at_most)
 
     @property
     def is_starting(self) -> bool:
@@ -189,6 +209,7 @@ class Doubt:
             why = f"{self._names(missing)} did not come back in time" if missing else "every host is back"
             self._out.note("startup-over", relay=True, why=why)
         if not self.is_starting:
+            self._starting_at_most = self.starting_until  # Whatever the grace is set to from now on.
             return
         before, missing = self._known.predecessors_list, self._missing()
         for host in self._known.peers:
@@ -196,7 +217,7 @@ class Doubt:
                 self._came.setdefault(host, self._known.now)
         self._cannot_tell = bool(missing) and before is not None and before.boot_id == self._known.config.boot_id
         if not missing or self._cannot_tell:
-            self.starting_until = self._known.now
+            self._starting_at_most = self._known.now
             self._look_whether_it_starts(responsible)
         elif responsible and not self._told_of_start:
             self._told_of_start = True
@@ -217,23 +238,23 @@ class Doubt:
             so = "its own network and storage are well, so nothing waits for them" if good else self._begin(mass.until)
             self._out.note("mass-failure", host=self._known.me, relay=True, hosts=self._text(mass), so=so)
         elif mass is None and self._told_of is not None:
-            back = all(self._known.lives(host) for host in self._told_of.hosts)
-            passed = self._known.now >= self._told_of.until
-            why = "they are back" if back else "the grace is over" if passed else "they are not many any more"
+            why = "they are back" if self._known.now < self._told_of.until else "the grace is over"
             self._told_of = None
             self._out.note("mass-failure-over", host=self._known.me, relay=True, why=why)
 
     def _missed_lately(self, host: HostId) -> bool:
         """Whether a host may be one of many that have just begun to be silent, or whose grace is not over."""
-        if self._peers.first_ping_at(host) is None or (self._known.lives(host) and self._known.verdict(host) not in LIVE):
+        if self._peers.first_ping_at(host) is None or not self._is_silent(host):
             return False
         longest = self._known.settings.mass_failure_grace + self._known.settings.unreachable_after
         return self._known.now - self._peers.silent_since(host) < longest
 
     def _find_newest(self) -> MassFailure | None:
         lately = [host for host in self._known.silent if self._might_be_one(host)]
-        found = (mass for host in lately if (mass := self.mass_failure(host)) is not None) if len(lately) > 1 else ()
-        return max((mass for mass in found if mass.until > self._known.now), key=lambda mass: mass.until, default=None)
+        found = {host: mass for host in lately if (mass := self.mass_failure(host)) is not None}
+        self._seen = {host: (self._peers.silent_since(host), mass) for host, mass in found.items()}
+        left = (mass for mass in found.values() if mass.until > self._known.now)
+        return max(left, key=lambda mass: mass.until, default=None)
 
     def _might_be_one(self, host: HostId) -> bool:
         if self._known.lives(host) or self._known.verdict(host) is Verdict.UNKNOWN or self._is_awaited(host):

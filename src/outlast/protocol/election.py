@@ -46,6 +46,10 @@ class Election:
         self.since: Instant = now
         self._outreached_since: Instant | None = None
 
+    def use(self, settings: Settings) -> None:
+        """Judge by these settings from now on."""
+        self._settings = settings
+
     @property
     def am_primary(self) -> bool:
         """Whether this agent takes itself for the primary."""

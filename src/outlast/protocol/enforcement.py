@@ -11,15 +11,28 @@ from collections.abc import Iterable, Mapping
 from outlast.model.ids import DatastoreName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
+from outlast.model.settings import Settings
+from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.protocol.lease import Place
 from outlast.protocol.ownership import Ownership, Phase
 
+RESET_TIME = Duration(500 * MILLISECOND)
+"""From a watchdog's firing until the host executes nothing any more."""
 
-def enforcement_level(config: KeeperConfig, homed: Iterable[Ownership]) -> Enforcement:
-    """The level to publish on a datastore on which these VMs are homed."""
-    if config.enforcement is Enforcement.KEEPER and any(vm.unfreezable for vm in homed):
+
+def watchdog_needs(timeout_s: int) -> Duration:
+    """The least `lease_margin` with which that watchdog resets a host before anybody may take its VMs."""
+    return Duration(timeout_s * SECOND + RESET_TIME)
+
+
+def enforcement_level(config: KeeperConfig, settings: Settings, homed: Iterable[Ownership]) -> Enforcement:
+    """The level to publish on a datastore on which these VMs are homed. A watchdog that fires too late is none."""
+    level = config.enforcement
+    if level is Enforcement.WATCHDOG and watchdog_needs(config.watchdog_timeout_s) > settings.lease_margin:
+        level = Enforcement.KEEPER
+    if level is Enforcement.KEEPER and any(vm.unfreezable for vm in homed):
         return Enforcement.NONE
-    return config.enforcement
+    return level
 
 
 def works_on_unnoticed(vm: Ownership, config: KeeperConfig, place: Place) -> bool:

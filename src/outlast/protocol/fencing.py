@@ -16,9 +16,9 @@ whether it boots again meanwhile; an answer about an earlier moment proves nothi
 
 Never fenced: this host itself; a host that lives by its record, on any datastore that it reaches; one whose records cannot
 all be read from here; anybody while so many are silent at once that the fault may be ours, or who may be about to come back
-after a cold start (`doubt`). Only who is responsible for a VM's home fences for it. When a host shows life, what was
-begun against it is called off, as far as it has not reached the device: what has will cost that host its VMs, which come
-back, and never run twice.
+after a cold start (`doubt`); anybody while recovery is paused. Only who is responsible for a VM's home fences for it.
+When a host shows life, what was begun against it is called off, as far as it has not reached the device: what has will cost
+that host its VMs, which come back, and never run twice.
 """
 
 import enum
@@ -35,6 +35,7 @@ from outlast.protocol.doubt import Doubt
 from outlast.protocol.knowledge import SETTLES, Knowledge, Outbox, PoweredOff
 from outlast.protocol.peers import Peers
 from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.verdict import SUSPECT
 
 READ_PATIENCE = Duration(3 * SECOND)
@@ -80,13 +81,21 @@ class Fencing:
     """See the top of this file."""
 
     def __init__(
-        self, knowledge: Knowledge, outbox: Outbox, peers: Peers, responsibility: Responsibility, doubt: Doubt
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        *,
+        peers: Peers,
+        responsibility: Responsibility,
+        shared: SharedSettings,
+        doubt: Doubt,
     ) -> None:
         self._known = knowledge
         self._doubt = doubt
         self._out = outbox
         self._peers = peers
         self._responsible = responsibility
+        self._shared = shared
         self._levels: dict[HostId, tuple[FenceLevel, ...]] = knowledge.config.fencing
         self._wanted: dict[HostId, DatastoreName] = {}
         self._efforts: dict[HostId, _Effort] = {}
@@ -145,7 +154,9 @@ class Fencing:
     def _move(self, host: HostId, effort: _Effort) -> None:
         now, wanted = self._known.now, host in self._wanted
         if self._known.verdict(host) not in SUSPECT:
-            self._call_off(host, effort)
+            self._call_off(host, effort, f"it is {self._known.verdict(host)}")
+        elif self._known.pause is not None and effort.stage is not Stage.ASKING:
+            self._call_off(host, effort, self._known.pause.sentence)
         elif effort.stage in (Stage.CONFIRMING, Stage.WAITING) and not wanted:
             del self._efforts[host]  # Another proof came first.
         elif effort.stage is Stage.ASKING and effort.ask_at is not None and now >= effort.ask_at:
@@ -156,11 +167,11 @@ class Fencing:
             else:
                 self._next_level(host, effort, "it gave no answer in time")
 
-    def _call_off(self, host: HostId, effort: _Effort) -> None:
+    def _call_off(self, host: HostId, effort: _Effort, why: str) -> None:
         del self._efforts[host]
         if effort.stage is Stage.SWITCHING and effort.request is not None:
             self._out.put(CancelFence(effort.request))
-            self._out.note("fence-cancelled", host=host, relay=True, verdict=self._known.verdict(host))
+            self._out.note("fence-cancelled", host=host, relay=True, why=why)
 
     # -- whether one may ------------------------------------------------------------------------------------------
 
@@ -170,6 +181,8 @@ class Fencing:
             return "no host fences itself"
         if known.verdict(host) not in SUSPECT:
             return f"it is {known.verdict(host)}"
+        if known.pause is not None:
+            return known.pause.sentence
         if home is not None and (self._responsible.holds(home) is None or not known.holds_lease(home)):
             return f"this host is not responsible for {home}, or holds no lease there"
         return self._maybe_lives(host) or self._doubt.why_not_fenced(host)
@@ -197,8 +210,9 @@ class Fencing:
     # -- one effort -----------------------------------------------------------------------------------------------
 
     def _confirm(self, host: HostId, effort: _Effort) -> None:
-        """`one-responsible-primary` holds for fencing too: our register is read before each act."""
+        """`one-responsible-primary` and `pause-holds` count for fencing too: storage is asked before each act."""
         effort.stage, effort.deadline = Stage.CONFIRMING, after(self._known.now, READ_PATIENCE)
+        self._shared.look_before_act(effort.home)
         effort.request, effort.ask_at, effort.ask_until = self._out.request(), None, None
         self._out.put(ReadRegisters(effort.request, effort.home, (PRIMARY_REGISTER,)))
 

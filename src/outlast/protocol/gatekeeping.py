@@ -40,6 +40,7 @@ from outlast.model.keeping import (
     KeeperRequest,
     Progress,
     Subscribe,
+    UseSettings,
 )
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
@@ -101,6 +102,8 @@ class Gatekeeper:
             case Progress():
                 self._keeper.agent_tells(request)
                 return []
+            case UseSettings():
+                return self._keeper.use_settings(request)
             case Admission():
                 self._not_admitted = (request.refused, after(self._keeper.now, ADMISSION_LASTS))
                 return []
@@ -146,7 +149,7 @@ class Gatekeeper:
                 f"{name} may not start: {keeper.config.name} holds no lease on its home datastore {home} "
                 f"({keeper.places[home].problem or 'no heartbeat has been confirmed yet'}); see 'outlast status'"
             )
-        if lease.left(keeper.now) < keeper.settings.lease_duration // 3:
+        if lease.left(keeper.now) < lease.length // 3:
             return f"{name} may not start now: the lease on {home} is about to end; try again in a few seconds"
         known = keeper.vms.get(vm)
         if known is not None and (known.pid is not None or known.phase in (Phase.STARTING, Phase.VOID)):

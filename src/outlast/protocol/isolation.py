@@ -21,6 +21,10 @@ class Isolation:
         self.since: Instant | None = None
         self._asking = False
 
+    def use(self, settings: Settings) -> None:
+        """Judge by these settings from now on."""
+        self._settings = settings
+
     def heard_peer(self, now: Instant) -> None:
         """Any authentic datagram, or a ping answered by a host of the domain."""
         self._peer_heard = now

@@ -2,6 +2,7 @@
 
 what happens                                              what is done
 this host is isolated, and its list on storage says so    each protected VM is told to shut down, killed, or left running
+the same, while recovery is paused                        nothing, until it is resumed
 a guest's time to shut down is over, still isolated       it is killed
 its time is over, isolation too, and it still runs        it did not follow: what ends it later is somebody else
 it ends, and nobody destroyed it with his own hands       released as isolated: nobody meant that for the VM
@@ -18,6 +19,7 @@ from outlast.model.ids import VmId
 from outlast.model.keeping import AskKill
 from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, PowerOnList, Reason
+from outlast.model.settings import Pause
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -44,7 +46,7 @@ class IsolationResponses:
         self._told: dict[VmId, Instant] = dict(knowledge.config.told)
         self._kill_at: dict[VmId, Instant] = {}
         self._isolated = False
-        self._responded = False
+        self._responded = self._held = False
 
     def reason(self, vm: VmId, stop: StopReason) -> Reason:
         """What the end of a VM means."""
@@ -57,8 +59,10 @@ class IsolationResponses:
         self._isolated = isolated
         self._forget_who_did_not_follow()
         if not isolated:
-            self._responded = False
+            self._responded = self._held = False
             self._kill_at.clear()
+        elif self._known.pause is not None and not self._responded:
+            self._hold(self._known.pause)
         elif announced is not None and announced.isolated and not self._responded:
             self._responded = True
             self._respond([line for line in announced.vms if line.protected and line.state in ("running", "frozen")])
@@ -66,6 +70,12 @@ class IsolationResponses:
             if self._known.now >= due:
                 self._kill_at[vm] = after(self._known.now, KILL_AGAIN)
                 self._out.put(AskKeeper(AskKill(request=self._out.request(), vm=vm, reason=Reason.ISOLATED)))
+
+    def _hold(self, pause: Pause) -> None:
+        """Recovery is paused: nobody would start elsewhere what ended here. What had begun before is finished."""
+        if not self._held:
+            self._held = True
+            self._out.note("response-held", host=self._known.me, why=pause.sentence)
 
     def _respond(self, lines: list[PoweredVm]) -> None:
         now, settings = self._known.now, self._known.settings

@@ -1,15 +1,39 @@
-"""How things stand with the keeper, as it tells its agent and people."""
+"""What a keeper says about itself: to observers in its heartbeat record, to its agent and to people in its report."""
 
 from collections.abc import Iterable, Mapping
 
-from outlast.model.ids import DatastoreName
+from outlast.model.ids import DatastoreName, Incarnation
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeping import KeeperReport, KeptVm, LeaseReport
+from outlast.model.records import Enforcement, HeartbeatRecord
+from outlast.model.settings import Settings, SettingsMark
+from outlast.model.time import Duration
 from outlast.protocol.lease import Place
 from outlast.protocol.ownership import Ownership
 
 
-def keeper_report(config: KeeperConfig, places: Mapping[DatastoreName, Place], vms: Iterable[Ownership]) -> KeeperReport:
+def heartbeat_record(
+    config: KeeperConfig, settings: Settings, place: Place, sequence: int, level: Enforcement
+) -> HeartbeatRecord:
+    """The record to write on one datastore now, but for what the agent said last."""
+    return HeartbeatRecord(
+        host=config.host,
+        boot_id=config.boot_id,
+        incarnation=place.incarnation or Incarnation(0),
+        session=config.session,
+        sequence=sequence,
+        term=place.lease.term,
+        enforcement=level,
+        agent_progress=0,
+        wall_clock_s=0,
+        lease=place.lease.length,
+        window=Duration(place.lease.length + settings.lease_margin),
+    )
+
+
+def keeper_report(
+    config: KeeperConfig, mark: SettingsMark, places: Mapping[DatastoreName, Place], vms: Iterable[Ownership]
+) -> KeeperReport:
     """One report, whole."""
     leases = tuple(
         LeaseReport(
@@ -27,6 +51,7 @@ def keeper_report(config: KeeperConfig, places: Mapping[DatastoreName, Place], v
         boot_id=config.boot_id,
         session=config.session,
         enforcement=config.enforcement,
+        settings=mark,
         leases=leases,
         vms=tuple(KeptVm(vm=v.vm, name=v.name, home=v.home, epoch=v.epoch, phase=v.phase, pid=v.pid) for v in vms),
     )

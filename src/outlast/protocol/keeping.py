@@ -14,7 +14,7 @@ answered is in `gatekeeping.py`, how a frozen VM goes on in `reassertion.py`.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm, RequestId, VmId
+from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import (
     Changed,
@@ -46,7 +46,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskLost, Happened, Happening, KeeperReport, Progress
+from outlast.model.keeping import AskLost, Happened, Happening, KeeperReport, Progress, UseSettings
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
@@ -58,31 +58,21 @@ from outlast.model.time import LONG_AGO, Instant, after
 from outlast.protocol.audit import Audit
 from outlast.protocol.enforcement import enforcement_level, may_pet, works_on_unnoticed
 from outlast.protocol.gatekeeping import Gatekeeper
-from outlast.protocol.keeper_report import keeper_report
-from outlast.protocol.lease import Lease, Place, Renewal
+from outlast.protocol.keeper_report import heartbeat_record, keeper_report
+from outlast.protocol.lease import Adopted, Lease, Place, Renewal
+from outlast.protocol.lease_length import fit
 from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
-
-MOST_UNDER_WAY = 2
-"""Reads and links for VMs at one time on one datastore: heartbeats queue behind them, and must never wait for long."""
-
-
-class Task(msgspec.Struct):
-    """One read or link under way for one VM. A read goes on to the datastores in `left` while it finds no register."""
-
-    vm: VmId
-    purpose: Purpose
-    place: DatastoreName
-    left: tuple[DatastoreName, ...] = ()
+from outlast.protocol.under_way import Task, UnderWay
 
 
 class KeeperMachine:
     """See the top of this file. `wall_clock_s` and `agent_progress` are published in heartbeats, never decided upon."""
 
-    def __init__(self, config: KeeperConfig, now: Instant, adopted: dict[DatastoreName, Instant]) -> None:
-        """`adopted`: the deadlines that this boot's previous keeper session published (rule 8); may be empty."""
+    def __init__(self, config: KeeperConfig, now: Instant, adopted: dict[DatastoreName, Adopted]) -> None:
+        """`adopted`: the leases that this boot's previous keeper session published (rule 8); may be empty."""
         self.config = config
-        self.settings = config.settings
+        self.settings, self.settings_mark = config.settings, config.settings_mark
         self.identity = Identity(config.host, config.session)
         self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
         self.vms: dict[VmId, Ownership] = {}
@@ -96,7 +86,8 @@ class KeeperMachine:
         self.now = now
         self._ready = False
         self._requests = 0
-        self._tasks: dict[RequestId, Task] = {}
+        self._tasks = UnderWay()
+        self._fitted = False
         self._retry_at: dict[VmId, Instant] = {}
         self.gate = Gatekeeper(self)
         self.reassertion = Reassertion(self)
@@ -186,7 +177,22 @@ class KeeperMachine:
 
     def _publish(self, name: DatastoreName) -> PublishLease:
         lease = self.places[name].lease
-        return PublishLease(name, lease.deadline or Instant(0), lease.term)
+        return PublishLease(name, lease.deadline or Instant(0), lease.term, lease.granted_for)
+
+    def use_settings(self, request: UseSettings) -> list[KeeperEffect]:
+        """The fault domain's settings are others now. What is older than what we use comes from somebody who is late."""
+        if request.mark < self.settings_mark:
+            return []
+        self.settings, self.settings_mark = request.settings, request.mark
+        self._fitted = False
+        return [*self._fit_leases(), Changed()]
+
+    def _fit_leases(self) -> list[KeeperEffect]:
+        """Make each lease as long as it may be. One that is over by that lapses at once."""
+        wanted = self.settings.lease_duration
+        moved = [name for name, place in self.places.items() if fit(place, self.settings, self._homed(name))]
+        self._fitted = all(place.lease.length == wanted for place in self.places.values())
+        return [*self._judge_leases(), *(self._publish(name) for name in moved)] if moved else []
 
     def _heartbeat_written(self, event: HeartbeatWritten) -> list[KeeperEffect]:
         name, place = event.datastore, self.places[event.datastore]
@@ -224,7 +230,7 @@ class KeeperMachine:
         effects: list[KeeperEffect] = []
         for process in found:
             ownership = self.ensure(process)
-            by_right = process.by_right and self.term(process.home) is not None
+            by_right = process.by_right if self.term(process.home) is not None else None
             effects += ownership.adopt(process.pid, process.stopped, by_right)
             effects.append(self.tell(Happening.ADOPTED, ownership, f"process {process.pid}, {ownership.phase}"))
         self._ready = True
@@ -234,7 +240,7 @@ class KeeperMachine:
         ownership = self.ensure(process)
         if ownership.phase is Phase.IDLE:
             # It did not come through the gate (no hook, or libvirtd not restarted since): it may run only once asserted.
-            effects = ownership.adopt(process.pid, process.stopped, by_right=False)
+            effects = ownership.adopt(process.pid, process.stopped, by_right=None)
             return [*effects, self.tell(Happening.ADOPTED, ownership, "it did not pass the gate"), Changed()]
         effects = ownership.process_appeared(process.pid)
         if ownership.phase is Phase.KILLING:
@@ -290,17 +296,18 @@ class KeeperMachine:
         place = self.places[ownership.home]
         if place.incarnation is None:
             return self._settle_failed(ownership, purpose, "this boot has no incarnation on that datastore yet")
-        record = ownership.link(place.incarnation, place.lease.term, state, reason, proof)
-        return [LinkRegister(self._begin(Task(ownership.vm, purpose, ownership.home)), ownership.home, record)]
+        record = ownership.link(place.incarnation, place.lease.term, self.settings.span, state, reason, proof=proof)
+        effects = [LinkRegister(self._begin(Task(ownership.vm, purpose, ownership.home)), ownership.home, record)]
+        # Whoever succeeds this keeper must not count on more than what this link may come to name.
+        return [self.remember(ownership), *effects] if self.runs_by_right(ownership.vm) else [*effects]
 
     def busy(self, vm: VmId) -> bool:
         """Whether a read or link for this VM is under way."""
-        return any(task.vm == vm for task in self._tasks.values())
+        return self._tasks.busy(vm)
 
     def may_begin(self, ownership: Ownership) -> bool:
-        """Whether something may be read or linked for this VM now: one thing at a time, and few on each datastore."""
-        under_way = sum(task.place == ownership.home for task in self._tasks.values())
-        return under_way < MOST_UNDER_WAY and not self.busy(ownership.vm)
+        """Whether something may be read or linked for this VM now."""
+        return self._tasks.may_begin(ownership)
 
     def _begin(self, task: Task) -> RequestId:
         self._requests += 1
@@ -367,7 +374,7 @@ class KeeperMachine:
         """What is due now: heartbeats, re-assertions, releases, the watchdog."""
         if not self._ready:
             return []
-        effects: list[KeeperEffect] = []
+        effects = [] if self._fitted else self._fit_leases()
         for name, place in self.places.items():
             if place.incarnation is None:
                 continue
@@ -415,7 +422,9 @@ class KeeperMachine:
 
     def remember(self, ownership: Ownership) -> Remember:
         """For a successor: this VM runs by right in the present term."""
-        return Remember(ownership.vm, ownership.home, self.places[ownership.home].lease.term)
+        lease = self.places[ownership.home].lease
+        named = ownership.span.lease if ownership.span is not None else lease.length
+        return Remember(ownership.vm, ownership.home, lease.term, named)
 
     def runs_by_right(self, vm: VmId) -> bool:
         """Whether this VM executes, as far as the keeper is concerned: if its process is stopped, it was somebody else."""
@@ -425,27 +434,18 @@ class KeeperMachine:
     # -- what others see ------------------------------------------------------------------------------------------
 
     def _record(self, name: DatastoreName, sequence: int) -> HeartbeatRecord:
-        place = self.places[name]
         nothing_left = not any(v.pid is not None or v.phase in (Phase.STARTING, Phase.VOID) for v in self.vms.values())
         # Once said, it stays said: what appears after it was never let pass, and will not be asserted.
         self.said_last_word = self.said_last_word or (self.closing and nothing_left)
-        return HeartbeatRecord(
-            host=self.config.host,
-            boot_id=self.config.boot_id,
-            incarnation=place.incarnation or Incarnation(0),
-            session=self.config.session,
-            sequence=sequence,
-            term=place.lease.term,
-            enforcement=enforcement_level(self.config, self._homed(name)),
-            agent_progress=self.agent_progress,
-            wall_clock_s=self.wall_clock_s,
-            window=self.settings.window,
-            ended=self.said_last_word,
+        level = enforcement_level(self.config, self.settings, self._homed(name))
+        record = heartbeat_record(self.config, self.settings, self.places[name], sequence, level)
+        return msgspec.structs.replace(
+            record, agent_progress=self.agent_progress, wall_clock_s=self.wall_clock_s, ended=self.said_last_word
         )
 
     def report(self) -> KeeperReport:
         """How things stand, for the agent and for people."""
-        return keeper_report(self.config, self.places, self.vms.values())
+        return keeper_report(self.config, self.settings_mark, self.places, self.vms.values())
 
     def tell(self, kind: Happening, ownership: Ownership, detail: str) -> Tell:
         """One line about a VM for subscribers and the log."""
@@ -473,8 +473,7 @@ class KeeperMachine:
         """Nothing of this VM is ours any more."""
         self.vms.pop(vm, None)
         self._retry_at.pop(vm, None)
-        for request in [r for r, task in self._tasks.items() if task.vm == vm]:
-            del self._tasks[request]
+        self._tasks.forget(vm)
 
     def _homed(self, name: DatastoreName) -> list[Ownership]:
         return [ownership for ownership in self.vms.values() if ownership.home == name]

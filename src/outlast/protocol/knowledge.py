@@ -14,9 +14,18 @@ from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
-from outlast.model.records import Enforcement, PoweredVm, PowerOnList, ProofKind, RecordMark, RegisterRecord
+from outlast.model.records import (
+    AsideVm,
+    Enforcement,
+    PoweredVm,
+    PowerOnList,
+    ProofKind,
+    ProtectedVm,
+    RecordMark,
+    RegisterRecord,
+)
 from outlast.model.rules import Rule
-from outlast.model.settings import Settings
+from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
@@ -36,6 +45,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_sequence` numbers this agent's first power-on list; it must be higher than every number that an earlier agent
     of this host ever used (wall clock in milliseconds, or a stored counter), so that the highest number is the newest.
+    `settings` are those of this host's file; `record` the newest of the fault domain's that this host has kept.
+    `least_margin`: what this host's watchdog needs, zero without one.
     `fencing`: the ways of switching each host off, in the order in which they are tried.
     `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
     """
@@ -49,6 +60,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: BootId
     session: str
     first_sequence: int
+    record: SettingsRecord | None = None
+    least_margin: Duration = Duration(0)
     fencing: dict[HostId, tuple[FenceLevel, ...]] = {}
     told: dict[VmId, Instant] = {}
     rules: tuple[Rule, ...] = ()
@@ -119,7 +132,8 @@ class Knowledge:
 
     def __init__(self, config: AgentConfig, now: Instant) -> None:
         self.config = config
-        self.settings: Settings = config.settings
+        self.record = config.record
+        self.settings: Settings = config.record.settings if config.record is not None else config.settings
         self.me = config.host
         self.members = {member.id: member for member in config.hosts}
         self.peers = tuple(member.id for member in config.hosts if member.id != config.host)
@@ -128,7 +142,7 @@ class Knowledge:
         self.now = now
         self.started = now
         self.beats: dict[HostId, BeatSeen] = {}
-        max_gap = Duration(4 * self.settings.datastore_poll_interval)
+        max_gap = _most_apart(self.settings)
         self.watches = {(host, datastore): RecordWatch(max_gap) for host in self.members for datastore in self.datastores}
         self.power_on: dict[HostId, PowerOnList] = {}
         self.predecessors_list: PowerOnList | None = None
@@ -138,6 +152,13 @@ class Knowledge:
         self._listers: dict[VmId, tuple[HostId, ...]] = {}
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
+        self.protected: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
+        """What stands, or stood, on a protected list that was read here, with its home."""
+        self.asked: dict[VmId, ProtectedVm] = {}
+        self.aside: dict[VmId, AsideVm] = {}
+        """What operators want of VMs, as the protected lists say; replaced when anything changes, never changed."""
+        self.lists_changed: set[DatastoreName] = set()
+        """Whose protected lists are worth being read now."""
         self._vm_names: dict[VmId, VmName] = {}
         self.killed: set[VmId] = set()
         """This host's VMs whose processes our keeper ended, or will not let run."""
@@ -162,6 +183,24 @@ class Knowledge:
         self.powered_off: dict[HostId, PoweredOff] = {}
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
+
+    @property
+    def mark(self) -> SettingsMark:
+        """Which of the fault domain's settings this host uses."""
+        return self.record.mark if self.record is not None else SettingsMark()
+
+    @property
+    def pause(self) -> Pause | None:
+        """Whether an operator holds all automatic recovery, and who."""
+        return self.record.pause if self.record is not None else None
+
+    def take_record(self, record: SettingsRecord) -> None:
+        """The fault domain's settings are others now."""
+        self.record, self.settings = record, record.settings
+        for watch in self.watches.values():
+            watch.max_gap = _most_apart(record.settings)
+        self._scores.clear()
+        self._associated.clear()
 
     def name(self, host: HostId | None) -> HostName:
         """What people call a host."""
@@ -396,5 +435,11 @@ class Knowledge:
         if record.enforcement is Enforcement.KEEPER and answers_ping:
             return False
         member = self.datastores[datastore]
-        bounded = member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+        margin = min(self.settings.lease_margin, Duration(record.window - record.lease))
+        bounded = member.in_flight_bound is not None and member.in_flight_bound <= margin
         return bounded or member.accept_in_flight_risk
+
+
+def _most_apart(settings: Settings) -> Duration:
+    """Reads of a record that are further apart than this belong to different windows."""
+    return Duration(4 * settings.datastore_poll_interval)

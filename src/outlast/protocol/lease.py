@@ -1,9 +1,10 @@
 """The host lease on one datastore: the right to run the VMs that the host owns there, for a while (safety rule 2).
 
-A timely heartbeat write grants the lease until *the start of that write* + `lease_duration`, on this host's own
-CLOCK_BOOTTIME. The start, not the end: an observer may have seen the record the moment the write began, and counts its
-window from there. An unbroken run of renewals is a *term*. A renewal that completes after the deadline extends nothing;
-it begins a new term, and what was frozen at the lapse has to be re-asserted in it.
+A timely heartbeat write grants the lease until *the start of that write* + its length, on this host's own CLOCK_BOOTTIME.
+The length is `lease_duration`, or less while that setting changes (`lease_length.py`). The start, not the end: an
+observer may have seen the record the moment the write began, and counts its window from there. An unbroken run of
+renewals is a *term*. A renewal that completes after the deadline extends nothing; it begins a new term, and what was
+frozen at the lapse has to be re-asserted in it.
 
     state    event                                 next     result
     lapsed   write ends in time (start+duration)   held     NEW_TERM
@@ -11,6 +12,7 @@ it begins a new term, and what was frozen at the lapse has to be re-asserted in 
     held     write ends before the deadline        held     EXTENDED
     held     the deadline passes                   lapsed   (lapse() is True)
     held     write ends after the deadline         the deadline passed first: lapsed, then as above
+    held     the length becomes shorter            held     the deadline is counted anew from the same start
 
 The machine has at most one write under way: a second could land before the first and be overwritten by it.
 """
@@ -33,20 +35,49 @@ class Renewal(enum.Enum):
     NEW_TERM = enum.auto()
 
 
+class Adopted(msgspec.Struct, frozen=True):
+    """A lease that this boot's previous keeper session published (safety rule 8)."""
+
+    deadline: Instant
+    length: Duration
+
+
 class Lease:
     """The lease of this host on one datastore. Time comes in as arguments; nothing is done here, only decided."""
 
-    def __init__(self, settings: Settings, now: Instant, adopted_deadline: Instant | None = None) -> None:
-        """`adopted_deadline`: an unexpired one that this boot's previous keeper session published (safety rule 8)."""
-        self._settings = settings
+    def __init__(self, settings: Settings, now: Instant, adopted: Adopted | None = None) -> None:
+        """`adopted`: if it has not expired, and is not longer than it says, which would be another boot's clock."""
+        self._interval = settings.datastore_heartbeat_interval
         self._writing: tuple[int, Instant] | None = None
+        self._written_for = Duration(0)
         self._write_due = now
         self.sequence = 0
+        self.length = settings.lease_duration
         self.deadline: Instant | None = None
+        self._granted_from = now
         self.term = LeaseTerm(0)
-        if adopted_deadline is not None and now < adopted_deadline <= after(now, settings.lease_duration):
-            self.deadline = adopted_deadline
+        if adopted is not None and now < adopted.deadline <= after(now, adopted.length):
+            self._granted_from = Instant(adopted.deadline - adopted.length)
+            self.deadline = min(adopted.deadline, after(self._granted_from, self.length))
             self.term = LeaseTerm(1)
+
+    @property
+    def granted_for(self) -> Duration:
+        """How long after the start of the write on which it rests the present lease ends."""
+        return Duration(self.deadline - self._granted_from) if self.deadline is not None else Duration(0)
+
+    def renew_every(self, interval: Duration) -> None:
+        """How often a heartbeat is written from now on."""
+        self._interval = interval
+
+    def take_length(self, length: Duration) -> bool:
+        """From now on the lease is that long. True if that has brought its end nearer: it may be over; judge it again."""
+        self.length = length
+        sooner = after(self._granted_from, length)
+        if self.deadline is None or self.deadline <= sooner:
+            return False
+        self.deadline = sooner
+        return True
 
     @property
     def held(self) -> bool:
@@ -74,8 +105,8 @@ class Lease:
         if self._writing is not None or now < self._write_due:
             return None
         self.sequence += 1
-        self._writing = (self.sequence, now)
-        self._write_due = after(now, self._settings.datastore_heartbeat_interval)
+        self._writing, self._written_for = (self.sequence, now), self.length
+        self._write_due = after(now, self._interval)
         return self.sequence
 
     def hurry(self, now: Instant) -> None:
@@ -88,12 +119,13 @@ class Lease:
             return Renewal.NOTHING
         started, self._writing = self._writing[1], None
         if not ok:
-            retry = Duration(self._settings.datastore_heartbeat_interval // 2)
+            retry = Duration(self._interval // 2)
             self._write_due = after(now, retry)
             return Renewal.NOTHING
-        granted_until = after(started, self._settings.lease_duration)
+        granted_until = after(started, min(self.length, self._written_for))
         if granted_until <= now:
             return Renewal.NOTHING
+        self._granted_from = started
         if self.deadline is None:
             self.term = LeaseTerm(self.term + 1)
             self.deadline = granted_until

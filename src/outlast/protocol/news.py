@@ -30,6 +30,7 @@ def in_heartbeat(beat: Heartbeat, before: BeatSeen | None) -> bool:
         or beat.lapsed != old.lapsed
         or beat.hypervisor_up != old.hypervisor_up
         or beat.leaving != old.leaving
+        or beat.settings != old.settings
         or any(map(in_reach, beat.reach, old.reach))
         or len(beat.reach) != len(old.reach)
     )

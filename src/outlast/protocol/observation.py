@@ -39,7 +39,7 @@ class RecordWatch:
 
     def __init__(self, max_gap: Duration) -> None:
         """`max_gap`: two successful reads further apart than this do not belong to one window."""
-        self._max_gap = max_gap
+        self.max_gap = max_gap
         self._raw: bytes | None = None
         self.record: HeartbeatRecord | None = None
         self.incarnation: Incarnation | None = None
@@ -61,7 +61,7 @@ class RecordWatch:
             self.void()
             return False
         self.looked_at = started
-        gap = self.last_read is not None and now - self.last_read > self._max_gap
+        gap = self.last_read is not None and now - self.last_read > self.max_gap
         if sighting.raw == self._raw and sighting.record is not None and self.first_seen is not None and not gap:
             self.last_read, self.last_read_started = now, started
             return False  # As before, and whole: the usual case.
@@ -94,7 +94,7 @@ class RecordWatch:
 
     def freshness(self, now: Instant, stale_after: Duration) -> Freshness:
         """Fresh until the bytes have not changed for `stale_after`; unknown while nothing can be said."""
-        if self.last_read is None or now - self.last_read > self._max_gap:
+        if self.last_read is None or now - self.last_read > self.max_gap:
             return Freshness.UNKNOWN
         if self.changed_at is not None and now - self.changed_at < stale_after:
             return Freshness.FRESH
@@ -118,7 +118,7 @@ class RecordWatch:
     def turns(self, stale_after: Duration, window: Duration) -> Iterator[Instant]:
         """When `freshness` and `agent_works` change their answers by time alone, past and to come."""
         if self.last_read is not None:
-            yield Instant(self.last_read + self._max_gap + 1)
+            yield Instant(self.last_read + self.max_gap + 1)
         if self.changed_at is not None:
             yield after(self.changed_at, stale_after)
         if self.first_seen is not None:

@@ -15,10 +15,10 @@ import msgspec
 
 from outlast.model.effects import AskKeeper, Send, StartVm
 from outlast.model.events import KeeperAnswered, VmStartEnded
-from outlast.model.ids import DatastoreName, HostId, RequestId, VmId
+from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId
 from outlast.model.keeping import AskRelease, AskTakeover
 from outlast.model.messages import OrderReport, RestartOrder
-from outlast.model.records import PoweredVm, ProtectedVm, Reason
+from outlast.model.records import PoweredVm, ProofKind, ProtectedVm, Reason
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -63,6 +63,10 @@ class OrderDesk:
         self._jobs[order.vm] = job = _Job(sender, order, "taking", request, deadline, report)
         if order.entry is not None:
             self._known.take_order(order.vm, _line_of(order.entry, order.home))
+        if order.proof.kind is ProofKind.FIRST:
+            # There is nothing to take: the gate makes its first epoch, as for anybody who starts a VM.
+            self._start(job, None)
+            return
         self._out.put(
             AskKeeper(AskTakeover(request=request, vm=order.vm, name=order.name, home=order.home, proof=order.proof))
         )
@@ -84,12 +88,15 @@ class OrderDesk:
         if not event.reply.allowed:
             self._end(job, "lost", event.reply.sentence)
             return
+        self._out.note("restart-owned", vm=job.order.vm, datastore=job.order.home, relay=True, epoch=event.reply.epoch)
+        self._start(job, event.reply.epoch)
+
+    def _start(self, job: _Job, epoch: Epoch | None) -> None:
         job.stage, job.request = "starting", self._out.request()
         job.deadline = after(self._known.now, self._known.settings.start_timeout)
         order = job.order
-        job.report = OrderReport(order=order.order, vm=order.vm, stage="owned", epoch=event.reply.epoch)
+        job.report = OrderReport(order=order.order, vm=order.vm, stage="owned", epoch=epoch)
         self._out.put(StartVm(job.request, order.vm, order.name, order.home))
-        self._out.note("restart-owned", vm=order.vm, datastore=order.home, relay=True, epoch=event.reply.epoch)
         self._send(job)
 
     def start_ended(self, event: VmStartEnded) -> None:

@@ -24,15 +24,17 @@ nobody has told of it                                     protected, and nothing
 import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
-from outlast.model.events import InventoryChanged, StopReason, Stored, VmStopped
+from outlast.model.events import DatastoreSurveyed, HypervisorState, InventoryChanged, StopReason, Stored, VmStopped
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
-from outlast.model.keeping import AskRelease, KeptVm
+from outlast.model.keeping import AskRelease, Happened, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.news import in_reach
 from outlast.protocol.orders import OrderDesk
+from outlast.protocol.wish_following import WishFollower
 
 ENDED_PATIENCE = Duration(3 * SECOND)
 BLIND_PATIENCE = Duration(15 * SECOND)
@@ -76,14 +78,15 @@ class _Memory(msgspec.Struct, frozen=True):
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, desk: OrderDesk) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, *, desk: OrderDesk, wishes: WishFollower) -> None:
+        self._wishes = wishes
         self._known = knowledge
         self._out = outbox
         self._desk = desk
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None,) * 7
+        self._seen: tuple[object, ...] = (None,) * 9
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -122,8 +125,17 @@ class OwnHost:
         known = self._known
         if not self._knows_what_runs():
             return
-        before = known.predecessors_list
-        seen = (known.keeper, known.definitions, known.running, known.ordered, before, known.ready, isolated)
+        seen = (
+            known.keeper,
+            known.definitions,
+            known.running,
+            known.ordered,
+            known.predecessors_list,
+            known.ready,
+            known.aside,
+            known.asked,
+            isolated,
+        )
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
             self._renew_list(isolated)
@@ -170,8 +182,18 @@ class OwnHost:
 
     def _line(self, kept: KeptVm) -> PoweredVm:
         """How a VM stands on the list: what the keeper knows of it, and what is known of its policy and its needs."""
-        known, state, ready = self._policy_of(kept), _STATES[kept.phase], kept.vm in self._known.ready
-        return msgspec.structs.replace(known, name=kept.name, home=kept.home, epoch=kept.epoch, state=state, ready=ready)
+        known = self._policy_of(kept)
+        protected, note = self._as_wanted(kept.vm, known.protected, known.note)
+        return msgspec.structs.replace(
+            known,
+            name=kept.name,
+            home=kept.home,
+            epoch=kept.epoch,
+            state=_STATES[kept.phase],
+            ready=kept.vm in self._known.ready,
+            protected=protected,
+            note=note,
+        )
 
     def _policy_of(self, kept: KeptVm) -> PoweredVm:
         """The newest of what is known: see the second table at the top."""
@@ -179,6 +201,13 @@ class OwnHost:
         if ordered is None and definition is not None:
             return _as_defined(definition)
         return ordered or self._old_line(vm) or PoweredVm(vm, kept.name, kept.home, None, "", 0, True)
+
+    def _as_wanted(self, vm: VmId, protected: bool, note: str) -> tuple[bool, str]:
+        """What an operator asked for counts more than what the definition says (`wish_following.py`)."""
+        aside = self._known.aside.get(vm)
+        if aside is not None and aside.wanted == "unprotected":
+            return False, note or f"{aside.by} wants it left alone"
+        return protected or (vm in self._known.asked and not note), note
 
     def _old_line(self, vm: VmId) -> PoweredVm | None:
         before = self._known.predecessors_list
@@ -241,13 +270,48 @@ class OwnHost:
         said = self._list.isolated and self._announced() is not before
         return said or copy.sequence < self._list.sequence
 
+    # -- what this host's daemons tell ------------------------------------------------------------------------------
+
+    def keeper_did(self, happened: Happened) -> None:
+        """The keeper has done something: everybody hears of it."""
+        self._out.note(
+            happened.kind,
+            host=self._known.me,
+            vm=happened.vm,
+            datastore=happened.datastore,
+            relay=True,
+            detail=happened.detail,
+            epoch="" if happened.epoch is None else happened.epoch,
+        )
+
+    def hypervisor_told(self, event: HypervisorState) -> None:
+        """Libvirt answers, or does not."""
+        known = self._known
+        if event.up != known.hypervisor_up:
+            kind = "hypervisor-up" if event.up else "hypervisor-down"
+            self._out.note(kind, host=known.me, relay=True, problem=event.problem)
+        known.hypervisor_up, known.hypervisor_problem = event.up, event.problem
+
+    def surveyed(self, event: DatastoreSurveyed) -> bool:
+        """How a datastore is reached from here. Returns whether it is news; one that came back gets what it missed."""
+        reach, name = event.reach, event.reach.datastore
+        before = self._known.reach.get(name)
+        self._known.take_reach(reach)
+        if before is None or before.reachable != reach.reachable:
+            if reach.reachable:
+                self._copies[name].retry_at = LONG_AGO
+                self._out.note("datastore-back", datastore=name)
+            else:
+                self._out.note("datastore-lost", datastore=name, problem=reach.problem)
+        return in_reach(reach, before)
+
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def vm_stopped(self, event: VmStopped) -> None:
         """Libvirt says why a VM stopped. What a start of ours comes to, its answer says."""
         if self._desk.is_starting(event.vm):
             return
-        reason = self._isolation.reason(event.vm, event.reason)
+        reason = self._wishes.reason(event.vm, event.reason) or self._isolation.reason(event.vm, event.reason)
         if reason is Reason.CRASHED and event.vm in self._known.killed:
             reason = Reason.HOST_FAULT
         self._stopped[event.vm] = reason
@@ -305,10 +369,6 @@ class OwnHost:
     def _announced(self) -> PowerOnList | None:
         """Our list, if any datastore has it."""
         return self._list if any(copy.sequence == self._list.sequence for copy in self._copies.values()) else None
-
-    def reached(self, datastore: DatastoreName) -> None:
-        """A datastore came back: write what it missed."""
-        self._copies[datastore].retry_at = LONG_AGO
 
     def next_deadline(self) -> Instant | None:
         """The end of the next wait."""

@@ -26,6 +26,8 @@ from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, LeaseTe
 from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
+from outlast.model.settings import LeaseSpan
+from outlast.model.time import Duration
 
 
 class Phase(enum.StrEnum):
@@ -81,12 +83,14 @@ class Ownership:
         self.unfreezable = False
         """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
+        self.span: LeaseSpan | None = None
+        """What the epoch that it runs on names, and no more than what one under way or of unknown outcome does."""
         self.release_reason: Reason | None = None
         self.failed_link: tuple[Epoch | None, str] = (None, "")
         """The last epoch that we tried to make and did not win, and what the storage said."""
         self._identity = identity
         self._granted_in: LeaseTerm | None = None
-        self._linking: tuple[RegisterRecord, LeaseTerm] | None = None
+        self._linking: tuple[RegisterRecord, LeaseTerm, LeaseSpan] | None = None
 
     # -- what the world did to the process ------------------------------------------------------------------------
 
@@ -117,14 +121,16 @@ class Ownership:
         self.phase = Phase.KILLING
         return [Kill(self.vm)]
 
-    def adopt(self, pid: int, stopped: bool, by_right: bool) -> list[KeeperEffect]:
+    def adopt(self, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
         """A process was found that this session did not let start (rule 8). It is frozen at once, unless it runs by right:
 
-        an unexpired lease was adopted, and the session before us had asserted this VM in that very term.
+        an unexpired lease was adopted, and the session before us had asserted this VM in that very term, for a lease of
+        `by_right`.
         """
         self.pid = pid
-        if by_right and not stopped:
+        if by_right is not None and not stopped:
             self.phase = Phase.RUNNING
+            self.span = LeaseSpan(by_right, by_right)
             return []
         self.phase = Phase.FROZEN
         return [Freeze(self.vm)]
@@ -151,9 +157,18 @@ class Ownership:
         self._granted_in, self.epoch, self.phase = None, None, Phase.FROZEN
         return [Freeze(self.vm)]
 
-    def needs_assertion(self, term: LeaseTerm) -> bool:
-        """Whether a process of ours waits for an epoch of this session and term: frozen, or adopted while running."""
-        return self.phase in (Phase.FROZEN, Phase.RUNNING) and self._granted_in != term
+    def needs_assertion(self, term: LeaseTerm, span: LeaseSpan) -> bool:
+        """Whether a process of ours waits for an epoch of this session and term: frozen, or adopted while running.
+
+        And whether it runs on one that names another lease than ours is to be now.
+        """
+        return self.phase in (Phase.FROZEN, Phase.RUNNING) and (self._granted_in != term or self.span != span)
+
+    def named_lease(self) -> Duration | None:
+        """The lease that its epochs allow its host; None while it neither executes nor may do so on any of them."""
+        may_execute = self.phase in (Phase.GRANTED, Phase.STARTING, Phase.RUNNING)
+        claims = self.linking is not None and self.linking.state is RegisterState.OWNED
+        return self.span.lease if self.span is not None and (may_execute or claims) else None
 
     # -- links ----------------------------------------------------------------------------------------------------
 
@@ -161,11 +176,17 @@ class Ownership:
         self,
         incarnation: Incarnation,
         term: LeaseTerm,
+        span: LeaseSpan,
         state: RegisterState,
         reason: Reason,
+        *,
         proof: ProofKind | None = None,
     ) -> RegisterRecord:
         """The record to create next, from `self.epoch` (None: the first epoch), remembered until `linked`."""
+        if state is RegisterState.OWNED:
+            # What runs is bound by the shorter of both until this link is won: then nothing else can turn up there.
+            runs_for = self.span.lease if self.phase is Phase.RUNNING and self.span is not None else span.lease
+            self.span = LeaseSpan(min(runs_for, span.lease), Duration(0))
         record = RegisterRecord(
             subject=self.vm,
             epoch=Epoch(0) if self.epoch is None else Epoch(self.epoch + 1),
@@ -176,8 +197,9 @@ class Ownership:
             state=state,
             reason=reason,
             proof=proof,
+            window=span.window,
         )
-        self._linking = (record, term)
+        self._linking = (record, term, span)
         return record
 
     @property
@@ -192,13 +214,14 @@ class Ownership:
         """
         if self._linking is None:
             return False
-        record, issued_in = self._linking
+        record, issued_in, span = self._linking
         self._linking = None
         if outcome is not LinkOutcome.WON:
             return False
         self.epoch = record.epoch
         if record.state is RegisterState.RELEASED:
             return True
+        self.span = span
         if issued_in != term:
             return False
         self._granted_in = term

@@ -55,8 +55,11 @@ class Peers:
         self.in_question = list(knowledge.peers)
         """The hosts whose verdict rests on more than that they are heard."""
         self._look_at_all = True
-        self._first_miss = 3 * knowledge.settings.heartbeat_interval // 2
         self._sequence = 0
+
+    @property
+    def _first_miss(self) -> int:
+        return 3 * self._known.settings.heartbeat_interval // 2
 
     def beat_is_due(self) -> bool:
         """Whether it is time for our own heartbeat."""

@@ -77,7 +77,8 @@ class Placement:
         if lately:
             lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
         for vm, (host, line) in known.whereabouts().items() if lost else ():
-            if host in lost and vm not in self._cases and vm not in self._sent:
+            taken_up = vm in self._cases or vm in self._sent or vm in known.aside
+            if host in lost and not taken_up:
                 found[vm] = as_listed(vm, None, line)
         return {vm: each for vm, each in found.items() if each.wanted}
 
@@ -103,7 +104,7 @@ class Placement:
             self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
-        soon = case.stage is not Stage.SETTLED and not case.held and self._known.now - case.opened < RESERVED_FOR
+        soon = case.stage is not Stage.SETTLED and not case.in_doubt and self._known.now - case.opened < RESERVED_FOR
         return soon or case.stage is Stage.QUEUED
 
     # -- choosing -------------------------------------------------------------------------------------------------

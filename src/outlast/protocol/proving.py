@@ -9,14 +9,15 @@
       dead or unresponsive                      `power_fenced`, `operator_confirmed`, if that comes first (`fencing`)
     owned by a host that lives                  none: it is the owner's own
 
-It reads what is known, and changes nothing.
+It reads what is known, and changes nothing. The window of a lease is the longest of ours, of what the owner's record says
+(`observation`) and of what the epoch says that the VM is taken from (`lease_length`).
 """
 
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord, RegisterState
-from outlast.model.time import Instant
+from outlast.model.time import Duration, Instant
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.peers import Peers
@@ -67,7 +68,7 @@ class Prover:
             said_off = known.said_off(last, home, epoch_read_at)
             if said_off is not None:
                 return Proven(said_off)
-            found = self._expiry(last.owner, home, watch, epoch_read_at)
+            found = self._expiry(last, home, watch, epoch_read_at)
             return found if isinstance(found, Proven) else NotYet(found, last.owner)
         return NotYet(f"it waits for a verdict about {known.name(last.owner)}")
 
@@ -76,10 +77,16 @@ class Prover:
         watch = self._known.watches.get((last.owner, home))
         return watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation
 
-    def _expiry(self, owner: HostId, home: DatastoreName, watch: RecordWatch, epoch_read_at: Instant) -> Proven | str:
-        known = self._known
+    def window(self, last: RegisterRecord) -> Duration:
+        """How long its owner's record must have stood still: as long as the epoch says, or we do."""
+        return max(self._known.settings.window, last.window)
+
+    def _expiry(
+        self, last: RegisterRecord, home: DatastoreName, watch: RecordWatch, epoch_read_at: Instant
+    ) -> Proven | str:
+        known, owner = self._known, last.owner
         name = known.name(owner)
-        over = watch.lease_is_over(epoch_read_at, known.settings.window)
+        over = watch.lease_is_over(epoch_read_at, self.window(last))
         if not known.expiry_may_prove(owner, home, self._peers.answers(owner)):
             return f"the end of {name}'s lease on {home} is no proof: {self._why_no_proof(owner, home)}"
         if not known.holds_lease(home):

@@ -2,6 +2,8 @@
 
 what is known of it                 what is done
 frozen, in a new term               its next epoch is linked; while its last one is not known, the register is read first
+running, for another lease than     the same, while it runs on (`lease_length.py`)
+  the settings want
 that link is won within the term    thawed
 the link is lost, or nobody knows   the register is read: a read may only refuse, or tell which epoch to link from
 the register names another host     killed: the process is stale
@@ -27,7 +29,7 @@ class Reassertion:
         """Assert what waits for it, if there is a term to do it in."""
         keeper = self._keeper
         term = keeper.term(ownership.home)
-        if term is None or not ownership.needs_assertion(term) or keeper.said_last_word:
+        if term is None or not ownership.needs_assertion(term, keeper.settings.span) or keeper.said_last_word:
             return []
         if keeper.places[ownership.home].incarnation is None:
             # A keeper that has just started on an adopted lease: without its boot's number it cannot tell its own
@@ -49,7 +51,7 @@ class Reassertion:
             owner = keeper.config.host_name(last.owner)
             return self._lost(ownership, f"{owner} owns it since epoch {last.epoch}")
         term = keeper.term(ownership.home)
-        if term is None or not ownership.needs_assertion(term):
+        if term is None or not ownership.needs_assertion(term, keeper.settings.span):
             return []
         # None: a VM that ran here before Outlast did; only the host on which it runs may make its first epoch (rule 1).
         ownership.epoch = last.epoch if last is not None else None

@@ -6,7 +6,9 @@ response), or when it stands on nobody's list; not one that has failed, or whose
 asks for it. What happens then depends on its register, read afresh:
 
     the register says                           then
-    released, switched off                      not wanted any more: off the protected list
+    nothing, and an operator asked for the VM   whoever is told to start it makes its first epoch (proof `first`)
+    released, switched off                      not wanted any more: off the protected list, unless an operator has asked
+                                                for it since (then proof `renounced`)
     released, the VM itself failed              counted (`attempts`); then proof `renounced`, or it is given up
     released, anything else                     proof `renounced`
     owned, and `proving` finds proof            that proof
@@ -14,7 +16,9 @@ asks for it. What happens then depends on its register, read afresh:
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 
 With proof at hand it waits until `doubt` lets it go, then for its turn (`sequence`) and for a host (`placement`). Storage
-that gives no answer is waited for, and is no attempt.
+that gives no answer is waited for, and is no attempt. While recovery is paused nothing is ordered but what an operator asks
+for himself: registers are read, proofs found and failures counted all the same, and what waits begins anew when recovery is
+resumed.
 """
 
 from outlast.model.effects import ReadRegisters, Send
@@ -34,15 +38,9 @@ from outlast.protocol.peers import Peers
 from outlast.protocol.placement import Placement
 from outlast.protocol.proving import NotYet, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
-from outlast.protocol.restart import (
-    LIST_PATIENCE,
-    LOOK_AGAIN,
-    ORDER_PATIENCE,
-    READ_PATIENCE,
-    Restart,
-    Stage,
-)
-from outlast.protocol.sequence import Slots, Waiter, turns
+from outlast.protocol.restart import LIST_PATIENCE, LOOK_AGAIN, ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
+from outlast.protocol.sequence import Slots, turns
+from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.trials import Trials
 from outlast.protocol.verdict import SUSPECT, Verdict
 
@@ -57,6 +55,7 @@ _FOR_EVER = frozenset({ProofKind.RENOUNCED, ProofKind.REBOOTED, ProofKind.CLEAN_
 """What has been written or has ended stays so, whatever its host does later."""
 _COMING = frozenset({Stage.READING, Stage.PROVING, Stage.QUEUED})
 _UNDER_WAY = frozenset({Stage.CONFIRMING, Stage.ORDERED, Stage.STARTING})
+_ORDERED = frozenset({Stage.ORDERED, Stage.STARTING, Stage.STARTED})
 
 
 class Recovery:
@@ -66,13 +65,15 @@ class Recovery:
         self,
         knowledge: Knowledge,
         outbox: Outbox,
+        *,
         peers: Peers,
         responsibility: Responsibility,
-        *,
+        shared: SharedSettings,
         desk: OrderDesk,
         fencing: Fencing,
         doubt: Doubt,
     ) -> None:
+        self._shared = shared
         self._known = knowledge
         self._out = outbox
         self._prover = Prover(knowledge, peers)
@@ -109,7 +110,8 @@ class Recovery:
         for vm in self.placement.found_room():
             self._reopen(self.cases[vm])
         for case in list(self.cases.values()):
-            if self._responsible.holds(case.home) is None:
+            under_way = case.stage in _ORDERED or case.vm in self._responsible.protection(case.home).vms
+            if self._responsible.holds(case.home) is None or not under_way:
                 del self.cases[case.vm]
                 continue
             self._move(case)
@@ -143,7 +145,7 @@ class Recovery:
         match case.stage:
             case Stage.WAITING:
                 gone = case.only is not None and self._known.verdict(case.only) in SUSPECT
-                if now >= case.deadline or gone:
+                if now >= case.deadline or gone or (case.held and self._known.pause is None):
                     self._reopen(case)
             case Stage.READING | Stage.CONFIRMING:
                 if now >= case.deadline:
@@ -173,8 +175,10 @@ class Recovery:
             case.settle("it is not protected any more", self._known.now)
         elif lister is not None:
             case.settle(f"it is on the list of {self._known.name(lister)}", self._known.now)
+        elif case.held and self._known.pause is not None and not counting.is_asked_for(found[1].attempts):
+            case.hold(self._known.pause.sentence, self._known.now)
         else:
-            case.policy = found[1].policy
+            case.policy, case.asked = found[1].policy, found[1].asked
             self._read(case)
 
     def retry(self, vm: str) -> str | None:
@@ -184,6 +188,10 @@ class Recovery:
         """
         for datastore in self._responsible.held_datastores():
             protection = self._responsible.protection(datastore)
+            aside = next((each for each in protection.aside.values() if vm in (each.entry.name, each.entry.vm)), None)
+            if aside is not None:
+                name = aside.entry.name
+                return f"{aside.by} wants {name} to be {aside.wanted}; `outlast vm start {name}` overrules that"
             entry = next((each for each in protection.vms.values() if vm in (each.name, each.vm)), None)
             if entry is None:
                 continue
@@ -222,10 +230,13 @@ class Recovery:
             return
         case.last, case.epoch_read_at = event.last[case.vm], now
         last = case.last
-        if last is None:
+        case.by_wish = self._is_asked_for(case)
+        if last is None and case.asked is None:
             case.settle("it has no register: it never ran under Outlast", now)
+        elif last is None:
+            self._have_proof(case, ProofKind.FIRST)
         elif last.state is RegisterState.RELEASED:
-            if last.reason is Reason.SWITCHED_OFF:
+            if last.reason is Reason.SWITCHED_OFF and (case.asked is None or last.epoch > case.asked):
                 self._responsible.protection(case.home).drop(case.vm)
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
@@ -234,6 +245,7 @@ class Recovery:
             if faulty and not self._prover.has_rebooted(last, case.home):
                 case.failed_on.add(last.owner)
             if self._may_go_on(case, last):
+                case.by_wish = self._is_asked_for(case)  # Not what has failed since.
                 self._have_proof(case, ProofKind.RENOUNCED)
         else:
             case.enter(Stage.PROVING, now, READ_PATIENCE)
@@ -242,10 +254,13 @@ class Recovery:
     def _may_go_on(self, case: Restart, last: RegisterRecord) -> bool:
         return self._trials.may_go_on(case, last)
 
+    def _is_asked_for(self, case: Restart) -> bool:
+        return counting.is_asked_for(self._trials.of(case))
+
     def _prove(self, case: Restart) -> None:
         if case.last is None:
             return
-        case.held = False
+        case.in_doubt = False
         match self._prover.look(case.last, case.home, case.epoch_read_at):
             case Proven(kind, first_seen, last_read):
                 self._have_proof(case, kind, first_seen, last_read)
@@ -271,13 +286,13 @@ class Recovery:
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
         last = case.last
-        if last is None:
-            return
-        owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
-        held = self._doubt.why_held(owner, kind, case.home, booted=booted)
-        if held and self._lists_it(case.vm) is None:
-            case.hold(held, self._known.now)
-            return
+        owner, booted = None, False
+        if last is not None:
+            owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
+            why = self._doubt.why_held(owner, kind, case.home, booted=booted)
+            if why and self._lists_it(case.vm) is None and not self._is_asked_for(case):
+                case.doubt(why, self._known.now)
+                return
         case.proven(kind, self._known.me, first_seen, last_read)
         case.back_on = owner if booted else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
@@ -289,11 +304,11 @@ class Recovery:
     def _give_turns(self) -> None:
         """Let those go whose turn it is, as far as there are places for them."""
         now, settings = self._known.now, self._known.settings
-        queued = [case for case in self.cases.values() if case.stage is Stage.QUEUED]
+        queued = [case for case in self.cases.values() if case.stage is Stage.QUEUED and not self._is_held(case)]
         if not queued or now < self._turns_due:
             return
         self._turns_due = after(now, TURNS_EVERY)
-        waiters = [_waiter(case) for case in self.cases.values() if case.stage in _COMING]
+        waiters = [case.waiter() for case in self.cases.values() if case.stage in _COMING]
         names = (name for waiter in waiters for name in waiter.after)
         found = turns(waiters, self._dependencies.look(names, self.cases), settings.dependency_timeout, now)
         for case in queued:
@@ -348,8 +363,9 @@ class Recovery:
             return
         slots.take(choice.host, case.home)
         case.target = choice.host
-        # `one-responsible-primary`: checked on storage before each act. And what the proof is about may have changed, if
-        # it has waited: then the order would only be lost.
+        # `one-responsible-primary`: checked on storage before each act, and so is whether somebody has paused recovery.
+        # What the proof is about may have changed, too, if it has waited: then the order would only be lost.
+        self._shared.look_before_act(case.home)
         case.request = self._out.request()
         case.enter(Stage.CONFIRMING, self._known.now, READ_PATIENCE)
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER, case.vm)))
@@ -385,8 +401,20 @@ class Recovery:
             case.settle(f"this host is not responsible for {case.home} any more", now)
         elif event.last[case.vm] != case.last:
             case.wait("its register has changed", now, LOOK_AGAIN)
-        else:
+        elif not self._is_held(case):
             self._order(case)
+
+    def _is_held(self, case: Restart) -> bool:
+        """Hold it while recovery is paused, unless an operator asked for this very start.
+
+        What waits goes on when recovery is resumed: its register is read anew then, and its proof found anew.
+        """
+        pause = self._known.pause
+        if pause is None or case.by_wish:
+            return False
+        self._out.note("restart-held", vm=case.vm, relay=True, why=pause.sentence)
+        case.hold(pause.sentence, self._known.now)
+        return True
 
     def _order(self, case: Restart) -> None:
         proof = case.proof
@@ -438,7 +466,10 @@ class Recovery:
             case "failed":
                 self._out.note("restart-failed", vm=case.vm, host=sender, relay=True, problem=report.detail)
                 self._trials.told(case, report.detail)
-                case.wait(report.detail, now, LOOK_AGAIN)
+                if case.last is None:
+                    self._trials.in_vain(case, report.detail)  # No register may tell of it, and so set the pace.
+                else:
+                    case.wait(report.detail, now, LOOK_AGAIN)
             case _:
                 case.failed_on.add(sender)
                 self._out.note("restart-failed", vm=case.vm, host=sender, relay=True, problem=report.detail)
@@ -463,15 +494,3 @@ class Recovery:
         if stable is not None:
             due.append(stable)
         return min(due) if due else None
-
-
-def _waiter(case: Restart) -> Waiter:
-    return Waiter(
-        vm=case.vm,
-        name=case.name,
-        priority=case.policy.priority,
-        after=tuple(name for name in case.policy.after if name not in case.unheeded),
-        queued=case.stage is Stage.QUEUED,
-        queued_since=case.since,
-        waited=case.waited,
-    )

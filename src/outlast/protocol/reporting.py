@@ -8,8 +8,9 @@ import msgspec
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.planning import Outlook
 from outlast.model.policy import WITHOUT_END, VmPolicy
-from outlast.model.records import PoweredVm
-from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, VmStatus
+from outlast.model.records import AsideVm, PoweredVm
+from outlast.model.settings import Settings, setting_text
+from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, PauseStatus, SettingsView, VmStatus
 from outlast.model.time import SECOND, Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.flapping import WHY
@@ -19,6 +20,10 @@ from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
 CLOCK_TOLERANCE_S = 5
+
+
+def _written(settings: Settings) -> dict[str, str]:
+    return {name: setting_text(name, value) for name, value in msgspec.structs.asdict(settings).items()}
 
 
 class Reporter:
@@ -44,12 +49,37 @@ class Reporter:
             primary=self._known.name(self._machine.election.primary) if self._machine.election.primary else "",
             term=self._machine.election.term,
             isolated=self._machine.isolation.isolated,
+            paused=self._paused(),
+            settings_version=self._known.mark.version,
             hosts=hosts,
             datastores=tuple(self._datastore(name) for name in self._known.datastores),
             vms=self._vms(),
             outlook=self._outlook(),
             problems=tuple(self._problems(hosts)),
             dropped_datagrams=dropped,
+        )
+
+    def _paused(self) -> PauseStatus | None:
+        pause = self._known.pause
+        return PauseStatus(by=pause.by, at_ms=pause.at_ms, reason=pause.reason) if pause is not None else None
+
+    def settings(self) -> SettingsView:
+        """What `outlast settings` shows."""
+        known, record = self._known, self._known.record
+        used, file = _written(known.settings), _written(known.config.settings)
+        versions = {known.name(known.me): known.mark.version if known.keeper is not None else None}
+        versions |= {
+            known.name(h): seen.beat.settings.version if known.live(h) else None for h, seen in known.beats.items()
+        }
+        return SettingsView(
+            version=known.mark.version,
+            by=record.by if record is not None else "",
+            at_ms=record.at_ms if record is not None else 0,
+            paused=self._paused(),
+            settings=used,
+            defaults=_written(Settings()),
+            hosts={known.name(host): versions.get(known.name(host)) for host in known.members},
+            file_differs={name: value for name, value in file.items() if value != used[name]} if record is not None else {},
         )
 
     def _outlook(self) -> Outlook | None:
@@ -161,12 +191,12 @@ class Reporter:
         for case in self._machine.recovery.cases.values():
             old = best.get(case.vm)
             if case.stage is not Stage.SETTLED and (old is None or old.state not in ("running", "starting")):
-                note = case.why if case.held else f"{case.stage}: {case.why}"
+                note = case.why if case.in_doubt else f"{case.stage}: {case.why}"
                 best[case.vm] = VmStatus(
                     name=case.name,
                     uuid=case.vm,
                     host=old.host if old is not None else "",
-                    state="waiting" if case.held or case.stage is Stage.WAITING else "restarting",
+                    state="waiting" if case.in_doubt or case.stage is Stage.WAITING else "restarting",
                     protected=True,
                     home=case.home,
                     epoch=case.last.epoch if case.last is not None else None,
@@ -175,6 +205,9 @@ class Reporter:
                     note=note,
                     policy=case.policy,
                 )
+        for uuid, aside in self._known.aside.items():
+            if aside.wanted == "stopped":
+                best[uuid] = self._stopped(aside, best.get(uuid))
         self._add_left_alone(best)
         return tuple(sorted(best.values(), key=lambda vm: vm.name))
 
@@ -205,6 +238,25 @@ class Reporter:
                     note=note,
                     policy=entry.policy,
                 )
+
+    def _stopped(self, aside: AsideVm, runs: VmStatus | None) -> VmStatus:
+        """A VM that is to be off, and perhaps is not yet."""
+        note, entry = f"{aside.by} wants it stopped", aside.entry
+        if runs is not None and runs.state in ("running", "frozen", "starting", "ending"):
+            return msgspec.structs.replace(runs, note=runs.note or note, protected=False)
+        return VmStatus(
+            name=entry.name,
+            uuid=entry.vm,
+            host="",
+            state="stopped",
+            protected=False,
+            home=self._known.protected[entry.vm][0],
+            epoch=aside.epoch if aside.epoch is not None and aside.epoch >= 0 else None,
+            lease_age_s=None,
+            memory_mib=entry.memory_mib,
+            note=note,
+            policy=entry.policy,
+        )
 
     def _vm(self, host: HostId, line: PoweredVm) -> VmStatus:
         state, note = line.state, line.note
@@ -258,6 +310,8 @@ class Reporter:
     def _problems(self, hosts: tuple[HostStatus, ...]) -> list[str]:
         known = self._known
         found: list[str] = []
+        if known.pause is not None:
+            found.append(f"{known.pause.sentence}; nothing is restarted until `outlast resume`")
         if self._machine.election.primary is None:
             found.append("there is no primary: nothing would be restarted now")
         found += self._machine.doubt.problems()

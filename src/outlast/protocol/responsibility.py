@@ -40,6 +40,10 @@ from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.protection import Protection
 
 PATIENCE = Duration(3 * SECOND)
+LOOK_AS_HOLDER = Duration(300 * SECOND)
+LOOK_WHEN_TOLD = Duration(20 * SECOND)
+LOOK_WHEN_CUT_OFF = Duration(5 * SECOND)
+"""How often others' wishes and settings are looked for. Who is responsible has written them, and proves ends meanwhile."""
 REREAD = Duration(SECOND)
 FAST_REREAD = Duration(REREAD // 2)
 """While the register is to be taken."""
@@ -106,6 +110,11 @@ class Responsibility:
         """Whether there is no datastore whose register this agent is still to take."""
         return not any(seat.takes and not (seat.held is not None and seat.loaded) for seat in self._seats.values())
 
+    def is_written(self, datastore: DatastoreName) -> bool:
+        """Whether the protected list on storage is as we have it."""
+        seat = self._seats[datastore]
+        return not seat.protection.changed and seat.list_request is None
+
     def protection(self, datastore: DatastoreName) -> Protection:
         """What is protected there."""
         return self._seats[datastore].protection
@@ -113,6 +122,20 @@ class Responsibility:
     def holder(self, datastore: DatastoreName) -> RegisterRecord | None:
         """The register's last record as last read, for people."""
         return self._seats[datastore].last
+
+    def responsible_host(self, datastore: DatastoreName) -> HostId | None:
+        """Who is responsible for a datastore, as far as is known here."""
+        if self.holds(datastore) is not None:
+            return self._known.me
+        last = self._seats[datastore].last
+        return last.owner if last is not None and last.state is RegisterState.OWNED else None
+
+    def look_every(self, datastore: DatastoreName) -> Duration:
+        """How often what others may have written there is worth a look."""
+        holder = self.responsible_host(datastore)
+        if holder == self._known.me:
+            return LOOK_AS_HOLDER
+        return LOOK_WHEN_TOLD if holder is not None and self._known.live(holder) else LOOK_WHEN_CUT_OFF
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
@@ -295,11 +318,11 @@ class Responsibility:
 
     # -- the protected list ---------------------------------------------------------------------------------------
 
-    def list_read(self, event: ProtectedListRead) -> None:
-        """The protected list that our predecessor left."""
+    def list_read(self, event: ProtectedListRead) -> bool:
+        """The protected list that our predecessor left. Returns whether we had asked for it."""
         seat = self._seats[event.datastore]
         if seat.list_request != event.request:
-            return
+            return False
         seat.list_request = None
         if not event.ok:
             seat.list_retry_at = after(self._known.now, RETRY_LIST)
@@ -309,17 +332,20 @@ class Responsibility:
                 self._known.learn_vm_name(entry.vm, entry.name)
             seat.list_sequence = event.content.sequence if event.content is not None else 0
             seat.loaded = True
+        return True
 
     def _write_list(self, name: DatastoreName, seat: _Seat, term: ElectionTerm) -> None:
         seat.list_request, seat.list_request_at = self._out.request(), self._known.now
         seat.list_sequence += 1
+        vms, aside = seat.protection.take_changed()
         content = ProtectedList(
             datastore=name,
             sequence=seat.list_sequence,
             writer=self._known.me,
             primary_epoch=seat.held or Epoch(0),
             term=term,
-            vms=seat.protection.take_changed(),
+            vms=vms,
+            aside=aside,
         )
         self._out.put(WriteProtectedList(seat.list_request, name, content))
 

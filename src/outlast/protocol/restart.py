@@ -10,7 +10,8 @@
     ordered     the target's word that it owns the VM        starting; waiting after ORDER_PATIENCE
     starting    the target's word that it runs               started; waiting after start_timeout
     started     the target's list to say so                  settled; reading again after LIST_PATIENCE
-    waiting     its pause (1 s, doubling to 60 s)            reading
+    waiting     its pause (1 s, doubling to 60 s), or the    reading
+                end of the one that an operator has made
     settled     nothing                                      forgotten by `recovery`
 
 The order of the first states is safety rule 5: the epoch is read first; only then the owner's record for the last
@@ -20,16 +21,19 @@ decides whether the VM may be taken at all.
 
 import enum
 
-from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, RequestId, VmId, VmName
 from outlast.model.policy import VmPolicy, rank
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of
+from outlast.protocol.sequence import Waiter
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
 LIST_PATIENCE = Duration(5 * SECOND)
 HOLD = Duration(SECOND)
+HELD_FOR = Duration(2 * SECOND)
+"""How soon it is looked again whether recovery is still paused, if nobody tells."""
 LOOK_AGAIN = Duration(SECOND // 2)
 
 
@@ -69,6 +73,11 @@ class Restart:
         self.order = 0
         self.order_sent: Instant | None = None
         self.failed_on: set[HostId] = set()
+        self.held = False
+        """Whether it waits because recovery is paused."""
+        self.asked = entry.asked
+        self.by_wish = False
+        """Whether an operator asked for this very start: no pause holds it."""
         self.unheeded: set[VmName] = set()
         """Dependencies that are not waited for any more."""
         self.waited = Duration(0)
@@ -89,18 +98,18 @@ class Restart:
         self.chosen: HostId | None = None
         """The host that it would go to, if that had a place for one more start."""
         self.owned_idle_since: Instant | None = None
-        self.held = False
+        self.in_doubt = False
         """Whether there is proof, and its start is held back all the same (`doubt`)."""
         self.why = "its host is not running it"
 
     def enter(self, stage: Stage, now: Instant, patience: Duration) -> None:
         """Begin a stage that ends by itself after `patience`."""
         self.stage, self.since, self.deadline = stage, now, after(now, patience)
-        self.held = False
+        self.in_doubt = False
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read: whatever was ordered before, it begins anew from what it says."""
-        self.request, self.target, self.only = request, None, None
+        self.request, self.target, self.only, self.held, self.by_wish = request, None, None, False, False
         self.enter(Stage.READING, now, READ_PATIENCE)
 
     def wait(self, why: str, now: Instant, length: Duration) -> None:
@@ -114,17 +123,34 @@ class Restart:
         self.looked_at = now
         self.enter(Stage.QUEUED, now, Duration(0))
 
-    def hold(self, why: str, now: Instant) -> None:
+    def doubt(self, why: str, now: Instant) -> None:
         """There is proof, but it is not acted upon yet: it is looked for again until it is."""
         if self.stage is not Stage.PROVING:
             self.enter(Stage.PROVING, now, READ_PATIENCE)
-        self.held, self.why = True, why
+        self.in_doubt, self.why = True, why
 
     def wait_counts(self, counts: bool, now: Instant) -> None:
         """Since it was looked at last it has waited for its dependencies; that counts, or stands still."""
         if counts:
             self.waited = Duration(self.waited + now - self.looked_at)
         self.looked_at = now
+
+    def hold(self, why: str, now: Instant) -> None:
+        """Somebody has paused recovery: nothing failed, and nothing is done."""
+        self.wait(why, now, HELD_FOR)
+        self.held = True
+
+    def waiter(self) -> Waiter:
+        """As the order of starts sees it."""
+        return Waiter(
+            vm=self.vm,
+            name=self.name,
+            priority=self.policy.priority,
+            after=tuple(name for name in self.policy.after if name not in self.unheeded),
+            queued=self.stage is Stage.QUEUED,
+            queued_since=self.since,
+            waited=self.waited,
+        )
 
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""
@@ -134,13 +160,11 @@ class Restart:
     def proven(self, kind: ProofKind, observer: HostId, first_seen: int = 0, last_read: int = 0) -> None:
         """Proof is at hand that the owner will not run the epoch that was read."""
         last = self.last
-        if last is None:
-            return
         self.proof = Proof(
             kind=kind,
-            owner=last.owner,
-            incarnation=last.incarnation,
-            epoch=Epoch(last.epoch),
+            owner=last.owner if last is not None else HostId(""),
+            incarnation=last.incarnation if last is not None else Incarnation(0),
+            epoch=last.epoch if last is not None else Epoch(-1),
             observer=observer,
             first_seen=first_seen,
             last_read=last_read,

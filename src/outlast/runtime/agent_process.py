@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -30,12 +30,15 @@ from outlast.model.event_texts import WARNINGS, sentence
 from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, RetryAsked, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
+from outlast.model.settings import SettingsRecord
 from outlast.model.time import after, in_seconds
 from outlast.protocol import plan_basis
 from outlast.protocol.agent import AgentMachine
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.own_host import LAST_WORDS
 from outlast.protocol.reporting import Reporter
+from outlast.runtime import settings_file
+from outlast.runtime.commands import Commands
 from outlast.runtime.config import Config, fencing_warnings
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
@@ -66,6 +69,19 @@ def session_number(state_dir: Path) -> int:
     return number
 
 
+def _kept_for_the_domain(config: Config) -> dict[str, Any]:
+    """What an agent needs for the settings of the whole domain."""
+    return {"record": settings_file.load(config.state_dir), "least_margin": config.least_margin}
+
+
+def _stores(config: Config) -> dict[DatastoreName, Store]:
+    ids = tuple(member.id for member in config.hosts)
+    return {
+        d.name: Store(d, HelperClient(d, config.domain, config.host.id, "agent"), config.datastore_key, ids)
+        for d in config.datastores
+    }
+
+
 class AgentProcess:
     """See the top of this file."""
 
@@ -93,15 +109,12 @@ class AgentProcess:
                 fencing={host: tuple(method.level for method in methods) for host, methods in config.fencing.items()},
                 told=told.read(),
                 rules=config.rules,
+                **_kept_for_the_domain(config),
             ),
             clock.now(),
         )
-        ids = tuple(member.id for member in members)
-        self._stores = {
-            d.name: Store(d, HelperClient(d, config.domain, config.host.id, "agent"), config.datastore_key, ids)
-            for d in config.datastores
-        }
-        opener = Opener(config.cluster_key, config.host.id, frozenset(ids))
+        self._stores = _stores(config)
+        opener = Opener(config.cluster_key, config.host.id, frozenset(member.id for member in members))
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
         self._hypervisor = Hypervisor(
@@ -113,17 +126,21 @@ class AgentProcess:
             reserved=(config.reserved_memory_mib, config.reserved_cpu),
         )
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
+        self._commands = Commands(config.host.name, number, self._happen)
+        self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
         self._fencer = Fencer(config.fencing, self._happen)
         self._executor = Executor(
             machine,
             stores=self._stores,
             hypervisor=self._hypervisor,
             network=self._network,
-            pinger=Pinger(in_seconds(config.settings.ping_timeout), self._happen),
+            pinger=self._pinger,
             keeper=self._keeper,
             fencer=self._fencer,
             told=told,
             on_note=self._note,
+            on_settings=self._keep_settings,
+            on_outcome=self._commands.ended,
         )
         self._fence_desk = FenceDesk(machine, self._fencer, self._happen)
         self._control = ControlServer(config.control_socket, self._answer)
@@ -181,6 +198,14 @@ class AgentProcess:
         if isinstance(event, Received) and isinstance(event.message, EventNotice):
             self._log_notice(event.message, self._executor.machine.known.name(event.sender))
         self._executor.happen(event)
+
+    def _keep_settings(self, record: SettingsRecord) -> None:
+        self._pinger.timeout_s = in_seconds(record.settings.ping_timeout)
+        try:
+            settings_file.save(self._config.state_dir, record)
+        except OSError as error:
+            # It counts all the same: this host hears of it again after its next start.
+            self._log.warning("the settings cannot be kept on this host", problem=error.strerror)
 
     async def _survey(self, name: DatastoreName) -> None:
         store = self._stores[name]
@@ -268,11 +293,15 @@ class AgentProcess:
         )
 
     async def _answer(self, request: ControlRequest) -> ControlReply:
+        if request.do == "command" and request.command is not None:
+            return ControlReply(ok=True, outcome=await self._commands.give(request.command, request.by))
         if request.do == "retry":
             return self._retry(request)
         if request.do.startswith("fence-"):
             return await self._fence_desk.answer(request)
         reporter = Reporter(self._executor.machine, clock.now())
+        if request.do == "settings":
+            return ControlReply(ok=True, settings=reporter.settings())
         if request.do == "status":
             return ControlReply(ok=True, status=reporter.snapshot(self._version, dict(self._network.opener.dropped)))
         if request.do == "plan":

@@ -8,7 +8,8 @@ Tables and keys:
     [[hosts.fencing]] agent, timeout, parameters, secrets (files); in the order in which they are tried
     [[datastores]] name, path, in_flight_bound, accept_in_flight_risk
     [[rules]]     kind, vms, hosts, required, failback, by; see model/rules.py
-    [settings]    durations ("6s", "500ms") and numbers; see model/settings.py
+    [settings]    durations ("6s", "500ms") and numbers; see model/settings.py. They count until somebody changes one for
+                  the whole fault domain (`outlast settings set`)
     [paths]       run, state          [hypervisor] uri
     [watchdog]    device, timeout (whole seconds; it and the reset must fit in lease_margin)
 """
@@ -30,14 +31,14 @@ from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.rules import Rule, RuleKind, problem
-from outlast.model.settings import AdmissionMode, AdmissionPolicy, Settings, problems
-from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
+from outlast.model.settings import AdmissionMode, AdmissionPolicy, Settings, SettingsMark, problems
+from outlast.model.time import SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration, parse_size
+from outlast.protocol.enforcement import RESET_TIME, watchdog_needs
+from outlast.runtime import settings_file
 
 DEFAULT_PATH = Path("/etc/outlast/outlast.toml")
 DEFAULT_PORT = 7710
-RESET_TIME = Duration(500 * MILLISECOND)
-"""From a watchdog's firing until the host executes nothing any more."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -161,7 +162,6 @@ class _Settings(_Table):
     admission_mode: AdmissionMode | None = None
     admission_host_failures: int | None = None
     admission_percent: int | None = None
-    version: int | None = None
 
 
 class _Paths(_Table):
@@ -226,15 +226,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Where the agent answers `outlast status` and its kin."""
         return f"{self.run_dir}/agent.sock"
 
+    @property
+    def least_margin(self) -> Duration:
+        """The least `lease_margin` in which this host's watchdog resets it; zero without one."""
+        return watchdog_needs(self.watchdog_timeout_s) if self.watchdog_device else Duration(0)
+
     def for_keeper(self) -> KeeperConfig:
-        """What the keeper needs of it, without its boot id and session."""
+        """What the keeper needs, without its boot id and session; the domain's settings if this host has kept them."""
+        kept = settings_file.load(self.state_dir)
         return KeeperConfig(
             domain=self.domain,
             host=self.host.id,
             name=self.host.name,
             hosts=self.hosts,
             datastores=self.datastores,
-            settings=self.settings,
+            settings=kept.settings if kept is not None else self.settings,
+            settings_mark=kept.mark if kept is not None else SettingsMark(),
             datastore_key=self.datastore_key.hex(),
             run_dir=self.run_dir,
             state_dir=self.state_dir,

@@ -1,7 +1,9 @@
-"""The agent's local socket: `outlast status` and `outlast explain` ask here. One JSON line in, one JSON line out.
+"""The agent's local socket: `outlast status` and its kin ask here. One JSON line in, one JSON line out.
 
 {"do": "status"}                                  -> {"ok": true, "status": {...}}
 {"do": "explain", "what": "vm", "name": "vm1"}    -> {"ok": true, "lines": [...]}
+{"do": "settings"}                                -> {"ok": true, "settings": {...}}
+{"do": "command", "command": {...}, "by": "..."}  -> {"ok": true, "outcome": {...}}, when the primary has answered
 {"do": "retry", "name": "vm1", "token": "..."}    -> {"ok": true, "pending": true}, until it is done or refused: ask again
 {"do": "plan"}                                    -> {"ok": true, "basis": {...}}
 {"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
@@ -17,10 +19,11 @@ from typing import Literal
 
 import msgspec
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.errors import OutlastError
 from outlast.model.planning import PlanBasis
 from outlast.model.records import RecordMark
-from outlast.model.status import DomainStatus
+from outlast.model.status import DomainStatus, SettingsView
 
 _LINE_LIMIT = 1 << 16
 
@@ -28,11 +31,13 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "plan", "retry", "fence-test", "fence-marks", "fence-confirm"]
+    do: Literal["status", "explain", "plan", "settings", "command", "retry", "fence-test", "fence-marks", "fence-confirm"]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
     token: str = ""
     marks: tuple[RecordMark, ...] = ()
+    command: Command | None = None
+    by: str = ""
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,6 +51,8 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     problem: str = ""
     status: DomainStatus | None = None
     lines: list[str] = []
+    settings: SettingsView | None = None
+    outcome: Outcome | None = None
     basis: PlanBasis | None = None
     marks: tuple[RecordMark, ...] = ()
     failed: bool = False

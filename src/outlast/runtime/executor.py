@@ -17,12 +17,15 @@ from outlast.drivers.fencing import Fencer
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.drivers.network import HeartbeatSocket
 from outlast.drivers.ping import Pinger
+from outlast.model.commands import Outcome
 from outlast.model.effects import (
+    AnswerOperator,
     AskKeeper,
     CancelFence,
     Effect,
     FenceHost,
     FenceStatus,
+    KeepSettings,
     LinkPrimary,
     LookAtVm,
     Note,
@@ -31,17 +34,21 @@ from outlast.model.effects import (
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
+    ReadSettings,
     ReadSightings,
     RememberTold,
     Send,
     ShutDownVm,
     StartVm,
+    StopVm,
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
+    WriteSettings,
 )
 from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
+from outlast.model.settings import SettingsRecord
 from outlast.protocol.agent import AgentMachine
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.told_file import ToldFile
@@ -50,7 +57,10 @@ _log = structlog.get_logger()
 
 
 class Executor:
-    """Runs one `AgentMachine`. `on_note` receives what is to be logged; everything happens on one event loop."""
+    """Runs one `AgentMachine`. Everything happens on one event loop.
+
+    `on_note` receives what is to be logged, `on_settings` what this host is to keep, `on_outcome` what came of a command.
+    """
 
     def __init__(
         self,
@@ -64,6 +74,8 @@ class Executor:
         fencer: Fencer,
         told: ToldFile,
         on_note: Callable[[Note], None],
+        on_settings: Callable[[SettingsRecord], None],
+        on_outcome: Callable[[int, Outcome], None],
     ) -> None:
         self.machine = machine
         self._stores = stores
@@ -74,7 +86,7 @@ class Executor:
         self._fencer = fencer
         self._told = told
         self._told_is_written = False
-        self._on_note = on_note
+        self._on_note, self._on_settings, self._on_outcome = on_note, on_settings, on_outcome
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -124,6 +136,8 @@ class Executor:
                 | WriteProtectedList()
                 | WritePowerOnList()
                 | StoreDefinition()
+                | ReadSettings()
+                | WriteSettings()
             ):
                 self._spawn(self._storage(effect))
             case AskKeeper():
@@ -138,10 +152,16 @@ class Executor:
                 # Who is not told to shut down is killed when its time is over; whose end is misunderstood stays off.
                 if self._told_is_written:
                     self._hypervisor.shut_down(effect.vm)
+            case StopVm():
+                self._hypervisor.shut_down(effect.vm)
             case ProbeGuest():
                 self._hypervisor.probe_guest(effect.request, effect.vm)
             case LookAtVm():
                 self._hypervisor.look_at(effect.request, effect.vm)
+            case KeepSettings():
+                self._on_settings(effect.record)
+            case AnswerOperator():
+                self._on_outcome(effect.number, effect.outcome)
             case FenceHost():
                 self._fencer.switch_off(effect.request, effect.host, effect.level)
             case FenceStatus():

@@ -6,14 +6,13 @@ A problem has the line where it stands (`lines`). Nothing is guessed, and nothin
 """
 
 import tomllib
-import typing
 from pathlib import Path
 from typing import Any
 
 from outlast.model.errors import UsageError
 from outlast.model.ids import DatastoreName
 from outlast.model.rules import Rule
-from outlast.model.settings import Settings, problems
+from outlast.model.settings import Settings, parse_setting, problems
 from outlast.model.time import Duration
 from outlast.scenario.lines import Lines
 from outlast.scenario.lines import Path as Place
@@ -24,7 +23,6 @@ from outlast.scenario.values import Names, convert, duration, nearest
 from outlast.scenario.words import CLAIMS, SCENARIO, TABLES, VERBS, Key, Verb
 
 END = "end"
-_SETTINGS = typing.get_type_hints(Settings)
 _TOP = ("settings", *TABLES, "steps", "expect")
 _SPECS: dict[str, Any] = {"datastores": DatastoreSpec, "hosts": HostSpec, "vms": VmSpec, "rules": Rule}
 
@@ -160,7 +158,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for name, value in found.items():
             try:
-                values[name] = setting_value(name, value)
+                values[name] = parse_setting(name, value)
             except ValueError as error:
                 self._problem(("settings", name), f"{name} {error}")
         if len(values) == len(found):
@@ -192,12 +190,21 @@ class _Reader:
                 continue
             rest = {key: value for key, value in found.items() if key not in ("at", "do")}
             values = self._keys(rest, verb.keys, place, f"the verb {verb.name}")
+            self._fitting_value(values, place)
             named = sum(key in rest for key in verb.one_of)
             if named > 1 or (verb.one_of and named == 0 and not verb.may_be_bare):
                 self._problem(place, f"{verb.name} needs one of {' and '.join(verb.one_of)}, and not both")
             if at is not None:
                 steps.append(Step(at=at, do=verb.name, keys=values, line=self.lines.of(place)))
         return steps
+
+    def _fitting_value(self, values: dict[str, Any], place: Place) -> None:
+        """What a setting is set to must be a value of that setting; whether it fits to the others is Outlast's to say."""
+        if "setting" in values and "value" in values:
+            try:
+                parse_setting(values["setting"], values["value"])
+            except ValueError as error:
+                self._problem((*place, "value"), f"value of {values['setting']} {error}")
 
     def _verb(self, word: object, place: Place) -> Verb | None:
         if isinstance(word, str) and word in VERBS:
@@ -225,24 +232,3 @@ class _Reader:
         found = self._content.get(name, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             self._problem((name,), f"{name} must be written as [[{name}]], once for each")
-
-
-def is_duration_setting(name: str) -> bool:
-    """Whether a setting is a length of time."""
-    return _SETTINGS.get(name) is Duration
-
-
-def setting_value(name: str, value: object) -> Any:
-    """A setting's value: durations in nanoseconds. Raises ValueError."""
-    if name not in _SETTINGS:
-        raise ValueError(f"is not a setting: {nearest(name, _SETTINGS)}")
-    if is_duration_setting(name):
-        return duration(value)
-    words = typing.get_args(_SETTINGS[name])
-    if words:
-        if value not in words:
-            raise ValueError(f"is {value!r}: {nearest(str(value), words)}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"is {value!r}, but must be a whole number")
-    return value

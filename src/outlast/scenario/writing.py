@@ -9,9 +9,10 @@ import msgspec
 import tomlkit
 from tomlkit.items import InlineTable, Table
 
+from outlast.model.settings import is_length
 from outlast.model.units import duration_text, size_text
 from outlast.scenario.model import Expectation, Scenario, Step
-from outlast.scenario.reading import END, is_duration_setting
+from outlast.scenario.reading import END
 from outlast.scenario.words import ANY, CLAIMS, SCENARIO, TABLES, VERBS, Key, Kind
 
 
@@ -23,7 +24,7 @@ def write(scenario: Scenario) -> str:
     if scenario.settings:
         settings = tomlkit.table()
         for name, value in scenario.settings.items():
-            settings.add(name, duration_text(value) if is_duration_setting(name) else value)
+            settings.add(name, duration_text(value) if is_length(name) else value)
         document.add("settings", settings)
     for table, keys in TABLES.items():
         _add(document, table, [_differing(spec, keys) for spec in getattr(scenario, table)])

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from outlast.model.commands import Command, Outcome
 from outlast.model.effects import (
+    AnswerOperator,
     AskKeeper,
     CancelFence,
     Effect,
     FenceHost,
     FenceStatus,
+    KeepSettings,
     LinkPrimary,
     LookAtVm,
     Note,
@@ -21,16 +24,20 @@ from outlast.model.effects import (
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
+    ReadSettings,
     ReadSightings,
     RememberTold,
     Send,
     ShutDownVm,
     StartVm,
+    StopVm,
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
+    WriteSettings,
 )
 from outlast.model.events import (
+    CommandGiven,
     DatastoreSurveyed,
     Event,
     FenceEnded,
@@ -43,6 +50,7 @@ from outlast.model.events import (
     PrimaryLinked,
     ProtectedListRead,
     RegistersRead,
+    SettingsRead,
     SightingsRead,
     StopReason,
     Stored,
@@ -91,6 +99,7 @@ class AgentHost:
         self._life = 0
         self._sessions = 0
         self._running: dict[VmId, VmName] = {}
+        self._commands: dict[int, Callable[[Outcome], None]] = {}
         self._fencing: dict[RequestId, Callable[[], None]] = {}
         self._told: dict[VmId, Instant] = {}
         self.works_since = 0
@@ -133,6 +142,7 @@ class AgentHost:
         self._alive = False
         self._life += 1
         self._backlog.clear()
+        self._commands.clear()
         self._alarm.cancel()
         for way in self._ways.values():
             way.end()
@@ -184,6 +194,11 @@ class AgentHost:
         for effect in self._machine.handle(event, self._host.clock()):
             self._do(effect)
         self._alarm.set(self._machine.deadline())
+
+    def give_command(self, number: int, command: Command, answer: Callable[[Outcome], None]) -> None:
+        """An operator gives a command on this host. A dead agent never answers."""
+        self._commands[number] = answer
+        self.happen(CommandGiven(number, f"root@{self._host.id}", self._host.wall_clock_s() * 1000, command))
 
     def keeper_gone(self) -> None:
         """The connection to the keeper broke; it is made again every half second."""
@@ -255,7 +270,7 @@ class AgentHost:
                 self._start_vm(effect)
             case RememberTold():
                 self._told = effect.told
-            case ShutDownVm():
+            case ShutDownVm() | StopVm():
                 self._host.shut_down_guest(effect.vm)
             case LookAtVm():
                 self._look_at(effect)
@@ -265,6 +280,12 @@ class AgentHost:
                 self._host.later(patience, lambda: self._tell(life, GuestProbed(effect.request, effect.vm, answered)))
             case Note():
                 self._host.note(effect)
+            case KeepSettings():
+                self._host.keep_settings(effect.record)
+            case AnswerOperator():
+                answer = self._commands.pop(effect.number, None)
+                if answer is not None:
+                    answer(effect.outcome)
             case FenceHost() | FenceStatus() | CancelFence():
                 self._fence(effect)
             case _:
@@ -371,22 +392,32 @@ class AgentHost:
                     lambda found: ProtectedListRead(request, name, True, found),
                     lambda problem: ProtectedListRead(request, name, False, None, problem),
                 )
-            case WriteProtectedList() | WritePowerOnList() | StoreDefinition():
+            case ReadSettings(request, name):
+                self._request(
+                    name,
+                    lambda store: store.newest_settings(),
+                    lambda found: SettingsRead(request, name, True, found),
+                    lambda problem: SettingsRead(request, name, False, None, problem),
+                )
+            case WriteProtectedList() | WritePowerOnList() | StoreDefinition() | WriteSettings():
                 self._write(effect)
             case _:
                 raise TypeError(f"the simulated world does not know the effect {effect!r}")
 
-    def _write(self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition) -> None:
+    def _write(self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition | WriteSettings) -> None:
         request, name = effect.request, effect.datastore
 
         def work(store: Datastore) -> None:
             match effect:
                 case WriteProtectedList():
-                    store.protected.write(effect.content.sequence, effect.content)
+                    store.put_protected(effect.content)
                 case WritePowerOnList():
                     _slots(store, effect.content).write(effect.content.sequence, effect.content)
                 case StoreDefinition():
-                    store.definitions[effect.vm] = effect.xml
+                    if not effect.first or effect.vm not in store.definitions:
+                        store.definitions[effect.vm] = effect.xml
+                case WriteSettings():
+                    store.put_settings(effect.content)
 
         def torn(store: Datastore) -> None:
             match effect:
@@ -394,6 +425,8 @@ class AgentHost:
                     store.protected.tear(effect.content.sequence)
                 case WritePowerOnList():
                     _slots(store, effect.content).tear(effect.content.sequence)
+                case WriteSettings():
+                    store.settings.tear(effect.content.sequence)
 
         self._request(
             name,

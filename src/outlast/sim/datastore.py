@@ -14,6 +14,7 @@ import msgspec
 from outlast.model.ids import BootId, DatastoreName, HostId, VmId
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord, Sighting
+from outlast.model.settings import StoredSettings
 from outlast.sim.physics import STALE_FOR
 
 KEEP = 16
@@ -56,6 +57,11 @@ class Datastore:
         self.registers: dict[str, dict[int, RegisterRecord]] = {}
         self.power_on: dict[HostId, Slots[PowerOnList]] = {}
         self.protected: Slots[ProtectedList] = Slots()
+        self.settings: Slots[StoredSettings] = Slots()
+        self.paused_since: int | None = None
+        self.aside_since: dict[VmId, int] = {}
+        """When each VM that stands aside on the newest protected list was put there."""
+        self.ever_aside: set[VmId] = set()
         self.definitions: dict[VmId, str] = {}
         self.linked_at: dict[str, int] = {}
         self.made_at: dict[tuple[str, int], int] = {}
@@ -137,9 +143,33 @@ class Datastore:
         newest = {host: max(s.whole(), key=_sequence, default=None) for host, s in self.power_on.items()}
         return {host: content for host, content in newest.items() if content is not None}
 
+    def put_protected(self, content: ProtectedList) -> None:
+        """A protected list is whole in its slot."""
+        self.protected.write(content.sequence, content)
+        newest = self.newest_protected()
+        aside = {each.entry.vm for each in newest.aside} if newest is not None else set[VmId]()
+        self.ever_aside |= aside
+        self.aside_since = {vm: self.aside_since.get(vm, self.now()) for vm in sorted(aside)}
+
     def newest_protected(self) -> ProtectedList | None:
         """The protected list of the highest `primary` epoch, and of that the newest."""
         return max(self.protected.whole(), key=lambda c: (c.primary_epoch, c.sequence), default=None)
+
+    def put_settings(self, stored: StoredSettings) -> None:
+        """A settings record is whole in its slot. `paused_since`: when the newest one began to say so."""
+        self.settings.write(stored.sequence, stored)
+        newest = self.newest_settings()
+        paused = newest is not None and newest.record.pause is not None
+        if paused is not (self.paused_since is not None):
+            self.paused_since = self.now() if paused else None
+
+    def newest_settings(self) -> StoredSettings | None:
+        """The newest settings record, with the highest number of a slot."""
+        found = self.settings.whole()
+        newest = max(found, key=lambda each: each.record.mark, default=None)
+        if newest is None:
+            return None
+        return StoredSettings(max(each.sequence for each in found), newest.record)
 
 
 def _sequence(content: PowerOnList) -> int:

@@ -25,10 +25,13 @@ class Domain:
     ) -> None:
         self.name = "simulated"
         self.settings = settings
+        """What stands in every host's file."""
         self.hosts = hosts
         self.datastores = datastores
         self.stores = stores
         self.network = network
+        self.ever_used = [settings]
+        """Every host's settings since the beginning."""
         self.physics = physics
         self.isolation_addresses = ("198.51.100.1",)
         self.fence_devices: dict[HostId, FenceDevice] = {}
@@ -52,15 +55,25 @@ class Domain:
         names = self.reach.get(host)
         return tuple(d for d in self.datastores if names is None or d.name in names)
 
-    def _bounded(self, member: DatastoreMember) -> bool:
-        return member.in_flight_bound is not None and member.in_flight_bound <= self.settings.lease_margin
+    def used(self, settings: Settings) -> None:
+        """Some host has these settings now."""
+        if settings not in self.ever_used:
+            self.ever_used.append(settings)
+
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """Every `lease_margin` that any host ever had."""
+        return tuple(settings.lease_margin for settings in self.ever_used)
+
+    def _bounded(self, member: DatastoreMember, margin: int) -> bool:
+        return member.in_flight_bound is not None and member.in_flight_bound <= margin
 
     def risk_accepted(self, datastore: DatastoreName) -> bool:
         """Whether `lease_expired` is proof on a datastore although the kernel may hold writes for longer."""
         member = next(d for d in self.datastores if d.name == datastore)
-        return member.accept_in_flight_risk and not self._bounded(member)
+        return member.accept_in_flight_risk and not self._bounded(member, min(self.margins))
 
     def expiry_allowed(self, datastore: DatastoreName) -> bool:
         """Whether `lease_expired` may be proof on a datastore at all."""
         member = next(d for d in self.datastores if d.name == datastore)
-        return member.accept_in_flight_risk or self._bounded(member)
+        return member.accept_in_flight_risk or self._bounded(member, max(self.margins))

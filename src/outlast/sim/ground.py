@@ -108,6 +108,8 @@ class Ground:
         self.hosts: dict[str, Host] = {}
         for spec, member in zip(self.host_specs, self.domain.hosts, strict=True):
             self.hosts[spec.name] = by_id[member.id] = self._make_host(spec, member.id)
+        self.paused = False
+        """Whether the operator has been told that automatic recovery is held."""
         self.recovery = RecoveryWatch(self)
         for host in self.hosts.values():
             host.peers = by_id
@@ -231,7 +233,7 @@ class Ground:
         """Start every VM where it should run, and let the domain come to rest; `hurried`: not quite."""
         self.run(5 if hurried else 9)
         for spec in self.vm_specs:
-            if spec.host and spec.state != "stopped" and self.hosts[spec.host].powered:
+            if spec.host and self.hosts[spec.host].powered:
                 self._start(spec.name, spec.host)
         self.run(5 if hurried else 12)
 
@@ -253,7 +255,8 @@ class Ground:
     def _is_wanted(self, vm: VmId) -> None:
         """Unless the agent where it runs has had no time to tell of it: then it counts later, if it is there still."""
         where = next((host for host in self.hosts.values() if vm in host.hypervisor.processes), None)
-        if where is None or where.hypervisor.processes[vm].ending is StopReason.DESTROYED:
+        aside = vm in self.domain.stores[self.domain.homes[vm]].aside_since
+        if where is None or aside or where.hypervisor.processes[vm].ending is StopReason.DESTROYED:
             return
         if where.agent.works and self.now - where.agent.works_since >= WANTED_AFTER:
             self.recovery.wanted.add(vm)

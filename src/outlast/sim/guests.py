@@ -79,7 +79,10 @@ class Guests:
             ended("domain is already being started")
         else:
             hypervisor.starting.add(vm)
-            _Start(self, host, vm, ended).ask()
+            told = _Once(ended)
+            _Start(self, host, vm, told).ask()
+            # Whoever asked waits no longer for a daemon that hangs in the middle of it, whatever still comes of it.
+            host.later(LIBVIRT_PATIENCE, lambda: told("libvirtd gave no answer") if hypervisor.mode == "hung" else None)
 
     def process_begins(self, vm: VmId) -> Process:
         """QEMU exists from now on, and its guest writes."""

@@ -16,8 +16,11 @@ from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeping import AskTakeover, Happened, KeeperReply, KeeperReport, KeeperRequest
 from outlast.model.messages import EventNotice, Message
 from outlast.model.records import Enforcement, RegisterRecord
-from outlast.model.time import MILLISECOND, SECOND, Instant
+from outlast.model.settings import Settings, SettingsMark, SettingsRecord
+from outlast.model.time import MILLISECOND, SECOND, Duration, Instant
+from outlast.protocol.enforcement import watchdog_needs
 from outlast.protocol.knowledge import AgentConfig
+from outlast.protocol.lease import Adopted
 from outlast.sim.agent_host import AgentHost
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
@@ -57,6 +60,7 @@ class Host:
         self.boots = 0
         self.boot_id = BootId("")
         self.definitions: dict[VmId, VmDefinition] = {}
+        self.record: SettingsRecord | None = None
         self.memory_mib = 32 << 10
         self.cpus = 8
         self.networks: tuple[str, ...] | None = None
@@ -89,13 +93,13 @@ class Host:
 
     def _boot(self) -> None:
         """Everything that lives as long as one boot."""
-        self._published: dict[DatastoreName, Instant] = {}
+        self._published: dict[DatastoreName, Adopted] = {}
         self._ways: list[tuple[DatastoreName, Way]] = []
         self._stalled_work.clear()
         self.stalled = self._waking = False
         self.hypervisor = Hypervisor(self._process_changed)
         self.hypervisor.definitions = self.definitions
-        self.truth = LeaseTruth(self.domain.settings.lease_duration)
+        self.truth = LeaseTruth()
         self.keeper = KeeperHost(self, self._published)
         self.agent = AgentHost(self)
         self.guests = Guests(self)
@@ -160,7 +164,7 @@ class Host:
             self.agent.leave(restart=False)
             self.keeper.close()
             # Until it has said its last word, or has waited in vain for the last guest to end.
-            last_word = 2 * self.domain.settings.datastore_heartbeat_interval + SECOND
+            last_word = 2 * self.settings.datastore_heartbeat_interval + SECOND
             patience = KEEPER_CLOSES if self.hypervisor.processes else last_word
             self.later(patience, lambda: self.power_off() if self.boots == boot else None)
 
@@ -335,7 +339,8 @@ class Host:
             name=next(m.name for m in domain.hosts if m.id == self.id),
             hosts=domain.hosts,
             datastores=domain.datastores_of(self.id),
-            settings=domain.settings,
+            settings=self.settings,
+            settings_mark=self.record.mark if self.record is not None else SettingsMark(),
             datastore_key="",
             run_dir="/run/outlast",
             state_dir="/var/lib/outlast",
@@ -357,10 +362,22 @@ class Host:
             boot_id=self.boot_id,
             session=session,
             first_sequence=self.scheduler.now // MILLISECOND + 1,
+            record=self.record,
+            least_margin=watchdog_needs(WATCHDOG_TIMEOUT // SECOND) if self.watchdog else Duration(0),
             fencing=domain.fencing(),
             told=told,
             rules=domain.rules,
         )
+
+    @property
+    def settings(self) -> Settings:
+        """What an agent or a keeper that starts on this host now would use: the file's, or the record that was kept."""
+        return self.record.settings if self.record is not None else self.domain.settings
+
+    def keep_settings(self, record: SettingsRecord) -> None:
+        """The agent keeps them on the host's own disk."""
+        self.record = record
+        self.domain.used(record.settings)
 
     def ask_keeper(self, request: KeeperRequest) -> None:
         if type(request) is AskTakeover:
@@ -468,6 +485,6 @@ class Host:
         """The agent as second freezer: what executes past a deadline that still stands in shared memory is frozen."""
         for vm in list(self.hypervisor.processes):
             home = self.home_of(vm)
-            deadline = self._published.get(home, Instant(0)) if home is not None else Instant(0)
-            if deadline and self.clock() > deadline + grace:
+            published = self._published.get(home) if home is not None else None
+            if published is not None and published.deadline and self.clock() > published.deadline + grace:
                 self.freeze(vm)

@@ -6,6 +6,8 @@
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
+    pause-holds              nobody orders a restart or fences for a VM on whose datastore stands that recovery is paused
+    wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -214,7 +216,7 @@ class Invariants:
             if process.home == datastore and host.executes(vm) and self._overruns(host, process, over_since):
                 again = True
         if again:
-            margin_ends = over_since + self._domain.settings.lease_margin
+            margin_ends = over_since + max(self._domain.margins)
             until_then = margin_ends - self.now if host.watchdog else KEEPER_REACTS
             self._look_later(host, datastore, min(KEEPER_REACTS, until_then))
 
@@ -232,7 +234,7 @@ class Invariants:
         if agent and not keeper and max(awake, host.agent.works_since) + AGENT_REACTS <= self.now:
             self.violated("owner-runs", f"{process.vm} executes on {host.id} past its lease; its agent did not freeze it")
             return False
-        if host.watchdog and over_since + self._domain.settings.lease_margin <= self.now:
+        if host.watchdog and over_since + max(self._domain.margins) <= self.now:
             past = "longer than lease_margin past its lease, in spite of a watchdog"
             self.violated("owner-runs", f"{process.vm} executes on {host.id} {past}")
             return False
@@ -267,10 +269,12 @@ class Invariants:
         """An agent says what it does: a restart is ordered, and a host is fenced, by who is responsible for the home."""
         if note.kind == "fence-asked" and note.datastore is not None:
             home, what = note.datastore, f"has {note.host} fenced"
+            self._not_paused(self._domain.stores[home], f"{host} {what}")
             if note.host == host:
                 self.violated("one-responsible-primary", f"{host} fences itself")
         elif note.kind == "restart-ordered" and note.vm is not None:
             home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
+            self._wanted_by_operators(self._domain.stores[home], host, note.vm)
         else:
             return
         last = self._domain.stores[home].last(PRIMARY_REGISTER)
@@ -280,6 +284,21 @@ class Invariants:
         if until is None or self.now - until > PRIMARY_ACTS_LATE:
             holder = "nobody" if last is None else f"{last.owner} ({last.state}, epoch {last.epoch})"
             self.violated("one-responsible-primary", f"{host} {what}; {home} is held by {holder}")
+
+    def _wanted_by_operators(self, store: Datastore, host: HostId, vm: VmId) -> None:
+        """A restart is ordered: nobody has paused recovery for long, but for what he asks himself, nor set the VM aside."""
+        content = store.newest_protected()
+        vms = content.vms if content is not None else ()
+        asked = any(entry.vm == vm and (entry.asked is not None or entry.attempts.asked) for entry in vms)
+        aside = store.aside_since.get(vm)
+        if not asked:
+            self._not_paused(store, f"{host} orders a restart of {vm}")
+        if aside is not None and self.now - aside > PRIMARY_ACTS_LATE:
+            self.violated("wishes-hold", f"{host} orders a restart of {vm}, which an operator has set aside")
+
+    def _not_paused(self, store: Datastore, what: str) -> None:
+        if store.paused_since is not None and self.now - store.paused_since > PRIMARY_ACTS_LATE:
+            self.violated("pause-holds", f"{what}, and {store.name} says that recovery is paused")
 
     def takes_over(self, host: Host, ask: AskTakeover) -> None:
         """An agent asks its keeper to take a VM."""
@@ -301,11 +320,14 @@ class Invariants:
         if process is None or not process.executed or process.ending is not None:
             return
         definition = self._domain.definitions[vm]
-        response = definition.policy.isolation_response or self._domain.settings.isolation_response
+        own = definition.policy.isolation_response
+        responses = {own} if own else {settings.isolation_response for settings in self._domain.ever_used}
         store = self._domain.stores[process.home]
         register, boots = store.last(vm), store.incarnations.get(host.id, [])
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED
-        if ours and register is not None and register.incarnation == len(boots) and response == "leave-running":
+        if vm in store.ever_aside:
+            return  # An operator wanted it off.
+        if ours and register is not None and register.incarnation == len(boots) and responses == {"leave-running"}:
             self.violated("no-needless-kill", f"{vm} is killed on {host.id}, which owns it (epoch {register.epoch})")
 
     def wrote(self, vm: VmId, instance: int) -> None:

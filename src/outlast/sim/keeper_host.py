@@ -44,8 +44,9 @@ from outlast.model.keeper_events import (
 )
 from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subscribe
 from outlast.model.records import HeartbeatRecord
-from outlast.model.time import MILLISECOND, SECOND, Instant
+from outlast.model.time import MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Adopted
 from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore
 from outlast.sim.machine_host import HostServices
@@ -61,7 +62,7 @@ Answer = Callable[[KeeperReply], None]
 class KeeperHost:
     """`services` is the host that it runs on; `to_agent` carries its messages, None while no agent is connected."""
 
-    def __init__(self, services: HostServices, published: dict[DatastoreName, Instant]) -> None:
+    def __init__(self, services: HostServices, published: dict[DatastoreName, Adopted]) -> None:
         self._host = services
         self._published = published
         self._sessions = 0
@@ -78,7 +79,7 @@ class KeeperHost:
         self._report_due = False
         self._life = 0
         self._terms: dict[DatastoreName, tuple[str, int]] = {}
-        self._remembered: dict[VmId, tuple[DatastoreName, tuple[str, int]]] = {}
+        self._remembered: dict[VmId, tuple[DatastoreName, tuple[str, int], Duration]] = {}
         self._written: dict[DatastoreName, HeartbeatRecord] = {}
         self._pet_at = 0
         self.works_since = 0
@@ -113,7 +114,7 @@ class KeeperHost:
         config = self._host.keeper_config(session)
         self._machine = KeeperMachine(config, self._host.clock(), dict(self._published))
         for name, place in self._machine.places.items():
-            self._published[name] = place.lease.deadline or Instant(0)
+            self._published[name] = Adopted(place.lease.deadline or Instant(0), place.lease.granted_for)
         self._ways = {d.name: self._host.way(d.name) for d in config.datastores}
         before, self._terms = self._terms, {}
         found = [
@@ -123,10 +124,11 @@ class KeeperHost:
                 home,
                 process.pid,
                 process.stopped,
-                by_right=self._remembered.get(process.vm) == (home, before.get(home)),
+                by_right=lease if (where, term) == (home, before.get(home)) else None,
             )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
+            for where, term, lease in (self._remembered.get(process.vm, (None, None, None)),)
         ]
         self.happen(ProcessesFound(tuple(found)))
         for name in self._ways:
@@ -287,10 +289,10 @@ class KeeperHost:
             case Tell():
                 self._host.keeper_did(effect.happened)
             case PublishLease():
-                self._published[effect.datastore] = effect.deadline
+                self._published[effect.datastore] = Adopted(effect.deadline, effect.length)
                 self._terms[effect.datastore] = (self._session, effect.term)
             case Remember():
-                self._remembered[effect.vm] = (effect.home, (self._session, effect.term))
+                self._remembered[effect.vm] = (effect.home, (self._session, effect.term), effect.lease)
             case Changed():
                 self._report()
             case PetWatchdog():
@@ -341,7 +343,7 @@ class KeeperHost:
         """As the I/O helper does it: our place is read back first, and what lies there must be what we wrote last."""
         record, name, host, written = effect.record, effect.datastore, self._host.id, self._written
         life = self._life
-        self._host.truth.write_began(name, record.sequence, self._host.clock())
+        self._host.truth.write_began(name, record.sequence, self._host.clock(), record.lease)
         if record.ended:
             self._host.says_last_word()
         begun = [False]

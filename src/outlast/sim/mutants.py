@@ -24,7 +24,7 @@ from outlast.protocol import peers, verdict
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.knowledge import Knowledge
-from outlast.protocol.lease import Lease, Renewal
+from outlast.protocol.lease import Adopted, Lease, Renewal
 from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
@@ -90,7 +90,7 @@ def _lease_from_completion(self: Lease, sequence: int, ok: bool, now: Instant) -
     if ok and renewal is Renewal.NOTHING and self._writing is None:
         self.term, renewal = self.term + 1, Renewal.NEW_TERM  # type: ignore[assignment]
     if renewal is not Renewal.NOTHING:
-        self.deadline = after(now, self._settings.lease_duration)
+        self.deadline = after(now, self.length)
     return renewal
 
 
@@ -116,7 +116,7 @@ def _late_renewal_extends(self: Lease, now: Instant) -> bool:
 def _epoch_of_an_earlier_term(self: Ownership, outcome: LinkOutcome, term: Any) -> bool:
     if self._linking is None:
         return False
-    record, _ = self._linking
+    record, _, self.span = self._linking
     self._linking = None
     if outcome is not LinkOutcome.WON:
         return False
@@ -205,7 +205,7 @@ def _epoch_read_last(self: RecordWatch, epoch_read_at: Instant, window: Duration
 
 @_mutant(5, "the window is kept across gaps and a lapse of the observer", "observer-that-lapses", (RecordWatch, "void"))
 def _window_kept_across_a_lapse(self: RecordWatch) -> None:
-    self._max_gap = Duration(1 << 62)
+    self.max_gap = Duration(1 << 62)
 
 
 _observe = RecordWatch.observe
@@ -371,7 +371,8 @@ def _renews_before_it_knows(self: KeeperMachine, found: tuple[Any, ...]) -> list
     8, "a keeper that starts takes the lease for held", "a-keeper-dies-while-storage-hangs", (KeeperMachine, "__init__")
 )
 def _starts_as_held(self: KeeperMachine, config: Any, now: Instant, adopted: Any) -> None:
-    _init(self, config, now, {name: after(now, config.settings.lease_duration) for name in adopted})
+    length = config.settings.lease_duration
+    _init(self, config, now, {name: Adopted(after(now, length), length) for name in adopted})
 
 
 def _knows_none_but_its_own(self: KeeperMachine, process: FoundProcess) -> list[KeeperEffect]:
@@ -417,3 +418,6 @@ _confirmed = Recovery._confirmed
 )
 def _primary_without_its_register(self: Recovery, case: Any, event: Any) -> None:
     self._order(case)
+
+
+from outlast.sim import settings_mutants as _settings_mutants  # noqa: E402, F401 - it registers its own in MUTANTS

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead
+from outlast.model.ids import HostId
 from outlast.protocol.fencing import Fencing, Stage
 from outlast.protocol.knowledge import Knowledge
 from outlast.sim.mutation import also, mutant
 
-_ended = Fencing.ended
+_ended, _move = Fencing.ended, Fencing._move
 
 
 @mutant(
@@ -65,3 +66,12 @@ def _fences_without_its_register(self: Fencing, event: RegistersRead) -> None:
     found = self._found(event.request, Stage.CONFIRMING)
     if found is not None:
         self._switch_off(*found)
+
+
+def _an_answer_is_never_late(self: Fencing, host: HostId, effort: Any) -> None:
+    """The other guard of the same rule: what is asked first on storage wakes it before the register's answer is there."""
+    if effort.stage is not Stage.CONFIRMING:
+        _move(self, host, effort)
+
+
+also("fences-without-its-register", Fencing, "_move", _an_answer_is_never_late)

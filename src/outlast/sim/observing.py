@@ -61,7 +61,7 @@ class Observer:
         return self._world.where(vm)
 
     def state(self, vm: str) -> str:
-        if self._specs[vm].state == "unprotected":
+        if self._is_unprotected(vm):
             return "unprotected"
         if self._world.where(vm):
             return "running"
@@ -74,6 +74,16 @@ class Observer:
         if entry is None or (entry.policy.priority == "disabled" and not entry.attempts.asked):
             return "stopped"
         return "failed" if entry.attempts.failed else "waiting"
+
+    def _is_unprotected(self, vm: str) -> bool:
+        """As an operator has said last, else as the file says."""
+        content = self._world.domain.stores[DatastoreName(self._specs[vm].datastore)].newest_protected()
+        if content is not None:
+            if any(aside.entry.vm == vm and aside.wanted == "unprotected" for aside in content.aside):
+                return True
+            if any(entry.vm == vm and entry.asked is not None for entry in content.vms):
+                return False
+        return self._specs[vm].state == "unprotected"
 
     def verdict(self, host: str) -> str:
         primary = self.primary()

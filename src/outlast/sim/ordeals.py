@@ -41,6 +41,7 @@ class _Story:
         vms: tuple[str, ...] = ("host1",),
         stores: tuple[DatastoreSpec, ...] = (),
         first: HostSpec | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         names = [HostName(f"host{i + 1}") for i in range(hosts)]
         self._rng = rng
@@ -54,6 +55,7 @@ class _Story:
             for i, host in enumerate(vms)
         )
         self._steps: list[Step] = []
+        self._settings = {"isolation_response": "leave-running"} | (settings or {})
 
     def at(self, ms: float, verb: str, **keys: Any) -> None:
         """One step."""
@@ -82,7 +84,7 @@ class _Story:
             story=self._text,
             seed=self._rng.getrandbits(31),
             duration=Duration(round(end_ms * MILLISECOND)),
-            settings={"isolation_response": "leave-running"},
+            settings=self._settings,
             datastores=self._stores,
             hosts=self._hosts,
             vms=self._vms,
@@ -208,7 +210,7 @@ def _libvirt_hangs_in_a_start(rng: random.Random) -> Scenario:
     )
     s.at(3_000, "vm-crash", vm="vm1")
     s.store(3_015, "slow", "host2", latency=200 * MILLISECOND)
-    s.at(3_000 + rng.uniform(1_300, 2_400), "hypervisor-hang", host="host2")
+    s.at(3_000 + rng.uniform(1_300, 3_400), "hypervisor-hang", host="host2")
     s.at(3_000 + rng.uniform(18_000, 30_000), "hypervisor-resume", host="host2")
     return s.done(40_000)
 
@@ -430,3 +432,6 @@ def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
     waiting, other = story.vms
     vms = (msgspec.structs.replace(waiting, after=(other.name,)), msgspec.structs.replace(other, max_relocations=-1))
     return msgspec.structs.replace(story, vms=vms, settings={**story.settings, "dependency_timeout": 12 * SECOND})
+
+
+from outlast.sim import settings_ordeals as _settings_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS

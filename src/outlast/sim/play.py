@@ -33,6 +33,7 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
     observer = Observer(world, scenario)
     _settle(world, scenario, hurried=until_rest)
     observer.begin()
+    world.begin()
     zero, failures = world.now, list[Failure]()
     for at, what in moments(scenario):
         world.scheduler.run_until(zero + at)
@@ -67,7 +68,7 @@ def play(scenario: Scenario, seed: int | None = None, *, until_rest: bool = Fals
 
 def _settle(world: World, scenario: Scenario, *, hurried: bool) -> None:
     world.settle(hurried=hurried)
-    placed = {vm.name: vm for vm in scenario.vms if vm.host and vm.state != "stopped"}
+    placed = {vm.name: vm for vm in scenario.vms if vm.host}
 
     def at_rest() -> bool:
         if any(world.where(name) != [vm.host] for name, vm in placed.items()):

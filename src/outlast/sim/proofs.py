@@ -3,9 +3,10 @@
 Looked at when an agent asks its keeper for a takeover. A wrong proof need not lead to a double run at once; it is a
 violation all the same, so that a broken rule is seen where it is broken.
 
-    lease_expired    the window elapsed on the observer's clock; the owner's record did not change in it; the epoch to take
-                     from was there before the last read; the observer's own lease held all the time; the owner's level,
-                     its silence to pings and the datastore's in-flight bound allow it
+    lease_expired    the owner's lease was over when the last read began; the window elapsed on the observer's clock; the
+                     owner's record did not change in it; the epoch to take from was there before the last read; the
+                     observer's own lease held all the time; the owner's level, its silence to pings and the datastore's
+                     in-flight bound allow it
     rebooted         a higher incarnation of the owner exists on the home datastore
     renounced        the epoch to take from says so
     power_fenced, operator_confirmed
@@ -63,8 +64,9 @@ def _was_off(proof: Proof, vm: VmId, home: DatastoreName, owner: Host) -> str:
 
 def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: Host) -> str:
     domain = observer.domain
-    store, settings = domain.stores[home], domain.settings
-    if proof.last_read - proof.first_seen < settings.window:
+    store = domain.stores[home]
+    epoch = store.registers[vm].get(proof.epoch)
+    if epoch is not None and proof.last_read - proof.first_seen < epoch.window:
         return "its window had not elapsed when the last read began"
     if owner.enforcement is Enforcement.NONE:
         return f"nothing freezes VMs on {owner.id}"
@@ -73,6 +75,9 @@ def _expiry(proof: Proof, vm: VmId, home: DatastoreName, observer: Host, owner: 
     if not observer.powered or proof.first_seen < observer.booted_clock:
         return ""  # It rebooted since: its clock tells nothing any more.
     first_seen, last_read = observer.true_time(Instant(proof.first_seen)), observer.true_time(Instant(proof.last_read))
+    this_boot = owner.powered and len(store.incarnations.get(owner.id, ())) == proof.incarnation
+    if this_boot and owner.truth.holds(home, owner.clock()) and owner.true_time(owner.truth.began[home]) < last_read:
+        return f"the lease of {owner.id} on {home} was not over when the last read began"
     landed = store.landed_at.get(owner.id, 0)
     if first_seen < landed < last_read:
         return f"the record of {owner.id} changed within the window"

@@ -12,6 +12,7 @@ from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.settings import Settings
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Step, VmSpec
+from outlast.sim import random_settings
 
 
 class Trouble:
@@ -233,6 +234,12 @@ def _fencing(t: Trouble) -> None:
     t.undo("fencing-mend", t.length(50, 30_000), host=host)
 
 
+def _wish(t: Trouble) -> None:
+    vm = t.vm()
+    t.do("set-state", vm=vm, state=t.rng.choice(["stopped", "stopped", "unprotected", "running"]))
+    t.undo("set-state", t.length(50, 40_000), vm=vm, state="running")
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -268,5 +275,8 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "clock": lambda t: t.do("clock-jump", host=t.host(), by=t.rng.choice([-1, 1]) * 3600 * SECOND),
     "damage": lambda t: t.do(t.rng.choice(["record-damage", "record-damage", "record-clone"]), **t.path()),
     "newer": lambda t: t.pair("record-newer", "record-older", host=t.host()),
+    "settings": lambda t: t.do("set", **dict[str, Any](random_settings.one(t.rng))),
+    "pause": lambda t: t.pair("pause", "resume", 20_000),
+    "wish": _wish,
 }
 """Each draws one fault, at the present moment of the scenario."""

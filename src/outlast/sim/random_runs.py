@@ -36,6 +36,7 @@ def play(
     began = 0
     try:
         world.settle(hurried=until_rest)
+        world.begin()
         began = world.now
         for step in scenario.steps:
             world.scheduler.run_until(max(world.now, began + step.at))

@@ -55,6 +55,14 @@ def graces(seed: int) -> dict[str, Any]:
     return {"mass_failure_grace": Duration(mass * SECOND), "startup_grace": Duration(startup * SECOND)}
 
 
+def one(rng: random.Random) -> dict[str, str]:
+    """One setting and a value, as an operator sets it while the domain runs: what does not fit to the others is refused."""
+    if rng.randrange(3) == 0:
+        return {"setting": "lease_duration", "value": rng.choice(["4s", "6s", "10s"])}
+    name = rng.choice(sorted(_MILLISECONDS))
+    return {"setting": name, "value": f"{rng.choice(_MILLISECONDS[name])}ms"}
+
+
 def _some(rng: random.Random) -> dict[str, Any]:
     durations = {
         name: Duration(rng.choice(choices) * MILLISECOND)

@@ -21,6 +21,7 @@ from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
+from outlast.sim.datastore import Datastore
 from outlast.sim.host import BOOT_TIME
 from outlast.sim.physics import DAEMON_STARTS
 from outlast.sim.truth_snapshot import truth_snapshot
@@ -51,7 +52,6 @@ class RecoveryWatch:
         self._world = world
         self.wanted: set[VmId] = set()
         self.awaiting_proof: set[VmId] = set()
-        self._bound = recovery_bound(world.domain.settings)
         self.failures: dict[VmId, int] = {}
         """How often a VM crashed or did not start by itself, since it was last asked to be tried anew."""
         self._calm_since: int | None = None
@@ -71,6 +71,10 @@ class RecoveryWatch:
         since = self._at_rest_since
         return since is not None and self._world.scheduler.now - since >= time
 
+    def _bound(self) -> int:
+        """For the settings that ask for the longest waits, of all that any host ever had."""
+        return max(recovery_bound(settings) for settings in self._world.domain.ever_used)
+
     def failed(self, vm: VmId) -> None:
         """A VM crashed, or a start of it failed by itself."""
         self.failures[vm] = self.failures.get(vm, 0) + 1
@@ -86,7 +90,7 @@ class RecoveryWatch:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
-        elif now - self._calm_since >= self._bound:
+        elif now - self._calm_since >= self._bound():
             self._judge(now - self._calm_since)
         self._world.scheduler.after(LOOKS, self._look)
 
@@ -94,6 +98,8 @@ class RecoveryWatch:
         """Whether nothing is wrong now."""
         world = self._world
         if not world.domain.network.whole or not world.domain.network.isolation_address_answers:
+            return False
+        if world.paused:
             return False
         if any(world.failing_starts.values()):
             return False
@@ -106,7 +112,10 @@ class RecoveryWatch:
         return True
 
     def _judge(self, calm_for: int) -> None:
+        self._judge_who_is_to_be_off()
         waiting = [vm for vm in sorted(self.wanted) if len(self._world.invariants.executing(vm)) != 1]
+        # Who had it started, and who set it aside, crossed each other.
+        waiting = [vm for vm in waiting if vm not in self._store(vm).aside_since]
         self.awaiting_proof = {vm for vm in waiting if self._waits_for_proof(vm)}
         for vm in waiting:
             if vm in self._blamed or vm in self.awaiting_proof or self._need_not_run(vm) or calm_for < self._bound_of(vm):
@@ -118,6 +127,23 @@ class RecoveryWatch:
                 says = "nothing" if last is None else f"{last.owner}, {last.state}, {last.reason}, epoch {last.epoch}"
                 detail = f"{vm} runs on {where}, long after everything was well; its register says: {says}"
                 self._world.invariants.violated("all-recovered", detail)
+
+    def _store(self, vm: VmId) -> Datastore:
+        return self._world.domain.stores[self._world.domain.homes[vm]]
+
+    def _judge_who_is_to_be_off(self) -> None:
+        """What an operator wants stopped is off, unless its guest hangs, or somebody has started it by hand since."""
+        for store in self._world.domain.stores.values():
+            content = store.newest_protected()
+            for aside in content.aside if content is not None else ():
+                vm, last = aside.entry.vm, store.last(aside.entry.vm)
+                runs = self._world.invariants.executing(vm)
+                hangs = any(self._world.hosts[host].hypervisor.processes[vm].hung for host in runs)
+                by_hand = aside.epoch is not None and last is not None and last.epoch > aside.epoch
+                if aside.wanted == "stopped" and runs and not hangs and not by_hand and vm not in self._blamed:
+                    self._blamed.add(vm)
+                    detail = f"{vm} runs on {', '.join(sorted(runs))}, and is to be stopped"
+                    self._world.invariants.violated("wishes-hold", detail)
 
     def _need_not_run(self, vm: VmId) -> bool:
         return self._world.spec(vm).priority == "disabled" or self._has_failed(vm)
@@ -134,11 +160,12 @@ class RecoveryWatch:
     def _bound_of(self, vm: str, asking: frozenset[str] = frozenset()) -> int:
         """How long it may take until it runs: longer, if it has to wait for others first."""
         spec, most = self._world.spec(vm), 0
+        timeout = max(settings.dependency_timeout for settings in self._world.domain.ever_used)
         for name in spec.after:
             if name not in asking:
-                waits = self._world.domain.settings.dependency_timeout + parse_ready(self._world.spec(name).ready).delay
-                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound)
-        return self._bound + max(most, self._grace_of(vm))
+                waits = timeout + parse_ready(self._world.spec(name).ready).delay
+                most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound())
+        return self._bound() + max(most, self._grace_of(vm))
 
     def _grace_of(self, vm: str) -> int:
         """For how long more Outlast may leave a VM to its owner: as long as that has no power, and for a reason only.
@@ -146,16 +173,19 @@ class RecoveryWatch:
         Either most of the others have none, so that whoever is left may doubt itself; or nobody who is left has been up
         since before it lost its power, so that for all they know the site is starting.
         """
-        hosts, settings = self._world.hosts, self._world.domain.settings
+        hosts, ever_used = self._world.hosts, self._world.domain.ever_used
         last = self._last(VmId(vm))
         owner = hosts.get(last.owner) if last is not None else None
         if owner is None or owner.powered:
             return 0
         dark = sum(not host.powered for host in hosts.values())
-        mass = settings.mass_failure_grace if dark >= 2 and 2 * dark > len(hosts) - 1 else 0
+        many = dark >= 2 and 2 * dark > len(hosts) - 1
         hears_since = [host.booted_at + STARTS_WITHIN for host in hosts.values() if host.powered]
-        cold = settings.startup_grace if all(since > owner.off_since for since in hears_since) else 0
-        return max(mass, cold)
+        cold = all(since > owner.off_since for since in hears_since)
+        return max(
+            max(settings.mass_failure_grace for settings in ever_used) if many else 0,
+            max(settings.startup_grace for settings in ever_used) if cold else 0,
+        )
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""

@@ -65,8 +65,10 @@ from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, Regi
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND, Duration, Instant
 from outlast.protocol.gatekeeping import Waiting
-from outlast.protocol.keeping import KeeperMachine, Task
+from outlast.protocol.keeping import KeeperMachine
+from outlast.protocol.lease import Adopted
 from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.under_way import Task
 
 TICK = Duration(4 * SECOND)
 """The gate's patience: whoever asks waits for one tick."""
@@ -246,7 +248,8 @@ class Keepers:
 
     def started(self, published: int | None) -> KeeperMemory:
         """A keeper process that has just begun, and was told what its predecessor published."""
-        adopted = {HOME: at(published)} if published is not None else {}
+        length = self.settings.lease_duration
+        adopted = {HOME: Adopted(at(published), length)} if published is not None else {}
         return self._take(KeeperMachine(self._config, NOW, adopted))
 
     def running(self, incarnation: int) -> KeeperMemory:
@@ -271,7 +274,8 @@ class Keepers:
             case ("linked", LinkOutcome() as outcome):
                 return Linked(ONE, outcome)
             case ("found", bool(there), bool(stopped), bool(by_right)):
-                return ProcessesFound((_process(stopped, by_right),) if there else ())
+                found = _process(stopped, self.settings.lease_duration if by_right else None)
+                return ProcessesFound((found,) if there else ())
             case ("appeared", bool(stopped)):
                 return ProcessAppeared(_process(stopped))
             case ("exited",):
@@ -312,10 +316,12 @@ class Keepers:
         lease = place.lease
         place.incarnation = Incarnation(memory.incarnation) if memory.incarnation is not None else None
         lease._writing = (1, at(memory.writing)) if memory.writing is not None else None
+        lease._written_for = self.settings.lease_duration
         lease._write_due = NOW
         lease.sequence, lease.term = 1, _TERM
         lease.deadline = at(memory.deadline) if memory.deadline is not None else None
         machine._ready, machine.closing, machine._requests = memory.ready, memory.closing, 1
+        machine._fitted = True
         machine.said_last_word, machine._audit.due = memory.said, at(_FAR_AWAY)
         if memory.task is not None:
             machine._tasks[ONE] = Task(VM, memory.task, HOME)
@@ -332,6 +338,7 @@ class Keepers:
     def _ownership(self, machine: KeeperMachine, memory: VmMemory, incarnation: int) -> Ownership:
         vm = Ownership(VM, NAME, HOME, machine.identity)
         vm.phase = memory.phase
+        vm.span = self.settings.span
         vm.epoch = Epoch(NEWEST + memory.epoch) if memory.epoch is not None else None
         vm.pid = 1 if memory.pid else None
         vm.owned_elsewhere = memory.owned_elsewhere
@@ -342,7 +349,7 @@ class Keepers:
         if memory.linking is not None:
             link = memory.linking
             record = record_of(Rec(link.epoch, 0, incarnation, link.released))
-            vm._linking = (record, LeaseTerm(_TERM + link.term))
+            vm._linking = (record, LeaseTerm(_TERM + link.term), self.settings.span)
         return vm
 
     def _take(self, machine: KeeperMachine) -> KeeperMemory:
@@ -425,7 +432,7 @@ def _asker(waiting: Waiting) -> Asker:
     return Asker(waiting.client, max(ticks(waiting.deadline), 0), evidence, waiting.begun)
 
 
-def _process(stopped: bool, by_right: bool = False) -> FoundProcess:
+def _process(stopped: bool, by_right: Duration | None = None) -> FoundProcess:
     return FoundProcess(VM, NAME, HOME, 1, stopped, by_right=by_right)
 
 

@@ -108,7 +108,16 @@ class _Prover(Recovery):
     def __init__(self, facts: _Facts) -> None:
         none: Any = None
         peers, fencing = cast(Any, _Peers()), cast(Any, _NoFencing())
-        super().__init__(cast(Knowledge, facts), Outbox(), peers, none, desk=none, fencing=fencing, doubt=none)
+        super().__init__(
+            cast(Knowledge, facts),
+            Outbox(),
+            peers=peers,
+            responsibility=none,
+            shared=none,
+            desk=none,
+            fencing=fencing,
+            doubt=none,
+        )
         self.proof: Proof | None = None
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
@@ -118,6 +127,10 @@ class _Prover(Recovery):
     def _may_go_on(self, _case: Restart, _last: RegisterRecord) -> bool:
         """How often it failed decides nothing about safety."""
         return True
+
+    def _is_asked_for(self, _case: Restart) -> bool:
+        """Nor does a pause."""
+        return False
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:
         """This host's own VM: the order `own` is an event of its own in the small world."""
@@ -291,6 +304,7 @@ def _heartbeat(seen: Seen, window: Duration) -> HeartbeatRecord:
         enforcement=Enforcement.KEEPER,
         agent_progress=0,
         wall_clock_s=0,
+        lease=window,
         window=window,
         ended=seen.ended,
     )

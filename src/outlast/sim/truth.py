@@ -1,8 +1,9 @@
 """What is true about one boot's leases, judged from its heartbeat writes alone and not by what its keeper believes.
 
-A lease is good until the start of the last write that was confirmed in time + `lease_duration`, on the host's own clock
-(safety rule 2). `terms` counts the unbroken runs of such renewals, whichever keeper sessions made them; `began` is when the
-last one began, `lapsed` when the one before it ended.
+A lease is good until the start of the last write that was confirmed in time + the lease that its record names, on the
+host's own clock (safety rule 2). As soon as a record begins to be written that names a shorter one, somebody may read it:
+from then on the shorter one counts for the last write too. `terms` counts the unbroken runs of such renewals, whichever
+keeper sessions made them; `began` is when the last one began, `lapsed` when the one before it ended.
 """
 
 from outlast.model.ids import DatastoreName, Nonce
@@ -12,9 +13,9 @@ from outlast.model.time import Instant
 class LeaseTruth:
     """See the top of this file."""
 
-    def __init__(self, lease_duration: int) -> None:
-        self._duration = lease_duration
-        self._started: dict[tuple[DatastoreName, int], Instant] = {}
+    def __init__(self) -> None:
+        self._started: dict[tuple[DatastoreName, int], tuple[Instant, int]] = {}
+        self._granted_from: dict[DatastoreName, Instant] = {}
         self.deadlines: dict[DatastoreName, Instant] = {}
         self.terms: dict[DatastoreName, int] = {}
         self.began: dict[DatastoreName, Instant] = {}
@@ -25,21 +26,24 @@ class LeaseTruth:
         """A new keeper session numbers its writes anew; what an earlier one asked for is confirmed to nobody."""
         self._started.clear()
 
-    def write_began(self, datastore: DatastoreName, sequence: int, clock: Instant) -> None:
-        """The keeper asks for a heartbeat write."""
-        self._started[datastore, sequence] = clock
+    def write_began(self, datastore: DatastoreName, sequence: int, clock: Instant, lease: int) -> None:
+        """The keeper asks for a heartbeat write, of a record that names a lease of that length."""
+        self._started[datastore, sequence] = (clock, lease)
+        if self.holds(datastore, clock):
+            self.deadlines[datastore] = min(self.deadlines[datastore], Instant(self._granted_from[datastore] + lease))
 
     def write_ended(self, datastore: DatastoreName, sequence: int, ok: bool, clock: Instant) -> bool:
         """The keeper hears how it ended. True if the lease is good for longer than before."""
-        started = self._started.pop((datastore, sequence), None)
-        if started is None or not ok or started + self._duration <= clock:
+        started, lease = self._started.pop((datastore, sequence), (None, 0))
+        if started is None or not ok or started + lease <= clock:
             return False
         if not self.holds(datastore, clock):
             self.terms[datastore] = self.terms.get(datastore, 0) + 1
             self.began[datastore] = clock
             if datastore in self.deadlines:
                 self.lapsed[datastore] = self.deadlines[datastore]
-        self.deadlines[datastore] = Instant(started + self._duration)
+        self._granted_from[datastore] = started
+        self.deadlines[datastore] = Instant(started + lease)
         return True
 
     def void(self, datastore: DatastoreName, clock: Instant) -> None:

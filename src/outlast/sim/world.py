@@ -1,7 +1,7 @@
 """The simulated world and what can be done to it: one method for each verb of the scenario language (docs/scenarios.md).
 
 A verb `x-y` is the method `x_y`, with the verb's keys as its arguments (`for` is `for_`); lengths are nanoseconds. To cut
-what is cut, or to heal what is whole, changes nothing.
+what is cut, or to heal what is whole, changes nothing. What an operator asks of the fault domain is in `operating.py`.
 """
 
 import functools
@@ -16,14 +16,14 @@ from outlast.model.records import HeartbeatRecord
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.scenario.model import Scenario, Step
-from outlast.sim.ground import Ground
 from outlast.sim.guests import LIBVIRTD_RESTARTS
 from outlast.sim.host import Host
+from outlast.sim.operating import Operating
 
 Groups = Sequence[Iterable[str]]
 
 
-class World(Ground):
+class World(Operating):
     """See the top of this file."""
 
     @classmethod

@@ -3,6 +3,7 @@
 from outlast.model.ids import PRIMARY_REGISTER, HostId, VmId
 
 PROTECTED = "protected"
+SETTINGS = "settings"
 
 
 def heartbeat(host: HostId) -> str:

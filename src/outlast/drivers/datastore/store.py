@@ -34,10 +34,12 @@ from outlast.model.effects import (
     ReadPowerOnLists,
     ReadProtectedList,
     ReadRegisters,
+    ReadSettings,
     ReadSightings,
     StoreDefinition,
     WritePowerOnList,
     WriteProtectedList,
+    WriteSettings,
 )
 from outlast.model.events import (
     Event,
@@ -45,6 +47,7 @@ from outlast.model.events import (
     PrimaryLinked,
     ProtectedListRead,
     RegistersRead,
+    SettingsRead,
     SightingsRead,
     Stored,
 )
@@ -52,6 +55,7 @@ from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import DatastoreMember, DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord, Sighting
+from outlast.model.settings import StoredSettings
 
 StorageEffect = (
     ReadSightings
@@ -62,6 +66,8 @@ StorageEffect = (
     | WriteProtectedList
     | WritePowerOnList
     | StoreDefinition
+    | ReadSettings
+    | WriteSettings
 )
 
 
@@ -100,6 +106,11 @@ class Store:
                 return await self._write(effect, places.power_on(effect.content.host), effect.content.sequence, data)
             case StoreDefinition():
                 return await self._store_definition(effect)
+            case ReadSettings():
+                return await self._settings(effect)
+            case WriteSettings():
+                data = records.seal_settings(effect.content, self._key)
+                return await self._write(effect, places.SETTINGS, effect.content.sequence, data)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -177,6 +188,23 @@ class Store:
             return ProtectedListRead(effect.request, self._name, False, None, problems[0])
         return ProtectedListRead(effect.request, self._name, True, newest)
 
+    async def _settings(self, effect: ReadSettings) -> SettingsRead:
+        result = await self._client.ask(ReadSlots((places.SETTINGS,)))
+        if not isinstance(result, Slots):
+            return SettingsRead(effect.request, self._name, False, None, _problem(result))
+        found: list[StoredSettings] = []
+        problem = ""
+        for slot in result.found[0]:
+            try:
+                found.append(records.open_settings(slot, self._key))
+            except FrameError as error:
+                problem = str(error) if slot.strip(b"\0") else problem
+        # What is newer is for the record to say, and where the next one is written for the slot's number.
+        newest = max(found, key=lambda each: each.record.mark, default=None)
+        if newest is not None:
+            newest = StoredSettings(max(each.sequence for each in found), newest.record)
+        return SettingsRead(effect.request, self._name, True, newest, problem)
+
     async def read_definition(self, vm: VmId) -> tuple[str | None, str]:
         """The VM's domain XML, or None and why."""
         result = await self._client.ask(ReadSlots((places.definition(vm),)))
@@ -210,16 +238,20 @@ class Store:
     # -- writing --------------------------------------------------------------------------------------------------
 
     async def _write(
-        self, effect: WriteProtectedList | WritePowerOnList | StoreDefinition, path: str, sequence: int, data: bytes
+        self,
+        effect: WriteProtectedList | WritePowerOnList | StoreDefinition | WriteSettings,
+        path: str,
+        sequence: int,
+        data: bytes,
     ) -> Stored:
         result = await self._client.ask(WriteSlot(path, sequence, data))
         ok = isinstance(result, Done) and result.ok
         return Stored(effect.request, self._name, ok, "" if ok else _problem(result))
 
     async def _store_definition(self, effect: StoreDefinition) -> Stored:
-        if effect.vm not in self._definition_sequence:
+        if effect.first or effect.vm not in self._definition_sequence:
             known, _ = await self.read_definition(effect.vm)
-            if known == effect.xml:
+            if known == effect.xml or (effect.first and known is not None):
                 return Stored(effect.request, self._name, True)
         sequence = self._definition_sequence.get(effect.vm, 0) + 1
         self._definition_sequence[effect.vm] = sequence

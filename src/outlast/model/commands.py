@@ -1,0 +1,69 @@
+"""What an operator asks of the whole fault domain, and what comes of it.
+
+A command goes from the host on which it was given to the primary, which carries it out and answers. `by` is who gave it, as
+the host that took it knows him ("root@host1").
+"""
+
+from typing import Literal
+
+import msgspec
+
+from outlast.model.ids import DatastoreName
+from outlast.model.records import ProtectedVm
+
+Wanted = Literal["running", "stopped", "unprotected", "protected"]
+"""What an operator can want of a VM. `protected`: as it is, and restarted when its host dies."""
+
+
+class ChangeSettings(msgspec.Struct, frozen=True, tag="set"):
+    """Give these settings these values (durations in nanoseconds), all of them or none."""
+
+    changes: dict[str, int | str]
+
+
+class PauseRecovery(msgspec.Struct, frozen=True, tag="pause"):
+    """Hold all automatic recovery."""
+
+    reason: str = ""
+
+
+class ResumeRecovery(msgspec.Struct, frozen=True, tag="resume"):
+    """Go on with it."""
+
+
+class WantVm(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
+    """A VM is to be so from now on. `vm`: its name or uuid as the operator wrote it.
+
+    The host on which the command is given replaces it by the uuid, and adds what it knows of the VM: its name, its home,
+    and `entry`, how it would stand on the protected list.
+    """
+
+    vm: str
+    wanted: Wanted
+    name: str = ""
+    home: DatastoreName | None = None
+    entry: ProtectedVm | None = None
+
+
+Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm
+
+
+class SettingChange(msgspec.Struct, frozen=True):
+    """One setting that has another value now; both as people write them."""
+
+    name: str
+    old: str
+    new: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a command. `ok` False: `sentences` say why; `try_again`: because nobody could carry it out just now.
+
+    `version`: of the settings record, where the command was about it.
+    """
+
+    ok: bool
+    sentences: tuple[str, ...]
+    try_again: bool = False
+    version: int | None = None
+    changes: tuple[SettingChange, ...] = ()

@@ -1,0 +1,121 @@
+"""What the operator of a simulated fault domain does: he gives a command on a host whose agent works, and sees to it.
+
+One command after the other, as a person does: the next one is given when the one before was answered. One that nobody
+could carry out is given again, on whatever host answers then, until GIVES_UP; a refusal is a refusal.
+"""
+
+from typing import Any
+
+import msgspec
+
+from outlast.model.commands import ChangeSettings, Command, Outcome, PauseRecovery, ResumeRecovery, Wanted, WantVm
+from outlast.model.ids import VmId
+from outlast.model.settings import parse_setting
+from outlast.model.time import SECOND
+from outlast.sim.ground import Ground
+
+PATIENCE = 15 * SECOND
+TRIES_AGAIN_AFTER = 2 * SECOND
+GIVES_UP = 90 * SECOND
+
+
+class _Errand(msgspec.Struct):
+    """One command on its way. `attempt`: which answer would be one to the last try."""
+
+    command: Command
+    text: str
+    since: int
+    attempt: int = 0
+    done: bool = False
+
+
+class Operating(Ground):
+    """See the top of this file. A verb of the scenario language is a method."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._errands: list[_Errand] = []
+        self._commands = 0
+
+    # -- the verbs ------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """All automatic recovery is held."""
+        self._give(PauseRecovery("the scenario says so"), "pauses automatic recovery")
+
+    def resume(self) -> None:
+        """It goes on."""
+        self._give(ResumeRecovery(), "resumes automatic recovery")
+
+    def set_state(self, vm: str, state: Wanted) -> None:
+        """A VM is to be so from now on."""
+        if state == "running":
+            self.recovery.failures.pop(VmId(vm), None)
+        self._give(WantVm(vm=vm, wanted=state), f"wants {vm} to be {state}")
+
+    def begin(self) -> None:
+        """The domain has settled; what runs and is not to run is to be stopped from now on."""
+        for spec in self.vm_specs:
+            if spec.host and spec.state == "stopped":
+                self.set_state(spec.name, "stopped")
+
+    def set(self, setting: str, value: object) -> None:
+        """A setting of the fault domain gets another value."""
+        changes = {setting: parse_setting(setting, value)}
+        self._give(ChangeSettings(changes), f"sets {setting} to {value}")
+
+    # -- on the way -----------------------------------------------------------------------------------------------
+
+    def _give(self, command: Command, text: str) -> None:
+        self.entry("", "operator", text)
+        self.recovery.disturbed()
+        self._errands.append(_Errand(command, text, self.now))
+        if len(self._errands) == 1:
+            self._try(self._errands[0])
+
+    def _desk(self) -> str:
+        """The host on which he sits down: the primary's if there is one, else the first whose agent works."""
+        working = [name for name, host in self.hosts.items() if host.powered and not host.stalled and host.agent.works]
+        return next((name for name in self.primaries() if name in working), working[0] if working else "")
+
+    def _try(self, errand: _Errand) -> None:
+        if errand.done:
+            return
+        errand.attempt += 1
+        attempt, name = errand.attempt, self._desk()
+
+        def answered(outcome: Outcome) -> None:
+            if not errand.done and errand.attempt == attempt:
+                self._answered(errand, name, outcome)
+
+        def over() -> None:
+            answered(Outcome(ok=False, sentences=("nobody answers",), try_again=True))
+
+        if name:
+            self._commands += 1
+            self.scheduler.after(PATIENCE, over)
+            self.hosts[name].agent.give_command(self._commands, errand.command, answered)
+        else:
+            self.scheduler.after(TRIES_AGAIN_AFTER, over)
+
+    def _answered(self, errand: _Errand, host: str, outcome: Outcome) -> None:
+        self.entry(host, "operator", f"{errand.text}: {'; '.join(outcome.sentences)}")
+        if outcome.try_again and self.now - errand.since < GIVES_UP:
+            self.scheduler.after(TRIES_AGAIN_AFTER, lambda: self._try(errand))
+            return
+        errand.done = True
+        if outcome.ok:
+            self._carried_out(errand.command)
+        self.recovery.disturbed()
+        self._errands.pop(0)
+        if self._errands:
+            self._try(self._errands[0])
+
+    def _carried_out(self, command: Command) -> None:
+        match command:
+            case PauseRecovery():
+                self.paused = True
+            case ResumeRecovery():
+                self.paused = False
+            case WantVm(vm=vm, wanted=wanted):
+                (self.recovery.wanted.add if wanted == "running" else self.recovery.wanted.discard)(VmId(vm))
