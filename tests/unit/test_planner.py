@@ -7,14 +7,16 @@ import itertools
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from planning_values import DS, domain, host, rule, snapshots, vm
 
 from outlast.model.ids import HostId, VmId
 from outlast.model.inventory import Needs
 from outlast.model.planning import Assignment, Plan, PlanHost, Snapshot
 from outlast.protocol.planning.board import Board
+from outlast.protocol.planning.checking import flaw, worth
 from outlast.protocol.planning.explaining import explain, judge
-from outlast.protocol.planning.planner import make_plan
+from outlast.protocol.planning.planner import MOST_SEARCHED, make_plan, to_place
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.planning.rulebook import place_of
 
@@ -297,3 +299,53 @@ def test_where_few_are_to_be_placed_nobody_waits_who_need_not(snapshot: Snapshot
     assert (found.obstacle is None) == some_way(snapshot)
     assert found.obstacle is None or found.obstacle.proven
     assert found.obstacle is not None or found.waiting == ()
+
+
+# -- the check that every plan passes ---------------------------------------------------------------------------------
+
+
+@given(snapshots())
+@settings(max_examples=100, deadline=None)
+def test_the_check_finds_nothing_wrong_with_a_plan(snapshot: Snapshot) -> None:
+    problem = Problem(snapshot)
+    assert flaw(problem, to_place(problem), make_plan(problem)) == ""
+
+
+@given(snapshots(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_check_finds_what_is_wrong_with_any_assignment(snapshot: Snapshot, data: st.DataObject) -> None:
+    problem = Problem(snapshot)
+    places = st.sampled_from([None, *(each.id for each in snapshot.hosts)])
+    steps = [Assignment(v.vm, data.draw(places), data.draw(st.booleans())) for v in to_place(problem)]
+    found = Plan(tuple(sorted(steps, key=lambda step: step.squeezed)))
+    assert bool(flaw(problem, to_place(problem), found)) == bool(problems_of(snapshot, found))
+
+
+def test_the_check_names_the_vm_the_host_and_the_reason() -> None:
+    problem = Problem(domain([host("a", 1024)], [vm("v"), vm("w")]))
+    both = Plan((Assignment(VmId("v"), HostId("a")), Assignment(VmId("w"), HostId("a"))))
+    words = "w cannot go to a: it has 0 MiB of memory free, and the VM needs 1024 MiB"
+    assert flaw(problem, to_place(problem), both) == words
+    assert flaw(problem, to_place(problem), Plan(both.steps[:1])) == "it does not decide about w as it should"
+    nowhere = Plan((both.steps[0], Assignment(VmId("w"), HostId("x"))))
+    assert flaw(problem, to_place(problem), nowhere) == "w would go to x, which is no host"
+
+
+def test_what_a_plan_is_worth() -> None:
+    vms = [vm("high", tier=0), vm("low", 512, tier=1), vm("other", 512, tier=1)]
+    some = [Assignment(VmId("high"), HostId("a")), Assignment(VmId("low"), HostId("a"), True)]
+    first, both = worth(vms, Plan((some[0],))), worth(vms, Plan(tuple(some)))
+    assert (first.tiers, first.memory_mib) == (((1, 1), (0, 0)), 1024)
+    assert (both.tiers, both.memory_mib, both.placed) == (((1, 1), (1, 0)), 1536, 2)
+    assert worth(vms, Plan((some[1],))) < first < both, "the important one first, and then the more the better"
+
+
+def test_small_ones_go_first_if_more_of_them_find_a_place() -> None:
+    # More than are searched through: one large one and the room of many small ones.
+    small = [vm(f"s{i:02}", 512, cpus=0.1) for i in range(MOST_SEARCHED)]
+    hosts = [host("a", 512 * MOST_SEARCHED, cpus=100)]
+    found = plan(domain(hosts, [*small, vm("large", 8192)]))
+    assert found.waiting == ("large",)
+    assert plan(domain(hosts, [*small, vm("large", 8192, tier=-1)])).targets["large"] == "a", (
+        "an important one is not small"
+    )

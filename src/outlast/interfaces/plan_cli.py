@@ -1,4 +1,5 @@
 """`outlast plan`: what would come of losing hosts, by the plan that the primary would make; and which loss is the worst.
+`--optimise` is `plan_optimised.py`.
 
 The agent of this host gives a snapshot; everything else is done here, so that no agent is kept busy by a question.
 """
@@ -12,13 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outlast.drivers import optimiser
 from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
 from outlast.interfaces.output import show_json
+from outlast.interfaces.plan_optimised import OptimisedAnswer, ask_optimiser, show_optimised
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.ids import HostId
 from outlast.model.planning import Foretold, PlanBasis
 from outlast.protocol.planning.explaining import Explanation, explain
-from outlast.protocol.planning.foretelling import foretell
+from outlast.protocol.planning.foretelling import foretell, loss_of
 from outlast.protocol.planning.planner import make_plan
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.planning.worst import Worst, worst_losses
@@ -36,13 +39,27 @@ class WorstLoss(msgspec.Struct, frozen=True, kw_only=True):
     foretold: Foretold
 
 
+class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--optimise --json` prints. `recovery`: what is printed without `--optimise`."""
+
+    recovery: Foretold | WorstLoss
+    optimised: OptimisedAnswer
+
+
 @click.command()
 @click.option("--fail", metavar="HOST[,HOST...]", help="What would come of losing these hosts at once.")
 @click.option(
     "--worst", "count", type=click.IntRange(min=1), metavar="N", help="The N hosts that would be the worst to lose."
 )
 @click.option("--explain", "about", metavar="VM", help="Every host that was considered for this VM, and why.")
-@click.option("--time-limit", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Seconds for --worst.")
+@click.option("--optimise", is_flag=True, help="Look for a better plan than recovery's, with OR-tools (if installed).")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=20.0,
+    show_default=True,
+    help="Seconds for --worst, and for --optimise.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Also write what the plan was made from.")
 @click.option("--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Plan from such a file.")
@@ -52,6 +69,7 @@ def plan(
     fail: str | None,
     count: int | None,
     about: str | None,
+    optimise: bool,
     time_limit: float,
     as_json: bool,
     save: Path | None,
@@ -64,6 +82,10 @@ def plan(
     """
     if fail and count:
         raise UsageError("--fail and --worst are two questions", "ask one of them at a time")
+    if optimise and about:
+        raise UsageError("--explain is about recovery's plan, not the optimiser's", "leave out one of them")
+    if optimise:
+        optimiser.load()
     basis = _basis(path, source)
     if save is not None:
         save.write_bytes(msgspec.json.encode(basis))
@@ -74,13 +96,17 @@ def plan(
         _show_explanation(explanation, as_json)
         return
     found = foretell(basis, lost)
+    better = ask_optimiser(loss_of(basis, lost), time_limit) if optimise else None
     if as_json:
-        show_json(found if worst is None else _worst_loss(found, worst))
+        recovery = found if worst is None else _worst_loss(found, worst)
+        show_json(recovery if better is None else PlanAnswer(recovery=recovery, optimised=better))
         return
     console = Console(highlight=False)
     if worst is not None:
         console.print(_told(found, worst))
     _show(console, basis, found)
+    if better is not None:
+        show_optimised(console, found, better)
 
 
 def _basis(path: Path, source: Path | None) -> PlanBasis:

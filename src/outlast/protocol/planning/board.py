@@ -128,10 +128,8 @@ class Board:
         number = problem.number
         failed = frozenset(number[host] for host in vm.failed_on if host in number)
         prefer = number.get(vm.prefer, -1) if vm.prefer is not None else -1
-        taste = problem.taste(vm).special
-        wrong = {i: broken for i, (broken, _) in taste.items() if broken}
-        liked = {i: liked for i, (_, liked) in taste.items() if liked}
-        view = View(set(), None, wrong, liked, {}, failed, prefer)
+        taste = problem.taste(vm)
+        view = View(set(), None, taste.wrong.copy(), taste.liked, {}, failed, prefer)
         for a in problem.apart_of.get(vm.name, ()):
             self._see_apart(view, a)
         for t in problem.together_of.get(vm.name, ()):
@@ -162,8 +160,12 @@ class Board:
             if i not in there:
                 view.wrong[i] = view.wrong.get(i, 0) + 1
 
-    def refusal(self, vm: PlanVm, i: int) -> str:
-        """Why a host cannot take a VM now, as a sentence without its subject; empty if it can."""
+    def together(self, t: int) -> frozenset[int]:
+        """The hosts that have VMs of a keep-together rule, by the rule's number."""
+        return frozenset(self._together[t])
+
+    def refusal(self, vm: PlanVm, i: int, squeezed: bool = False) -> str:
+        """Why a host cannot take a VM now, as a sentence without its subject; empty if it can. `squeezed`: as above."""
         problem, needs = self.problem, vm.needs
         never = problem.never(vm, i)
         if never:
@@ -174,7 +176,7 @@ class Board:
             return f"it has {max(0, self.free_memory[i])} MiB of memory free, and the VM needs {needs.memory_mib} MiB"
         if needs.reserved_cpu > self.free_reserved_cpu[i]:
             return f"it has {_cores(self.free_reserved_cpu[i])} cores free, and the VM needs {_cores(needs.reserved_cpu)}"
-        if needs.cpu > self.free_cpu[i]:
+        if not squeezed and needs.cpu > self.free_cpu[i]:
             return f"it has {_cores(self.free_cpu[i])} cores free, and the VM uses {_cores(needs.cpu)}"
         for a in problem.apart_of.get(vm.name, ()):
             apart = problem.apart[a]

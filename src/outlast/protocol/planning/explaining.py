@@ -103,7 +103,7 @@ def _chosen_because(board: Board, vm: PlanVm, chosen: int, others: list[int]) ->
         if ours > theirs:
             return f"{text}, {_left(board, chosen)}"
         if ours < theirs:
-            return "so that all have a place"
+            return "so that more have a place"
     return _BETTER[-1]
 
 

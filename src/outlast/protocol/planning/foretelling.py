@@ -26,20 +26,43 @@ CLAIM_S = (0.0, 0.5)
 """From the proof to the start: two reads and a link."""
 
 
-def foretell(basis: PlanBasis, lost: frozenset[HostId]) -> Foretold:
-    """What would come of losing these hosts now. Hosts that the snapshot does not know are left out."""
-    plain = Problem(basis.snapshot)
+class Loss(msgspec.Struct, frozen=True):
+    """A loss as a problem for planners. `gone`: the lost hosts; `unproven`: the VMs that are not to be placed, and for want
+    of a proof on which datastore; in `before` they are still wanted.
+    """
+
+    basis: PlanBasis
+    before: Problem
+    problem: Problem
+    gone: frozenset[int]
+    unproven: dict[VmId, str]
+
+
+def loss_of(basis: PlanBasis, lost: frozenset[HostId]) -> Loss:
+    """What is to be planned if these hosts are lost now. Hosts that the snapshot does not know are left out."""
+    before = Problem(basis.snapshot)
     unproven = {vm.vm: missing for vm in basis.snapshot.vms if vm.host in lost and (missing := _no_proof(basis, vm))}
     vms = tuple(msgspec.structs.replace(vm, wanted=False) if vm.vm in unproven else vm for vm in basis.snapshot.vms)
     problem = Problem(msgspec.structs.replace(basis.snapshot, vms=vms))
     gone = frozenset(problem.number[host] for host in lost if host in problem.number)
-    plan = make_plan(problem, gone)
-    explained = explain_all(problem, plan, gone)
+    return Loss(basis, before, problem, gone, unproven)
+
+
+def foretell(basis: PlanBasis, lost: frozenset[HostId]) -> Foretold:
+    """What would come of losing these hosts now, by the plan that the primary would make."""
+    loss = loss_of(basis, lost)
+    return foretell_by(loss, make_plan(loss.problem, loss.gone))
+
+
+def foretell_by(loss: Loss, plan: Plan) -> Foretold:
+    """What would come of a loss by some plan."""
+    problem = loss.problem
+    explained = explain_all(problem, plan, loss.gone)
     waits = [_waits(problem, step, explained[step.vm]) for step in _last(plan) if step.host is None]
-    waits += [_unproven(plain, plain.vms[vm], missing) for vm, missing in unproven.items()]
+    waits += [_unproven(loss.before, loss.before.vms[vm], missing) for vm, missing in loss.unproven.items()]
     return Foretold(
-        lost=tuple(problem.hosts[i].name for i in sorted(gone)),
-        moves=tuple(_moves(basis, problem, plan, explained)),
+        lost=tuple(problem.hosts[i].name for i in sorted(loss.gone)),
+        moves=tuple(_moves(loss.basis, problem, plan, explained)),
         waits=tuple(waits),
         survives=plan.obstacle is None and not waits,
         why_not=plan.obstacle.why if plan.obstacle is not None else "",

@@ -11,6 +11,8 @@
                waits who need not
     squeeze    whom no host has the CPU for that it was seen to use goes where there is what is reserved for it: to run
                slowly is better than not to run
+    again      if somebody still waits, or runs slowly, everything is tried once more with the smallest of each tier first;
+               if that places more, the important ones first, it is taken
 
 What runs stays where it is. Nobody waits for room that a VM of a lower tier was given.
 """
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 
 from outlast.model.planning import Assignment, Obstacle, Plan, PlanVm
 from outlast.protocol.planning.board import Board, View
+from outlast.protocol.planning.checking import Worth, worth
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.planning.search import Search, impossible
 
@@ -35,7 +38,8 @@ _Entry = tuple[int, ...]
 def make_plan(problem: Problem, lost: frozenset[int] = frozenset(), board: Board | None = None) -> Plan:
     """A place for every wanted VM that runs nowhere, or on a host in `lost`. `board`: the problem's, if there is one."""
     start = (board or Board(problem)).copy(lost)
-    order = _order(problem, start, to_place(problem, lost))
+    vms = to_place(problem, lost)
+    order = _order(problem, start, vms)
     plan = _Pass(start.copy(), order, pack=False)
     plan.run()
     if not plan.waiting():
@@ -44,14 +48,19 @@ def make_plan(problem: Problem, lost: frozenset[int] = frozenset(), board: Board
     packed.run()
     if packed.worth() > plan.worth():
         plan = packed
-    obstacle = None
-    if plan.waiting():
-        found = _find_a_way(start, [vm for bundle in order for vm in bundle], plan.waiting()[0])
-        if isinstance(found, Plan):
-            return found
-        obstacle = found
-        plan.squeeze()
-    return Plan(tuple(plan.steps), obstacle)
+    if not plan.waiting():
+        return Plan(tuple(plan.steps))
+    found = _find_a_way(start, [vm for bundle in order for vm in bundle], plan.waiting()[0])
+    if isinstance(found, Plan):
+        return found
+    plan.squeeze()
+    again = _Pass(start.copy(), _order(problem, start, vms, smallest_first=True), pack=False)
+    again.run()
+    again.squeeze()
+    if again.worth() > plan.worth():
+        plan = again
+    everybody = not plan.waiting() and not any(step.squeezed for step in plan.steps)
+    return Plan(tuple(plan.steps), None if everybody else found)
 
 
 def _find_a_way(start: Board, vms: list[PlanVm], binding: PlanVm) -> Plan | Obstacle:
@@ -73,7 +82,7 @@ def to_place(problem: Problem, lost: frozenset[int] = frozenset()) -> list[PlanV
     return [vm for vm in problem.snapshot.vms if vm.wanted and (vm.host is None or problem.number.get(vm.host, -1) in lost)]
 
 
-def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[PlanVm]]:
+def _order(problem: Problem, board: Board, vms: Sequence[PlanVm], *, smallest_first: bool = False) -> list[list[PlanVm]]:
     """The VMs in the order in which they are placed; those that belong together in one."""
     memory = max(1, sum(m for m in board.free_memory if m > 0))
     cpu = max(1, sum(c for c in board.free_cpu if c > 0))
@@ -81,6 +90,8 @@ def _order(problem: Problem, board: Board, vms: Sequence[PlanVm]) -> list[list[P
 
     def importance(vm: PlanVm) -> tuple[int, int, int, str, str]:
         share = max(vm.needs.memory_mib * 1_000_000 // memory, vm.needs.cpu * 1_000_000 // cpu)
+        if smallest_first:
+            return vm.tier, share, 0, vm.name, vm.vm
         return vm.tier, len(problem.candidates(vm) & there), -share, vm.name, vm.vm
 
     bundles: dict[object, list[PlanVm]] = {}
@@ -103,6 +114,8 @@ class _Pass:
         self._sorted: dict[tuple[object, ...], list[_Entry]] = {}
         self._sorted_of: list[list[list[_Entry]]] = [[] for _ in board.free_memory]
         self._repairs = MOST_REPAIRS
+        self._crowded: dict[tuple[object, ...], bool] = {}
+        """Whether no host has room for one more VM of a kind and size, on the board as it is."""
         self.steps: list[Assignment] = []
 
     def run(self) -> None:
@@ -122,13 +135,9 @@ class _Pass:
         """Who has no place."""
         return [vm for bundle in self._order for vm in bundle if vm.vm not in self._board.placed]
 
-    def worth(self) -> list[tuple[int, int]]:
-        """How many were placed, and their memory, by tier: the greater plan is better."""
-        tiers: dict[int, tuple[int, int]] = {vm.tier: (0, 0) for bundle in self._order for vm in bundle}
-        for vm, _, _ in self._board.placed.values():
-            count, memory = tiers[vm.tier]
-            tiers[vm.tier] = count + 1, memory + vm.needs.memory_mib
-        return [tiers[tier] for tier in sorted(tiers)]
+    def worth(self) -> Worth:
+        """What came of it so far."""
+        return worth((vm for bundle in self._order for vm in bundle), Plan(tuple(self.steps)))
 
     def squeeze(self) -> None:
         """Place who still waits where the reserved CPU is there."""
@@ -146,10 +155,11 @@ class _Pass:
         squeezed = self._squeezing and vm.needs.cpu > self._board.free_cpu[i]
         self._board.put(vm, i, squeezed)
         self._changed(i)
+        self._crowded.clear()
         self.steps.append(Assignment(vm.vm, self._problem.hosts[i].id, squeezed))
 
-    def _best(self, vm: PlanVm) -> int | None:
-        """The best host that can take it now; None if there is none.
+    def _best(self, vm: PlanVm, but: int = -1) -> int | None:
+        """The best host that can take it now, `but` apart; None if there is none.
 
         Hosts that are like others for this VM stand in order already: the first of them that has room is the best of them.
         """
@@ -158,9 +168,9 @@ class _Pass:
         fitting = []
         if special:
             candidates = self._problem.candidates(vm)
-            can = (i for i in sorted(special) if i in candidates and view.allows(i))
+            can = (i for i in sorted(special) if i in candidates and i != but and view.allows(i))
             fitting = [i for i in can if board.has_room(vm, i, self._squeezing)]
-        usual = self._first_with_room(vm, view, special)
+        usual = self._first_with_room(vm, view, special if but < 0 else {*special, but})
         if usual is not None:
             fitting.append(usual)
         if len(fitting) < 2:
@@ -170,6 +180,7 @@ class _Pass:
         return max(fitting, key=lambda i: board.rank(view, i))
 
     def _first_with_room(self, vm: PlanVm, view: View, special: set[int]) -> int | None:
+        """The first host in order that can take it and is not special."""
         needs, board, limit = vm.needs, self._board, self._problem.taste(vm).limit
         memory, reserved = needs.memory_mib, needs.reserved_cpu
         cpu = reserved if self._squeezing else needs.cpu
@@ -275,21 +286,28 @@ class _Pass:
     def _swap(self, vm: PlanVm, other: PlanVm, i: int) -> bool:
         board = self._board
         short = vm.needs.memory_mib - board.free_memory[i], vm.needs.cpu - board.free_cpu[i]
-        if other.needs.memory_mib < short[0] or other.needs.cpu < short[1]:
+        if other.needs.memory_mib < short[0] or other.needs.cpu < short[1] or self._is_crowded(other):
             return False
         board.take(other)
         if board.fits(vm, i):
             board.put(vm, i)
-            view = board.view(other)
-            can = (j for j in self._problem.candidates(other) if j != i and view.allows(j))
-            elsewhere = [j for j in can if board.has_room(other, j)]
+            elsewhere = self._best(other, but=i)
             board.take(vm)
-            if elsewhere:
-                self._settle(other, max(elsewhere, key=lambda j: board.rank(view, j)))
+            if elsewhere is not None:
+                self._settle(other, elsewhere)
                 self._settle(vm, i)
                 return True
         board.put(other, i)
         return False
+
+    def _is_crowded(self, vm: PlanVm) -> bool:
+        """Whether no host has room for one more like this: then it need not be tried whether it could be elsewhere."""
+        if vm.name in self._problem.ruled or vm.failed_on or vm.prefer is not None:
+            return False
+        kind = *self._problem.reach(vm), vm.needs
+        if kind not in self._crowded:
+            self._crowded[kind] = self._best(vm) is None
+        return self._crowded[kind]
 
 
 def _cpu_is_scarcer(board: Board, order: list[list[PlanVm]]) -> bool:

@@ -28,15 +28,16 @@ class Apart:
 class Taste(msgspec.Struct, frozen=True):
     """What rules about hosts say of one VM. `limit`: the only hosts that required ones leave, None if there are none.
 
-    `special`: by host, how many preferred rules it would break, and how much the others prefer it; hosts at which
-    neither is the case are absent.
+    `wrong`: by host, how many preferred rules it would break there; `liked`: how much rules prefer the host. Hosts about
+    which there is nothing to say are absent.
     """
 
     limit: frozenset[int] | None
-    special: dict[int, tuple[int, int]]
+    wrong: dict[int, int]
+    liked: dict[int, int]
 
 
-_NO_TASTE = Taste(None, {})
+_NO_TASTE = Taste(None, {}, {})
 
 
 class Problem:
@@ -128,12 +129,10 @@ class Problem:
         limit: frozenset[int] | None = None
         if any(rule.required for rule in rules):
             limit = frozenset(i for i, host in enumerate(self.hosts) if not any(_forbids(rule, host) for rule in rules))
-        special: dict[int, tuple[int, int]] = {}
-        for i, host in enumerate(self.hosts):
-            taste = _taste_of(rules, host)
-            if taste != (0, 0):
-                special[i] = taste
-        return Taste(limit, special)
+        tastes = [_taste_of(rules, host) for host in self.hosts]
+        wrong = {i: broken for i, (broken, _) in enumerate(tastes) if broken}
+        liked = {i: liked for i, (_, liked) in enumerate(tastes) if liked}
+        return Taste(limit, wrong, liked)
 
     @functools.cached_property
     def bundles(self) -> dict[VmName, frozenset[VmName]]:
