@@ -65,9 +65,9 @@ class Around:
         watch = self.known.watches[HOST, HOME]
         watch.looked_at, watch.incarnation = NOW, Incarnation(3)
         self.seen_at: Instant | None = None
-        self.fencing = Fencing(
-            self.known, self.out, peers=cast(Any, self), responsibility=cast(Any, self), shared=cast(Any, self)
-        )
+        self.doubt = ""
+        around = cast(Any, self)
+        self.fencing = Fencing(self.known, self.out, peers=around, responsibility=around, shared=around, doubt=around)
         self.known.verdict = self.verdict_of  # type: ignore[method-assign]
         self.verdict = Verdict.PRESUMED_DEAD
 
@@ -79,6 +79,9 @@ class Around:
 
     def seen_since(self, _host: HostId, then: Instant) -> bool:
         return self.seen_at is not None and self.seen_at > then
+
+    def why_not_fenced(self, _host: HostId) -> str:
+        return self.doubt
 
     def holds(self, _datastore: DatastoreName) -> Epoch:
         return Epoch(5)
@@ -269,3 +272,12 @@ def test_a_word_that_nobody_believes_is_given_up() -> None:
         desk.tick()
     assert desk.answer is not None
     assert "nothing that the word could be about" in desk.answer.detail
+
+
+def test_nobody_is_fenced_in_doubt() -> None:
+    around = Around()
+    around.doubt = "2 of 3 other hosts fell silent"
+    assert around.turn() == []
+    assert around.doubt in around.fencing.why(HOST)
+    around.doubt = ""
+    around.confirmed(around.turn())

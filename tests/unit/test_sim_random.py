@@ -69,7 +69,8 @@ def test_settings_are_drawn_and_hold_together() -> None:
         assert problems(settings) == []
         if any(host.watchdog for host in scenario.hosts):
             assert settings.lease_margin >= random_settings.WATCHDOG_AND_RESET
-    assert len(drawn) >= 13
+    assert len(drawn) >= 15
+    assert {"mass_failure_grace", "startup_grace"} <= drawn
 
 
 def test_the_bound_of_a_recovery_goes_with_the_waits_that_settings_ask_for() -> None:

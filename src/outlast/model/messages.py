@@ -55,7 +55,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
 
     `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
-    what the domain can lose now, by the primary alone.
+    what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
+    far as the sender knows; None if it cannot tell.
     """
 
     sender: HostId
@@ -76,6 +77,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     avoided: dict[HostId, int] = {}
     outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
+    starting_ms: int | None = None
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: Duration = Duration(60 * SECOND)
     dependency_timeout: Duration = Duration(60 * SECOND)
     stable_after: Duration = Duration(300 * SECOND)
+    mass_failure_grace: Duration = Duration(10 * SECOND)
+    startup_grace: Duration = Duration(60 * SECOND)
     starts_at_once_per_host: int = 4
     starts_at_once_per_datastore: int = 16
     admission_policy: AdmissionPolicy = "host-failures"
@@ -179,6 +181,12 @@ def problems(settings: Settings) -> list[str]:
         s.lease_margin,
         Duration(s.window // 50 + FREEZES_WITHIN),
         "1 % drift of either clock over the window, and a second for the agent to freeze when the keeper cannot",
+    )
+    at_least(
+        "startup_grace",
+        s.startup_grace,
+        s.mass_failure_grace,
+        "mass_failure_grace: hosts that have not come back are many silent at once as well",
     )
     if s.isolation_after <= s.unreachable_after:
         found.append(

@@ -5,6 +5,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     peers              heartbeats, pings, a verdict of every other host
     datastore_watch    everybody's records and power-on lists on storage
     isolation          is it me?
+    doubt              is it me or the network, if many are silent at once? Who is not back after a cold start?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
     command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
@@ -75,14 +76,14 @@ from outlast.model.messages import (
     SettingsNotice,
     SettingsWanted,
     TakenOver,
-    VerdictNote,
     WordReport,
 )
-from outlast.model.time import MILLISECOND, NEVER, Instant, after, since
+from outlast.model.time import MILLISECOND, NEVER, Instant, after
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
+from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
@@ -92,6 +93,7 @@ from outlast.protocol.lost_copies import LostCopies
 from outlast.protocol.news import in_heartbeat, in_report
 from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
+from outlast.protocol.own_heartbeat import own_heartbeat
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.peers import Peers
 from outlast.protocol.readiness import Readiness
@@ -100,7 +102,6 @@ from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
-from outlast.protocol.verdict import sentence
 from outlast.protocol.wish_following import WishFollower
 from outlast.protocol.wish_keeping import WishKeeper
 
@@ -128,8 +129,14 @@ class AgentMachine:
             wishes=self.wishes,
         )
         self.desk = OrderDesk(self.known, self._out)
+        self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
         self.fencing = Fencing(
-            self.known, self._out, peers=self.peers, responsibility=self.responsibility, shared=self.settings
+            self.known,
+            self._out,
+            peers=self.peers,
+            responsibility=self.responsibility,
+            shared=self.settings,
+            doubt=self.doubt,
         )
         self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(
@@ -140,6 +147,7 @@ class AgentMachine:
             shared=self.settings,
             desk=self.desk,
             fencing=self.fencing,
+            doubt=self.doubt,
         )
         self.retrying = Retrying(self.known, self._out, self.recovery)
         self.readiness = Readiness(self.known, self._out, self.desk)
@@ -187,6 +195,7 @@ class AgentMachine:
             self.isolation.next_deadline(now),
             self.responsibility.next_deadline(),
             self.election.next_deadline(now),
+            self.doubt.next_deadline(),
             self.commands.next_deadline(),
             self.follower.next_deadline(),
             self.recovery.next_deadline(),
@@ -199,7 +208,7 @@ class AgentMachine:
             self.forgotten.next_deadline(),
             self.known.next_lapse(),
         ]
-        if self.isolation.silent(now):
+        if self.isolation.silent(now) or self.doubt.asks:
             due.append(self._isolation_ping_due)
         if self.known.who_runs_what != self._protected_from[0]:
             due.append(now)  # Our own list has just become another one, after everybody looked.
@@ -341,6 +350,7 @@ class AgentMachine:
         before = (election.primary, election.term)
         self.peers.heard(beat)
         election.heard(beat, self._rank, known.now)
+        self.doubt.heard(beat)
         self.watch.list_announced(sender, beat.power_on_sequence)
         self.lost.heard(sender, beat.frozen)
         self.settings.heard(sender, beat.settings)
@@ -397,6 +407,7 @@ class AgentMachine:
         self.commands.tick(self.election.primary)
         self.responsibility.tick(self._standing())
         self.settings.tick()
+        self.doubt.look(bool(self.responsibility.held_datastores()))
         self.desk.tick()
         self.retrying.tick()
         self.recovery.tick()
@@ -424,7 +435,7 @@ class AgentMachine:
 
     def _judge_isolation(self) -> None:
         now = self.known.now
-        if self.isolation.silent(now) and now >= self._isolation_ping_due:
+        if (self.isolation.silent(now) or self.doubt.asks) and now >= self._isolation_ping_due:
             self._isolation_ping_due = after(now, self.known.settings.heartbeat_interval)
             for address in self.known.config.isolation_addresses:
                 self._out.put(Ping(None, address))
@@ -469,30 +480,4 @@ class AgentMachine:
         return Rank(not self.isolation.isolated, held, self.known.mark.version, self.known.me)
 
     def _beat(self) -> Heartbeat:
-        known = self.known
-        verdicts: tuple[VerdictNote, ...] = ()
-        if self.election.am_primary:
-            verdicts = tuple(
-                VerdictNote(host, j.verdict, since(j.since, known.now) // MILLISECOND, sentence(j.rule))
-                for host, j in sorted(known.judgements.items())
-            )
-        return Heartbeat(
-            sender=known.me,
-            boot_id=known.config.boot_id,
-            sequence=0,
-            rank=self._rank(),
-            term=self.election.term,
-            primary=self.election.primary,
-            lapsed=known.lapsed(),
-            reach=tuple(known.reach.values()),
-            capacity=known.capacity,
-            hypervisor_up=known.hypervisor_up,
-            power_on_sequence=self.own.sequence,
-            verdicts=verdicts,
-            leaving=self._leaving,
-            outlook=self.capacity.outlook,
-            avoided={host: left // MILLISECOND for host, left in known.flapping.left(known.now).items()},
-            frozen=self.lost.named(),
-            settings=known.mark,
-            least_margin=known.config.least_margin,
-        )
+        return own_heartbeat(self, self._rank(), leaving=self._leaving)

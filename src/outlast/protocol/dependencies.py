@@ -1,7 +1,7 @@
 """How the VMs that others wait for are doing, as far as this agent can tell: what `sequence` needs to know of them.
 
     the VM that is waited for                                       it is
-    has a case of its own that waits for its turn                   queued
+    has a case of its own that waits for its turn, or is in doubt   queued
     has a case of its own that a pause holds                        never: only what an operator asks for is started then
     has a case of its own, anything else                            coming; ready once it is started, if that is enough
     runs on a host that lives, and was not ordered anew             ready: it was never down
@@ -52,7 +52,7 @@ class Dependencies:
             if case.held and self._known.pause is not None:
                 return Dependency(Standing.NEVER, why=f"{entry.name} is off, and recovery is paused")
             started = case.stage is Stage.STARTED and ready.how == "powered-on"
-            queued = Standing.QUEUED if case.stage is Stage.QUEUED else Standing.COMING
+            queued = Standing.QUEUED if case.in_doubt or case.stage is Stage.QUEUED else Standing.COMING
             return Dependency(Standing.READY if started else queued, ready.delay)
         if self._runs(entry.vm):
             return Dependency(Standing.READY if entry.attempts.ordered is None else Standing.COMING, ready.delay)

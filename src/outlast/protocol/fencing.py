@@ -15,8 +15,8 @@ epoch (safety rule 3). So it does not matter whether the host was switched off b
 whether it boots again meanwhile; an answer about an earlier moment proves nothing about a later epoch.
 
 Never fenced: this host itself; a host that lives by its record, on any datastore that it reaches; one whose records cannot
-all be read from here; anybody while so many are silent at once that the fault may be ours, until their records have been
-seen unchanged for a whole window; anybody while recovery is paused. Only who is responsible for a VM's home fences for it.
+all be read from here; anybody while so many are silent at once that the fault may be ours, or who may be about to come back
+after a cold start (`doubt`); anybody while recovery is paused. Only who is responsible for a VM's home fences for it.
 When a host shows life, what was begun against it is called off, as far as it has not reached the device: what has will cost
 that host its VMs, which come back, and never run twice.
 """
@@ -31,6 +31,7 @@ from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, RequestId
 from outlast.model.inventory import FenceLevel
 from outlast.model.records import ProofKind
 from outlast.model.time import SECOND, Duration, Instant, after, backed_off
+from outlast.protocol.doubt import Doubt
 from outlast.protocol.knowledge import SETTLES, Knowledge, Outbox, PoweredOff
 from outlast.protocol.peers import Peers
 from outlast.protocol.responsibility import Responsibility
@@ -43,8 +44,6 @@ GRACE = Duration(SECOND)
 """How much longer than a level's timeout its answer is waited for: the driver ends the command itself."""
 BACK_OFF_FIRST = Duration(5 * SECOND)
 BACK_OFF_LAST = Duration(60 * SECOND)
-AT_ONCE = Duration(10 * SECOND)
-"""Silences that began within this time of each other may have one cause, and that may be ours."""
 
 
 class Stage(enum.StrEnum):
@@ -89,8 +88,10 @@ class Fencing:
         peers: Peers,
         responsibility: Responsibility,
         shared: SharedSettings,
+        doubt: Doubt,
     ) -> None:
         self._known = knowledge
+        self._doubt = doubt
         self._out = outbox
         self._peers = peers
         self._responsible = responsibility
@@ -184,7 +185,7 @@ class Fencing:
             return known.pause.sentence
         if home is not None and (self._responsible.holds(home) is None or not known.holds_lease(home)):
             return f"this host is not responsible for {home}, or holds no lease there"
-        return self._maybe_lives(host) or self._maybe_my_fault(host)
+        return self._maybe_lives(host) or self._doubt.why_not_fenced(host)
 
     def _maybe_lives(self, host: HostId) -> str:
         """Why the host may live by a record, although the verdict does not say so; empty if it does not."""
@@ -205,25 +206,6 @@ class Fencing:
             if watch.looked_at is None or watch.looked_at < enough:
                 return f"its record on {name} has not been seen unchanged for long enough"
         return ""
-
-    def _maybe_my_fault(self, host: HostId) -> str:
-        """Many hosts silent at once are first evidence against this one, until their records have stood still too."""
-        known, silence = self._known, self._peers.first_ping_at(host)
-        silent = [peer for peer in known.peers if self._silent_with(peer, silence)]
-        if len(silent) < 2 or 2 * len(silent) <= len(known.peers):
-            return ""
-        watches = [known.watches[host, name] for name in known.datastores]
-        stood_still = all(
-            watch.first_seen is not None and watch.lease_is_over(watch.first_seen, known.settings.window)
-            for watch in watches
-            if watch.incarnation is not None
-        )
-        return "" if stood_still else f"{len(silent)} hosts are silent at once, which may be this host's fault"
-
-    def _silent_with(self, peer: HostId, silence: Instant | None) -> bool:
-        first = self._peers.first_ping_at(peer)
-        silent = first is not None and not self._known.lives(peer)
-        return silent and silence is not None and first is not None and abs(first - silence) <= AT_ONCE
 
     # -- one effort -----------------------------------------------------------------------------------------------
 

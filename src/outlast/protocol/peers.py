@@ -144,12 +144,13 @@ class Peers:
         """Before then nobody who was heard can have missed a heartbeat."""
         return NEVER if self._oldest_beat is None else Instant(self._oldest_beat + self._first_miss)
 
-    def _silent_since(self, host: HostId) -> Instant:
+    def silent_since(self, host: HostId) -> Instant:
+        """When a host was heard last; of one that never was, when this agent started."""
         seen = self._known.beats.get(host)
         return seen.at if seen is not None else self._known.started
 
     def _first_ping_due(self, host: HostId) -> Instant:
-        return Instant(self._silent_since(host) + self._first_miss)
+        return Instant(self.silent_since(host) + self._first_miss)
 
     def _ping_if_silent(self, host: HostId) -> None:
         now, silence = self._known.now, self._silences[host]
@@ -240,7 +241,7 @@ class Peers:
     def _turns(self, host: HostId) -> Iterator[Instant]:
         """When the facts about a host change by time alone, past and to come."""
         settings, silence = self._known.settings, self._silences[host]
-        yield after(self._silent_since(host), settings.unreachable_after)
+        yield after(self.silent_since(host), settings.unreachable_after)
         if silence.first_ping is not None:
             yield after(silence.first_ping, settings.ping_timeout)
         if silence.answered is not None:

@@ -104,7 +104,7 @@ class Placement:
             self._sent = {vm: sent for vm, sent in self._sent.items() if now - sent[1] < ON_THE_WAY}
 
     def _keeps_room(self, case: Restart) -> bool:
-        soon = case.stage is not Stage.SETTLED and self._known.now - case.opened < RESERVED_FOR
+        soon = case.stage is not Stage.SETTLED and not case.in_doubt and self._known.now - case.opened < RESERVED_FOR
         return soon or case.stage is Stage.QUEUED
 
     # -- choosing -------------------------------------------------------------------------------------------------
@@ -126,6 +126,7 @@ class Placement:
         if board is not None and case.vm in self._planned:
             planned = self._planned.pop(case.vm)
             i = problem.number[planned] if planned is not None else _best(board, vm)
+            i = _rather_back(board, vm, case.back_on, i)
             # One that was squeezed in there meanwhile, as planned, takes nobody's planned place away.
             if i is None or (i in problem.candidates(vm) and board.fits(vm, i, squeezed=True)):
                 return self._chosen(case.vm, judge(board, vm, i), problem.hosts[i].id if i is not None else None)
@@ -206,14 +207,24 @@ def _best(board: Board, vm: PlanVm) -> int | None:
     return None
 
 
+def _rather_back(board: Board, vm: PlanVm, back_on: HostId | None, i: int | None) -> int | None:
+    """The host where it ran, if that has rebooted since it was planned to go to `i`, and is the better one."""
+    back = board.problem.number.get(back_on) if back_on is not None else None
+    if back is None or i is None or back not in board.problem.candidates(vm) or not board.fits(vm, back):
+        return i
+    view = board.view(vm)
+    return max(i, back, key=lambda each: board.rank(view, each))
+
+
 def _waits(case: Restart) -> PlanVm:
+    prefer = case.again or case.back_on
     return PlanVm(
         vm=case.vm,
         name=case.name,
         needs=case.needs,
         tier=case.tier,
         failed_on=case.avoid | case.failed_on,
-        prefer=case.again if case.again not in case.failed_on else None,
+        prefer=prefer if prefer not in case.failed_on else None,
         only=case.only,
     )
 

@@ -1,6 +1,7 @@
 """What is proof that a VM's owner will not run it any more (safety rule 5), and why there is none yet.
 
     the register says                           proof
+    released                                    `renounced`
     owned by a host with a higher incarnation   `rebooted`
     owned, its keeper session's last word       `clean_shutdown`
       was the end
@@ -15,7 +16,7 @@ It reads what is known, and changes nothing. The window of a lease is the longes
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId
-from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord
+from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord, RegisterState
 from outlast.model.time import Duration, Instant
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.observation import RecordWatch
@@ -54,8 +55,10 @@ class Prover:
     def look(self, last: RegisterRecord, home: DatastoreName, epoch_read_at: Instant) -> Proven | OwnerLives | NotYet:
         """What is known of the owner of this last record of a register."""
         known = self._known
+        if last.state is RegisterState.RELEASED:
+            return Proven(ProofKind.RENOUNCED)
         watch = known.watches.get((last.owner, home))
-        if watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation:
+        if self.has_rebooted(last, home):
             return Proven(ProofKind.REBOOTED)
         if watch is not None and watch.record is not None and _ended(watch.record, last):
             return Proven(ProofKind.CLEAN_SHUTDOWN)
@@ -68,6 +71,11 @@ class Prover:
             found = self._expiry(last, home, watch, epoch_read_at)
             return found if isinstance(found, Proven) else NotYet(found, last.owner)
         return NotYet(f"it waits for a verdict about {known.name(last.owner)}")
+
+    def has_rebooted(self, last: RegisterRecord, home: DatastoreName) -> bool:
+        """Whether the owner has booted since it made this epoch."""
+        watch = self._known.watches.get((last.owner, home))
+        return watch is not None and watch.incarnation is not None and watch.incarnation > last.incarnation
 
     def window(self, last: RegisterRecord) -> Duration:
         """How long its owner's record must have stood still: as long as the epoch says, or we do."""

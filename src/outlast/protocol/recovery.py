@@ -15,9 +15,10 @@ asks for it. What happens then depends on its register, read afresh:
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 
-With proof at hand it waits for its turn (`sequence`) and for a host (`placement`). Storage that gives no answer is waited
-for, and is no attempt. While recovery is paused nothing is ordered but what an operator asks for himself: registers are
-read, proofs found and failures counted all the same, and what waits begins anew when recovery is resumed.
+With proof at hand it waits until `doubt` lets it go, then for its turn (`sequence`) and for a host (`placement`). Storage
+that gives no answer is waited for, and is no attempt. While recovery is paused nothing is ordered but what an operator asks
+for himself: registers are read, proofs found and failures counted all the same, and what waits begins anew when recovery is
+resumed.
 """
 
 from outlast.model.effects import ReadRegisters, Send
@@ -29,6 +30,7 @@ from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
 from outlast.protocol.domain_snapshot import why_unusable
+from outlast.protocol.doubt import Doubt
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
@@ -37,7 +39,7 @@ from outlast.protocol.placement import Placement
 from outlast.protocol.proving import NotYet, OwnerLives, Proven, Prover
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import LIST_PATIENCE, LOOK_AGAIN, ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
-from outlast.protocol.sequence import Slots, Waiter, turns
+from outlast.protocol.sequence import Slots, turns
 from outlast.protocol.shared_settings import SharedSettings
 from outlast.protocol.trials import Trials
 from outlast.protocol.verdict import SUSPECT, Verdict
@@ -69,6 +71,7 @@ class Recovery:
         shared: SharedSettings,
         desk: OrderDesk,
         fencing: Fencing,
+        doubt: Doubt,
     ) -> None:
         self._shared = shared
         self._known = knowledge
@@ -78,6 +81,7 @@ class Recovery:
         self._responsible = responsibility
         self._desk = desk
         self._fencing = fencing
+        self._doubt = doubt
         self._turns_due = knowledge.now
         # Higher than every number of an earlier agent of this host, whose targets may still report.
         self._orders = knowledge.config.first_sequence
@@ -237,7 +241,8 @@ class Recovery:
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
                 return
-            if last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN):
+            faulty = last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN)
+            if faulty and not self._prover.has_rebooted(last, case.home):
                 case.failed_on.add(last.owner)
             if self._may_go_on(case, last):
                 case.by_wish = self._is_asked_for(case)  # Not what has failed since.
@@ -255,6 +260,7 @@ class Recovery:
     def _prove(self, case: Restart) -> None:
         if case.last is None:
             return
+        case.in_doubt = False
         match self._prover.look(case.last, case.home, case.epoch_read_at):
             case Proven(kind, first_seen, last_read):
                 self._have_proof(case, kind, first_seen, last_read)
@@ -279,8 +285,16 @@ class Recovery:
             case.wait(f"its owner {known.name(owner)} lives, but does not list it", now, LOOK_AGAIN)
 
     def _have_proof(self, case: Restart, kind: ProofKind, first_seen: int = 0, last_read: int = 0) -> None:
+        last = case.last
+        owner, booted = None, False
+        if last is not None:
+            owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
+            why = self._doubt.why_held(owner, kind, case.home, booted=booted)
+            if why and self._lists_it(case.vm) is None and not self._is_asked_for(case):
+                case.doubt(why, self._known.now)
+                return
         case.proven(kind, self._known.me, first_seen, last_read)
-        owner = case.last.owner if case.last is not None else None
+        case.back_on = owner if booted else None
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         case.queue(self._known.now)
         self._turns_due = self._known.now
@@ -294,7 +308,7 @@ class Recovery:
         if not queued or now < self._turns_due:
             return
         self._turns_due = after(now, TURNS_EVERY)
-        waiters = [_waiter(case) for case in self.cases.values() if case.stage in _COMING]
+        waiters = [case.waiter() for case in self.cases.values() if case.stage in _COMING]
         names = (name for waiter in waiters for name in waiter.after)
         found = turns(waiters, self._dependencies.look(names, self.cases), settings.dependency_timeout, now)
         for case in queued:
@@ -480,15 +494,3 @@ class Recovery:
         if stable is not None:
             due.append(stable)
         return min(due) if due else None
-
-
-def _waiter(case: Restart) -> Waiter:
-    return Waiter(
-        vm=case.vm,
-        name=case.name,
-        priority=case.policy.priority,
-        after=tuple(name for name in case.policy.after if name not in case.unheeded),
-        queued=case.stage is Stage.QUEUED,
-        queued_since=case.since,
-        waited=case.waited,
-    )

@@ -191,12 +191,12 @@ class Reporter:
         for case in self._machine.recovery.cases.values():
             old = best.get(case.vm)
             if case.stage is not Stage.SETTLED and (old is None or old.state not in ("running", "starting")):
-                note = f"{case.stage}: {case.why}"
+                note = case.why if case.in_doubt else f"{case.stage}: {case.why}"
                 best[case.vm] = VmStatus(
                     name=case.name,
                     uuid=case.vm,
                     host=old.host if old is not None else "",
-                    state="waiting" if case.stage is Stage.WAITING else "restarting",
+                    state="waiting" if case.in_doubt or case.stage is Stage.WAITING else "restarting",
                     protected=True,
                     home=case.home,
                     epoch=case.last.epoch if case.last is not None else None,
@@ -314,6 +314,7 @@ class Reporter:
             found.append(f"{known.pause.sentence}; nothing is restarted until `outlast resume`")
         if self._machine.election.primary is None:
             found.append("there is no primary: nothing would be restarted now")
+        found += self._machine.doubt.problems()
         if known.keeper is None:
             found.append("the keeper of this host does not answer: systemctl status outlast-keeper")
         if not known.hypervisor_up:

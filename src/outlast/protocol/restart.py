@@ -2,7 +2,8 @@
 
     state       waits for                                    then
     reading     its register                                 proving, queued, settled, or waiting
-    proving     proof about the owner (rule 5)               queued; reading again if the owner shows life
+    proving     proof about the owner (rule 5), and until    queued; reading again if the owner shows life
+                `doubt` lets it go
     queued      its turn (`sequence`), and a host for it     confirming
     confirming  our own `primary` register, and the VM's,    ordered; reading again if the VM's has changed; settled if
                 read afresh                                  we are not responsible any more
@@ -25,6 +26,7 @@ from outlast.model.policy import VmPolicy, rank
 from outlast.model.records import Proof, ProofKind, ProtectedVm, RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import needs_of
+from outlast.protocol.sequence import Waiter
 
 ORDER_PATIENCE = Duration(5 * SECOND)
 READ_PATIENCE = Duration(3 * SECOND)
@@ -85,6 +87,8 @@ class Restart:
         """The smaller, the more important: its own rank, or that of the most important VM that waits for it."""
         self.again: HostId | None = None
         """The host on which it failed and is to be tried once more."""
+        self.back_on: HostId | None = None
+        """The host on which it ran, if that has rebooted since: the best place for it, if it can take it already."""
         self.roomless = 0
         """How often no host could take it."""
         self.only: HostId | None = None
@@ -94,11 +98,14 @@ class Restart:
         self.chosen: HostId | None = None
         """The host that it would go to, if that had a place for one more start."""
         self.owned_idle_since: Instant | None = None
+        self.in_doubt = False
+        """Whether there is proof, and its start is held back all the same (`doubt`)."""
         self.why = "its host is not running it"
 
     def enter(self, stage: Stage, now: Instant, patience: Duration) -> None:
         """Begin a stage that ends by itself after `patience`."""
         self.stage, self.since, self.deadline = stage, now, after(now, patience)
+        self.in_doubt = False
 
     def read(self, request: RequestId, now: Instant) -> None:
         """The register is being read: whatever was ordered before, it begins anew from what it says."""
@@ -116,6 +123,12 @@ class Restart:
         self.looked_at = now
         self.enter(Stage.QUEUED, now, Duration(0))
 
+    def doubt(self, why: str, now: Instant) -> None:
+        """There is proof, but it is not acted upon yet: it is looked for again until it is."""
+        if self.stage is not Stage.PROVING:
+            self.enter(Stage.PROVING, now, READ_PATIENCE)
+        self.in_doubt, self.why = True, why
+
     def wait_counts(self, counts: bool, now: Instant) -> None:
         """Since it was looked at last it has waited for its dependencies; that counts, or stands still."""
         if counts:
@@ -126,6 +139,18 @@ class Restart:
         """Somebody has paused recovery: nothing failed, and nothing is done."""
         self.wait(why, now, HELD_FOR)
         self.held = True
+
+    def waiter(self) -> Waiter:
+        """As the order of starts sees it."""
+        return Waiter(
+            vm=self.vm,
+            name=self.name,
+            priority=self.policy.priority,
+            after=tuple(name for name in self.policy.after if name not in self.unheeded),
+            queued=self.stage is Stage.QUEUED,
+            queued_since=self.since,
+            waited=self.waited,
+        )
 
     def settle(self, why: str, now: Instant) -> None:
         """Nothing more to do."""

@@ -151,6 +151,8 @@ class _Settings(_Table):
     start_timeout: _Duration | None = None
     dependency_timeout: _Duration | None = None
     stable_after: _Duration | None = None
+    mass_failure_grace: _Duration | None = None
+    startup_grace: _Duration | None = None
     starts_at_once_per_host: int | None = None
     starts_at_once_per_datastore: int | None = None
     heartbeat_datastores_per_host: int | None = None

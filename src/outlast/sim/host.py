@@ -84,7 +84,8 @@ class Host:
         self.storage_modes: dict[DatastoreName, str] = {}
         self._storage_slow: dict[DatastoreName, int] = {}
         self._drift = 0
-        self._booted_at = 0
+        self.booted_at = self.off_since = 0
+        """When this boot began, and when the last one ended, in true time."""
         self._offset = 0
         self._wall_offset = 0
         self._stalled_work: list[Action] = []
@@ -113,7 +114,7 @@ class Host:
         self.powered, self.resetting = True, False
         self.boots += 1
         self.boot_id = BootId(f"{self.id}-boot{self.boots}")
-        self._booted_at = self.awake_since = self.scheduler.now
+        self.booted_at = self.awake_since = self.scheduler.now
         self._offset = self.rng.randrange(10**15)
         self._drift = self.rng.randrange(-DRIFT_PPM, DRIFT_PPM)
         self._boot()
@@ -126,7 +127,7 @@ class Host:
         self.resetting = False
         if not self.powered:
             return
-        self.powered = False
+        self.powered, self.off_since = False, self.scheduler.now
         self._device.disarm()
         self.keeper.kill(restart=False)
         self.agent.kill(restart=False)
@@ -225,13 +226,8 @@ class Host:
 
     def clock(self) -> Instant:
         """This boot's CLOCK_BOOTTIME, with its drift."""
-        elapsed = self.scheduler.now - self._booted_at
+        elapsed = self.scheduler.now - self.booted_at
         return Instant(self._offset + elapsed + elapsed * self._drift // 1_000_000)
-
-    @property
-    def booted_at(self) -> int:
-        """When this boot began, in true time."""
-        return self._booted_at
 
     @property
     def booted_clock(self) -> int:

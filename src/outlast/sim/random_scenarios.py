@@ -39,7 +39,7 @@ def generate(seed: int) -> Scenario:
     hosts = _hosts(rng, rng.choice(_LARGE if large else _SIZES), names)
     vms = _vms(rng, hosts, names, large)
     hosts, vms, rules = random_placing.sometimes(seed, hosts, vms)
-    drawn = random_settings.draw(rng, watchdogs=any(host.watchdog for host in hosts))
+    drawn = random_settings.draw(rng, watchdogs=any(host.watchdog for host in hosts)) | random_settings.graces(seed)
     settings = Settings(**drawn)
     trouble = Trouble(rng, hosts, datastores, vms, settings)
     steps = trouble.steps(FAULTS_FOR if not large else FAULTS_FOR // 3)

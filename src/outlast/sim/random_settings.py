@@ -24,6 +24,8 @@ _MILLISECONDS: dict[str, tuple[int, ...]] = {
     "isolation_after": (3000, 4000, 7000, 10_000),
     "election_timeout": (1500, 2000, 4000, 6000),
 }
+_GRACES = ((2, 2), (2, 10), (5, 30), (10, 120), (20, 60), (30, 30), (30, 300))
+"""`mass_failure_grace` and `startup_grace` in seconds; the first is never the longer."""
 _NUMBERS = {"heartbeat_datastores_per_host": (1, 3)}
 _SHUTDOWN_TIMEOUTS = (5, 10, 20)
 """Seconds, always short ones: a shutdown that began in an isolation has to end long before recovery is demanded."""
@@ -42,6 +44,15 @@ def draw(rng: random.Random, *, watchdogs: bool) -> dict[str, Any]:
         if _hold_together(Settings(**drawn), watchdogs):
             return drawn
     return settings
+
+
+def graces(seed: int) -> dict[str, Any]:
+    """In two of three worlds, others than the defaults. Drawn apart, so that all else of a world goes by its seed alone."""
+    rng = random.Random(f"graces {seed}")
+    if rng.randrange(3) == 0:
+        return {}
+    mass, startup = rng.choice(_GRACES)
+    return {"mass_failure_grace": Duration(mass * SECOND), "startup_grace": Duration(startup * SECOND)}
 
 
 def one(rng: random.Random) -> dict[str, str]:

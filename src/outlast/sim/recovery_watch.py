@@ -6,6 +6,8 @@ whole. A host without power is no fault that lasts: it is dead, and its VMs have
 say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
 reach, and the rules that are required.
 
+Two graces are part of the bound for those VMs alone that they are about (`_grace_of`), and for those that wait for them.
+
 A VM of priority `disabled` need not come back. Nor need one that has failed, if it really failed as often by itself as its
 policy allows. One that waits for others has their time as well as its own.
 """
@@ -20,6 +22,8 @@ from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.problem import Problem
 from outlast.sim.datastore import Datastore
+from outlast.sim.host import BOOT_TIME
+from outlast.sim.physics import DAEMON_STARTS
 from outlast.sim.truth_snapshot import truth_snapshot
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 RECOVERY_BOUND = 60 * SECOND
 LOOKS = 2 * SECOND
+STARTS_WITHIN = BOOT_TIME + DAEMON_STARTS[1] + SECOND
+"""From the power of a host until its agent has heard everybody who could be heard."""
 
 
 def recovery_bound(settings: Settings) -> int:
@@ -159,7 +165,27 @@ class RecoveryWatch:
             if name not in asking:
                 waits = timeout + parse_ready(self._world.spec(name).ready).delay
                 most = max(most, waits + self._bound_of(name, asking | {vm}) - self._bound())
-        return self._bound() + most
+        return self._bound() + max(most, self._grace_of(vm))
+
+    def _grace_of(self, vm: str) -> int:
+        """For how long more Outlast may leave a VM to its owner: as long as that has no power, and for a reason only.
+
+        Either most of the others have none, so that whoever is left may doubt itself; or nobody who is left has been up
+        since before it lost its power, so that for all they know the site is starting.
+        """
+        hosts, ever_used = self._world.hosts, self._world.domain.ever_used
+        last = self._last(VmId(vm))
+        owner = hosts.get(last.owner) if last is not None else None
+        if owner is None or owner.powered:
+            return 0
+        dark = sum(not host.powered for host in hosts.values())
+        many = dark >= 2 and 2 * dark > len(hosts) - 1
+        hears_since = [host.booted_at + STARTS_WITHIN for host in hosts.values() if host.powered]
+        cold = all(since > owner.off_since for since in hears_since)
+        return max(
+            max(settings.mass_failure_grace for settings in ever_used) if many else 0,
+            max(settings.startup_grace for settings in ever_used) if cold else 0,
+        )
 
     def _waits_for_proof(self, vm: VmId) -> bool:
         """Its owner has no power, and nothing that can be read says that it will not go on."""

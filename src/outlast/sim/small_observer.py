@@ -116,6 +116,7 @@ class _Prover(Recovery):
             shared=none,
             desk=none,
             fencing=fencing,
+            doubt=none,
         )
         self.proof: Proof | None = None
 
