@@ -3,8 +3,8 @@
 `lab` is fresh for each test and has no Outlast on it. `domain` is guarded by Outlast, with running VMs; it is kept from
 test to test, whole again before each, and after each the guests' disks are looked at for a second instance.
 
-Several workers have a lab each, and one cache; each test goes to whoever is free. What came of the scenarios that were played
-in both worlds is told at the end.
+Several workers have a lab each, and one cache; each test goes to whoever is free. What came of the scenarios that were
+played in both worlds is told at the end.
 """
 
 from __future__ import annotations
