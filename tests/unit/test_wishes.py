@@ -56,7 +56,7 @@ def test_a_vm_is_stopped_in_order_and_stays_off_when_its_host_dies() -> None:
     world.run(4)
     last = world.register(vm)
     assert last is not None
-    assert last.reason == "switched-off"
+    assert last.reason == "as-wished"
     assert (status(world, vm).state, status(world, vm).protected) == ("stopped", False)
     world.power_off(host)
     world.run(30)

@@ -52,7 +52,7 @@ class WishFollower:
         self._runs_since: dict[VmId, Instant] = {}
         self._looks_up = False
         self._taken_back: dict[VmId, Instant] = {}
-        """Who was told to shut down, and is not to any more; until when each may follow it."""
+        """Who was told to shut down and is not to any more, or has ended; until when libvirt may say that it did."""
         self.due = knowledge.now
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ class WishFollower:
         self._looks_up = False
         self._taken_back = {vm: until for vm, until in self._taken_back.items() if now < until}
         for vm in [vm for vm in self._kill_at if vm not in here or not self._is_to_stop(here[vm])]:
+            # Also of a process that has ended: libvirt may be about to say so.
             del self._kill_at[vm]
-            if vm in here:
-                self._taken_back[vm] = after(now, self._known.settings.shutdown_timeout)
+            self._taken_back[vm] = after(now, self._known.settings.shutdown_timeout)
         for vm, kept in here.items():
             if self._is_to_stop(kept) and (vm in self._kill_at or self._is_looked_up(vm)):
                 self._stop(vm)
@@ -154,11 +154,16 @@ class WishFollower:
             self._out.put(AskKeeper(AskKill(request=self._out.request(), vm=vm, reason=Reason.SWITCHED_OFF)))
 
     def reason(self, vm: VmId, stop: StopReason) -> Reason | None:
-        """What the end of a VM means, if an operator's wish has anything to do with it."""
-        if vm in self._kill_at:
-            return Reason.SWITCHED_OFF
-        told = self._taken_back.pop(vm, None)
-        return Reason.TAKEN_BACK if told is not None and stop is StopReason.SHUTDOWN else None
+        """What the end of a VM means, if an operator's wish has anything to do with it.
+
+        A guest that did what it was told says nothing of what is wanted now: the operator may have changed his mind since,
+        and we may not have read it yet (random world 20261263).
+        """
+        to_be_stopped = self._kill_at.pop(vm, None) is not None
+        told = self._taken_back.pop(vm, None) is not None or to_be_stopped
+        if told and stop is StopReason.SHUTDOWN:
+            return Reason.AS_WISHED
+        return Reason.SWITCHED_OFF if to_be_stopped else None
 
     def next_deadline(self) -> Instant | None:
         """When somebody's time to shut down is over."""

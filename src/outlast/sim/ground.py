@@ -111,6 +111,8 @@ class Ground:
         self.paused = False
         """Whether the operator has been told that automatic recovery is held."""
         self.recovery = RecoveryWatch(self)
+        self.switched_off: set[VmId] = set()
+        """The VMs that an operator switched off on their hosts, and that nobody has started since."""
         for host in self.hosts.values():
             host.peers = by_id
         for store in self.domain.stores.values():
@@ -243,6 +245,8 @@ class Ground:
 
         def ended(problem: str) -> None:
             outcome.append(problem)
+            if not problem:
+                self.switched_off.discard(VmId(vm))
             if not problem and self.spec(vm).state != "unprotected":
                 self.scheduler.after(WANTED_AFTER, lambda: self._is_wanted(VmId(vm)))
 
@@ -254,6 +258,8 @@ class Ground:
 
     def _is_wanted(self, vm: VmId) -> None:
         """Unless the agent where it runs has had no time to tell of it: then it counts later, if it is there still."""
+        if vm in self.switched_off:
+            return  # By an operator, though its host may not have carried that out yet (random world 20261277).
         where = next((host for host in self.hosts.values() if vm in host.hypervisor.processes), None)
         aside = vm in self.domain.stores[self.domain.homes[vm]].aside_since
         if where is None or aside or where.hypervisor.processes[vm].ending is StopReason.DESTROYED:

@@ -301,6 +301,7 @@ class World(Operating):
         """It is switched off on purpose."""
         self._fault("", "it is switched off by an operator", vm)
         self.recovery.wanted.discard(VmId(vm))
+        self.switched_off.add(VmId(vm))
         self._end(vm, StopReason.DESTROYED)
 
     def vm_crash(self, vm: str) -> None:
