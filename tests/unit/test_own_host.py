@@ -146,3 +146,16 @@ def test_an_agent_that_has_just_started_believes_what_libvirt_remembers() -> Non
     agent.known.keeper = None
     agent.libvirt_tells(None, running=False, off=StopReason.DESTROYED)
     assert agent.released("ended") == [Reason.SWITCHED_OFF]
+
+
+def test_a_vm_that_was_taken_and_never_started_did_not_crash() -> None:
+    """Its host's lease lapsed while the keeper claimed it: no failure of the VM's own (random world 20281594)."""
+    agent = Agent()
+    assert agent.released("ended") == []
+    agent.known.now = Instant(agent.known.now + seconds(10))
+    assert agent.released("ended") == [Reason.HOST_FAULT]
+    agent = Agent()
+    assert agent.released("running") == []
+    assert agent.released("ended") == []
+    agent.known.now = Instant(agent.known.now + seconds(10))
+    assert agent.released("ended") == [Reason.CRASHED]

@@ -93,6 +93,8 @@ class OwnHost:
         self._definitions_due = NEVER
         self._kept: tuple[KeptVm, ...] = ()
         self._stopped: dict[VmId, Reason] = {}
+        self._ran: dict[VmId, Epoch | None] = {}
+        """On which epoch each VM ran here last."""
         self._off: dict[VmId, _Memory] = {}
         self._ended_since: dict[VmId, Instant] = {}
         self._asked: dict[VmId, Instant] = {}
@@ -326,6 +328,7 @@ class OwnHost:
         now, report = self._known.now, self._known.keeper
         kept = {v.vm: v for v in report.vms} if report is not None else {}
         ended = {vm: v for vm, v in kept.items() if v.phase == "ended"}
+        self._ran |= {vm: v.epoch for vm, v in kept.items() if v.phase in ("running", "frozen")}
         killed = self._known.killed
         killed |= {vm for vm, v in kept.items() if v.phase in ("void", "killing")}
         killed -= {vm for vm in killed if vm not in kept or kept[vm].phase == "running"}
@@ -341,6 +344,8 @@ class OwnHost:
                 reason = self._remembered(each)
             if reason is None and now - since >= patience:
                 reason = self._isolation.reason(vm, StopReason.UNKNOWN)
+                if reason is Reason.CRASHED and self._ran.get(vm) != each.epoch:
+                    reason = Reason.HOST_FAULT  # Taken, and never started: no fault of its own (random world 20281594).
             if reason is Reason.CRASHED and (vm in killed or self._desk.is_starting(vm)):
                 reason = Reason.HOST_FAULT
             if reason is not None:
