@@ -35,7 +35,7 @@ def wait_writing(lab: Lab, vms: list[str]) -> None:
     def all_write() -> bool:
         return all(len(lab.disk_records(vm)) >= before[vm] + 2 for vm in vms)
 
-    outlast_view.wait_until(f"{', '.join(vms)} to write their logs", all_write, 60.0)
+    outlast_view.wait_until(f"{', '.join(vms)} to write their logs", all_write, 240.0)
 
 
 def move(lab: Lab, vm: str, host: str) -> None:
