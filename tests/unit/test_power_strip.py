@@ -1,5 +1,6 @@
 """The lab's power strip and the fence agent that asks it, with a lab that is none."""
 
+import contextlib
 import io
 import socket
 import threading
@@ -39,7 +40,12 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLab]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(lab.layout.power_socket))
     listener.listen()
-    threading.Thread(target=power_strip.serve, args=(lab, listener), daemon=True).start()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # Its socket is closed under it at the end.
+            power_strip.serve(lab, listener)  # type: ignore[arg-type]
+
+    threading.Thread(target=serve, daemon=True).start()
     yield lab
     listener.close()
 

@@ -1,6 +1,7 @@
 """Giving a command to the fault domain from this host, and saying what came of it."""
 
 import getpass
+import os
 from pathlib import Path
 
 import rich_click as click
@@ -36,8 +37,6 @@ def give(path: Path, command: Command, *, as_json: bool) -> Outcome:
 
 def _who() -> str:
     """The login name of whoever runs this; sudo's user behind root."""
-    import os
-
     user = os.environ.get("SUDO_USER", "")
     try:
         return user or getpass.getuser()

@@ -5,7 +5,7 @@ from typing import Literal
 
 import rich_click as click
 
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import OutlastGroup, show_json
 from outlast.runtime.control import ControlRequest
 
@@ -19,7 +19,7 @@ def _command(what: Literal["host", "vm", "datastore"]) -> None:
     @explain.command(name=what, help=f"Explain a {what}.")
     @click.argument("name")
     @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-    @click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+    @SOCKET
     def command(name: str, output: str, path: Path) -> None:
         reply = ask(path, ControlRequest("explain", what, name))
         if output == "json":

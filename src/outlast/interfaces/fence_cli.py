@@ -4,14 +4,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import OutlastGroup
 from outlast.model.errors import OutlastError
 from outlast.runtime.control import ControlRequest
 
 TEST_TIMEOUT_S = 90.0
 WORD_TIMEOUT_S = 15.0
-_SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
 
 
 @click.group(cls=OutlastGroup)
@@ -21,7 +20,7 @@ def fence() -> None:
 
 @fence.command()
 @click.argument("host")
-@_SOCKET
+@SOCKET
 def test(host: str, path: Path) -> None:
     """Ask HOST's fence devices, from this host, whether it is on. Nothing is switched."""
     reply = ask(path, ControlRequest("fence-test", name=host), TEST_TIMEOUT_S)
@@ -34,7 +33,7 @@ def test(host: str, path: Path) -> None:
 @fence.command()
 @click.argument("host")
 @click.option("--yes", is_flag=True, help="Do not ask: I have made sure that the host is off.")
-@_SOCKET
+@SOCKET
 def confirm(host: str, path: Path, *, yes: bool) -> None:
     """Say that HOST is off, when nothing else can prove it. Its VMs are then started elsewhere.
 

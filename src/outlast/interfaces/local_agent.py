@@ -4,12 +4,15 @@ import socket
 from pathlib import Path
 
 import msgspec
+import rich_click as click
 
 from outlast.model.errors import OutlastError
 from outlast.runtime.control import ControlReply, ControlRequest
 
 ANSWER_TIMEOUT_S = 5.0
 DEFAULT_SOCKET = Path("/run/outlast/agent.sock")
+SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+"""The option of a command that asks the agent, as `path: Path`."""
 
 
 def ask(path: Path, request: ControlRequest, timeout_s: float = ANSWER_TIMEOUT_S) -> ControlReply:

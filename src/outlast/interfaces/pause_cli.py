@@ -5,17 +5,15 @@ from pathlib import Path
 import rich_click as click
 
 from outlast.interfaces.commanding import give
-from outlast.interfaces.local_agent import DEFAULT_SOCKET
+from outlast.interfaces.local_agent import SOCKET
 from outlast.interfaces.output import AS_JSON
 from outlast.model.commands import PauseRecovery, ResumeRecovery
-
-_SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
 
 
 @click.command()
 @click.option("--reason", default="", help="Why; everybody sees it in `outlast status`.")
 @AS_JSON
-@_SOCKET
+@SOCKET
 def pause(*, reason: str, as_json: bool, path: Path) -> None:
     """Restart nothing, and apply no isolation response, on any host, until `outlast resume`.
 
@@ -28,7 +26,7 @@ def pause(*, reason: str, as_json: bool, path: Path) -> None:
 
 @click.command()
 @AS_JSON
-@_SOCKET
+@SOCKET
 def resume(*, as_json: bool, path: Path) -> None:
     """Go on with automatic recovery: what has waited is restarted now."""
     give(path, ResumeRecovery(), as_json=as_json)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outlast.drivers import optimiser
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import show_json
 from outlast.interfaces.plan_optimised import OptimisedAnswer, ask_optimiser, show_optimised
 from outlast.model.errors import OutlastError, UsageError
@@ -63,7 +63,7 @@ class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Also write what the plan was made from.")
 @click.option("--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Plan from such a file.")
-@click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+@SOCKET
 def plan(
     *,
     fail: str | None,

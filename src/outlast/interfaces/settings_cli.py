@@ -9,15 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from outlast.interfaces.commanding import give
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
 from outlast.model.commands import ChangeSettings
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.settings import parse_setting
 from outlast.model.status import SettingsView
 from outlast.runtime.control import ControlRequest
-
-_SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
 
 
 @click.group(cls=OutlastGroup)
@@ -27,7 +25,7 @@ def settings() -> None:
 
 @settings.command(name="list")
 @AS_JSON
-@_SOCKET
+@SOCKET
 def list_(*, as_json: bool, path: Path) -> None:
     """Show every setting that this host uses, and which version the other hosts use."""
     found = view(path)
@@ -40,7 +38,7 @@ def list_(*, as_json: bool, path: Path) -> None:
 @settings.command()
 @click.argument("name")
 @AS_JSON
-@_SOCKET
+@SOCKET
 def get(name: str, *, as_json: bool, path: Path) -> None:
     """Show the value of one setting, alone."""
     found = view(path)
@@ -57,7 +55,7 @@ def get(name: str, *, as_json: bool, path: Path) -> None:
 @click.argument("value")
 @click.argument("more", nargs=-1, metavar="[NAME VALUE]...")
 @AS_JSON
-@_SOCKET
+@SOCKET
 def set_(name: str, value: str, more: tuple[str, ...], *, as_json: bool, path: Path) -> None:
     """Give a setting another value on every host; several at once, where one alone would not fit to the others."""
     if len(more) % 2:

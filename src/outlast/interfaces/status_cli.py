@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import show_json
 from outlast.model.errors import OutlastError
 from outlast.model.planning import Outlook
@@ -24,7 +24,7 @@ _BAD = {"dead", "presumed-dead", "lost", "unresponsive", "isolated", "waiting", 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
-@click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
+@SOCKET
 def status(*, output: str, watch: bool, path: Path) -> None:
     """Show hosts with their verdicts, datastores, virtual machines, and what is wrong."""
     console = Console(highlight=False)

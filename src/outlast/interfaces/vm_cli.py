@@ -15,7 +15,7 @@ import msgspec
 import rich_click as click
 
 from outlast.interfaces.commanding import give
-from outlast.interfaces.local_agent import DEFAULT_SOCKET, ask
+from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
 from outlast.model.commands import Wanted, WantVm
 from outlast.model.errors import OutlastError, UsageError
@@ -25,7 +25,6 @@ from outlast.runtime.control import ControlRequest
 
 _PATIENCE_S = 6.0
 _URI = click.option("--uri", default="qemu:///system", show_default=True, help="Where libvirt is asked.")
-_SOCKET = click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, hidden=True)
 
 
 @click.group(cls=OutlastGroup)
@@ -37,7 +36,7 @@ def _wish(name: str, wanted: Wanted, text: str) -> None:
     @vm.command(name=name, help=text)
     @click.argument("name")
     @AS_JSON
-    @_SOCKET
+    @SOCKET
     def command(*, name: str, as_json: bool, path: Path) -> None:
         give(path, WantVm(vm=name, wanted=wanted), as_json=as_json)
 
@@ -78,7 +77,7 @@ _wish(
 )
 @click.option("--protected/--unprotected", default=None, help="What its definition says; `outlast vm protect` counts more.")
 @_URI
-@_SOCKET
+@SOCKET
 def set_policy(
     *,
     name: str,
@@ -152,7 +151,7 @@ def _told(policy: VmPolicy) -> str:
 @vm.command()
 @click.argument("name")
 @AS_JSON
-@_SOCKET
+@SOCKET
 def show(*, name: str, as_json: bool, path: Path) -> None:
     """Say what is wanted of the VM NAME, as this host's agent knows it."""
     status = ask(path, ControlRequest("status")).status
@@ -168,7 +167,7 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
 
 @vm.command()
 @click.argument("name")
-@_SOCKET
+@SOCKET
 def retry(*, name: str, path: Path) -> None:
     """Have the VM NAME tried once more: one that has failed, or one of priority `disabled`. A pause does not hold it."""
     token, until = secrets.token_hex(8), time.monotonic() + _PATIENCE_S

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -107,6 +107,13 @@ def _program_mounts() -> list[Path]:
     return found
 
 
+def launch(layout: Layout, argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process that belongs to the lab and outlives this program; what it says goes to `log`."""
+    return subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(layout), cwd="/", start_new_session=True
+    )
+
+
 def power_on(layout: Layout, specification: Specification, before_services: Callable[[], None]) -> Process:
     """Boot a host whose network namespace is ready; its PID 1, once its services are being started. Raises LabError.
 
@@ -119,15 +126,7 @@ def power_on(layout: Layout, specification: Specification, before_services: Call
     argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--propagation", "private"]
     argv += [sys.executable, "-m", "outlast.lab.init", str(file)]
     with layout.console(host).open("ab") as console:
-        launcher = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            env=environment(layout),
-            cwd="/",
-            start_new_session=True,
-        )
+        launcher = launch(layout, argv, console)
     init = child_of(launcher.pid)
     try:
         if init is None:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outlast.lab.errors import LabError
-from outlast.lab.host import environment
+from outlast.lab.host import launch
 from outlast.lab.layout import Layout
 
 if TYPE_CHECKING:
@@ -35,9 +34,7 @@ def start(layout: Layout) -> None:
     log_file = layout.power / "strip.log"
     argv = [sys.executable, "-m", "outlast.lab.power_strip", str(layout.root), str(layout.cache)]
     with log_file.open("ab") as log:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(layout), cwd="/", start_new_session=True
-        )
+        child = launch(layout, argv, log)
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not layout.power_socket.exists():
         if child.poll() is not None or time.monotonic() > deadline:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from outlast.lab import mounts
 from outlast.lab.errors import LabError
-from outlast.lab.host import environment
+from outlast.lab.host import launch
 from outlast.lab.layout import Layout
 from outlast.lab.processes import Process, identify, is_alive
 from outlast.lab.state import HostState
@@ -72,9 +71,7 @@ def _start(layout: Layout, host: str, datastore: str) -> Process:
     backing = layout.backing(datastore)
     argv = [sys.executable, "-m", _FAULTFS, "--backing", str(backing), "--mount", str(mount), "--control", str(control)]
     with (layout.host(host) / f"{datastore}.log").open("ab") as log:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(layout), cwd="/", start_new_session=True
-        )
+        child = launch(layout, argv, log)
     process = identify(child.pid)
     if process is None:
         raise LabError(f"the file system of {datastore} for {host} ended at once; {log.name} tells why")

@@ -7,6 +7,7 @@ the whole domain: from then on the newest `SettingsRecord` counts, which lies on
 
 import difflib
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -110,6 +111,16 @@ class StoredSettings(msgspec.Struct, frozen=True):
 
     sequence: int
     record: SettingsRecord
+
+
+def newest_stored(found: Iterable[StoredSettings]) -> StoredSettings | None:
+    """What counts of all slots of one datastore; None if there is nothing.
+
+    What is newer is for the record to say, and where the next one is written for the highest number of a slot.
+    """
+    slots = list(found)
+    newest = max(slots, key=lambda each: each.record.mark, default=None)
+    return None if newest is None else StoredSettings(max(each.sequence for each in slots), newest.record)
 
 
 _TYPES = typing.get_type_hints(Settings)

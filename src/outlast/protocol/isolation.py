@@ -35,13 +35,17 @@ class Isolation:
 
     def silent(self, now: Instant) -> bool:
         """Whether the silence is long enough to start asking the isolation addresses."""
-        return self._peers > 0 and now - self._peer_heard > 3 * self._settings.heartbeat_interval // 2
+        return self._peers > 0 and now >= self._silence_begins
 
     @property
     def silence_due(self) -> Instant:
         """When `silent` becomes true if nobody is heard; NEVER once that has been judged. Each heartbeat puts it off."""
         if self._asking or not self._peers:
             return NEVER
+        return self._silence_begins
+
+    @property
+    def _silence_begins(self) -> Instant:
         return Instant(self._peer_heard + 3 * self._settings.heartbeat_interval // 2 + 1)
 
     def hears_peers(self, now: Instant) -> bool:

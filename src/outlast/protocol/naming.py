@@ -4,8 +4,9 @@ from outlast.model.commands import WantVm
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import VmDefinition
 from outlast.model.policy import VmPolicy
-from outlast.model.records import PoweredVm, ProtectedVm
+from outlast.model.records import ProtectedVm
 from outlast.protocol.knowledge import Knowledge
+from outlast.protocol.protection import as_listed
 from outlast.protocol.responsibility import Responsibility
 
 
@@ -21,7 +22,7 @@ def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> Wan
     for host, content in known.power_on.items():
         for line in content.vms:
             if word in (line.vm, line.name) and line.home is not None:
-                found[line.vm] = (line.home, _listed(line, host))
+                found[line.vm] = (line.home, as_listed(line, host))
             elif word in (line.vm, line.name):
                 why = line.note
     for vm, (home, entry) in (known.protected | _ours(responsible)).items():
@@ -49,10 +50,6 @@ def _ours(responsible: Responsibility) -> dict[VmId, tuple[DatastoreName, Protec
         found |= {vm: (home, aside.entry) for vm, aside in protection.aside.items()}
         found |= {vm: (home, entry) for vm, entry in protection.vms.items()}
     return found
-
-
-def _listed(line: PoweredVm, host: HostId) -> ProtectedVm:
-    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
 
 
 def _defined(definition: VmDefinition, host: HostId) -> ProtectedVm:

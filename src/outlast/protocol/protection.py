@@ -116,10 +116,15 @@ class Protection:
         return wanted, tuple(self.aside[vm] for vm in sorted(self.aside))
 
 
+def as_listed(line: PoweredVm, host: HostId) -> ProtectedVm:
+    """A VM of which nothing is known but its line on its host's list."""
+    return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
+
+
 def _entry(line: PoweredVm, host: HostId, old: ProtectedVm | None) -> ProtectedVm:
     """A VM as its host's list has it. What its host does not know just now stays as it was."""
     if old is None:
-        return ProtectedVm(line.vm, line.name, line.memory_mib, host, line.policy or VmPolicy(), line.needs)
+        return as_listed(line, host)
     attempts = runs_again(old.attempts, line)
     if line.policy is None:
         return msgspec.structs.replace(old, name=line.name, last_host=host, attempts=attempts)

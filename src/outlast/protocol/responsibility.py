@@ -232,8 +232,8 @@ class Responsibility:
         return last is not None and last.owner == self._known.me and last.state is RegisterState.OWNED
 
     def _is_ours(self, last: RegisterRecord | None) -> bool:
-        owned = last is not None and last.state is RegisterState.OWNED
-        return owned and last is not None and (last.owner, last.session) == (self._known.me, self._known.config.session)
+        """Of this very agent: another one of this host has another session."""
+        return self._is_owned_here(last) and last is not None and last.session == self._known.config.session
 
     def _lost(self, name: DatastoreName, seat: _Seat) -> None:
         seat.held, seat.loaded = None, False

@@ -14,7 +14,7 @@ import msgspec
 from outlast.model.ids import BootId, DatastoreName, HostId, VmId
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord, Sighting
-from outlast.model.settings import StoredSettings
+from outlast.model.settings import StoredSettings, newest_stored
 from outlast.sim.physics import STALE_FOR
 
 KEEP = 16
@@ -165,11 +165,7 @@ class Datastore:
 
     def newest_settings(self) -> StoredSettings | None:
         """The newest settings record, with the highest number of a slot."""
-        found = self.settings.whole()
-        newest = max(found, key=lambda each: each.record.mark, default=None)
-        if newest is None:
-            return None
-        return StoredSettings(max(each.sequence for each in found), newest.record)
+        return newest_stored(self.settings.whole())
 
 
 def _sequence(content: PowerOnList) -> int:

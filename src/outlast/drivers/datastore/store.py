@@ -55,7 +55,7 @@ from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import DatastoreMember, DatastoreReach
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import PowerOnList, ProtectedList, RegisterRecord, Sighting
-from outlast.model.settings import StoredSettings
+from outlast.model.settings import StoredSettings, newest_stored
 
 StorageEffect = (
     ReadSightings
@@ -199,11 +199,7 @@ class Store:
                 found.append(records.open_settings(slot, self._key))
             except FrameError as error:
                 problem = str(error) if slot.strip(b"\0") else problem
-        # What is newer is for the record to say, and where the next one is written for the slot's number.
-        newest = max(found, key=lambda each: each.record.mark, default=None)
-        if newest is not None:
-            newest = StoredSettings(max(each.sequence for each in found), newest.record)
-        return SettingsRead(effect.request, self._name, True, newest, problem)
+        return SettingsRead(effect.request, self._name, True, newest_stored(found), problem)
 
     async def read_definition(self, vm: VmId) -> tuple[str | None, str]:
         """The VM's domain XML, or None and why."""
