@@ -94,13 +94,28 @@ def test_one_that_leaves_is_succeeded_at_once() -> None:
     assert election.primary == "b"
 
 
-def test_of_two_primaries_the_higher_term_stays() -> None:
+def test_of_two_primaries_the_better_rank_stays_whoever_is_heard_first() -> None:
     election = Election(S, HostId("b"), at(0))
     election.judge(rank("b"), True, at(3.1))
-    election.heard(beat("a", term=1, primary="a"), lambda: rank("b"), at(3.2))
-    assert election.primary == "b", "the same term, a worse rank"
-    election.heard(beat("a", term=2, primary="a"), lambda: rank("b"), at(3.3))
+    election.heard(beat("a", term=2, primary="a"), lambda: rank("b"), at(3.2))
+    assert (election.primary, election.term) == ("b", 2), "a higher term, a worse rank"
+    election.heard(beat("x", term=7, primary="c"), lambda: rank("b"), at(3.3))
+    assert (election.primary, election.term) == ("b", 7), "what a secondary follows"
+    election.heard(beat("c", term=1, primary="c"), lambda: rank("b"), at(3.4))
+    assert election.primary == "c", "a lower term, a better rank"
+
+
+def test_a_secondary_goes_with_the_higher_term_and_in_one_term_with_the_better_rank() -> None:
+    election = Election(S, HostId("z"), at(0))
+    election.heard(beat("b", term=1, primary="b"), lambda: rank("z"), at(1.0))
+    election.heard(beat("a", term=2, primary="a"), lambda: rank("z"), at(1.1))
+    assert election.primary == "a", "as after the loss of a primary that was the best"
+    election.heard(beat("b", term=1, primary="b"), lambda: rank("z"), at(1.2))
     assert election.primary == "a"
+    election.heard(beat("b", term=2, primary="b"), lambda: rank("z"), at(1.3))
+    assert election.primary == "b", "it has learned of the other's term, and stays"
+    election.heard(beat("a", term=2, primary="a"), lambda: rank("z"), at(1.4))
+    assert election.primary == "b"
 
 
 def test_somebody_who_still_follows_a_primary_is_believed() -> None:

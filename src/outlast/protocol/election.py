@@ -3,14 +3,16 @@
 Every heartbeat carries its sender's rank, the highest term it knows, and whom it takes for primary. An agent follows the
 primary of the highest term that it hears. When it has heard none for `election_timeout`, and no agent that it hears has a
 better rank or still follows a primary, it makes itself primary in a new, higher term. Two primaries that hear each other:
-the higher term stays; in one term, the better rank. An agent that hears nobody at all waits until it knows that it is not
+the better rank stays, whichever has the higher term. All heartbeats carry the highest term known, so a primary may learn of
+the other's from a secondary before it hears the other, and who stays must not depend on that. A secondary goes with the
+higher term, and in one term with the better rank. An agent that hears nobody at all waits until it knows that it is not
 isolated, and one that comes back from a silence listens first.
 
     I am       what happens                                        then I am
     secondary  the primary is heard                                secondary
     secondary  no primary for election_timeout, I rank best        primary, term + 1
     secondary  the primary says that it leaves                     the timeout counts as passed
-    primary    a primary with a higher term (or better rank) heard secondary
+    primary    another primary, of better rank, is heard           secondary of that one
     primary    isolated                                            secondary of nobody
     primary    for election_timeout somebody heard reaches more    secondary of nobody: what is homed on a datastore
                datastores than I do                                that I have lost could not be recovered by me
@@ -65,14 +67,15 @@ class Election:
             return
         self._heard[beat.sender] = _Heard(now, beat.rank, beat.term, beat.primary)
         claims = beat.primary == beat.sender
-        if claims and self.am_primary:
-            if (beat.term, beat.rank) > (self.term, my_rank()):
-                self._follow(beat.sender, now)
-        elif claims and (beat.term >= self.term or self.primary in (None, beat.sender)):
+        if claims and (beat.rank > my_rank() if self.am_primary else self._not_behind_mine(beat)):
             self._follow(beat.sender, now)
         if claims and self.primary == beat.sender:
             self._primary_heard = now
         self.term = max(self.term, beat.term)
+
+    def _not_behind_mine(self, claim: Heartbeat) -> bool:
+        mine = self._heard.get(self.primary) if self.primary is not None else None
+        return mine is None or (claim.term, claim.rank) >= (mine.term, mine.rank)
 
     def judge(self, my_rank: Rank, may_lead: bool, now: Instant) -> bool:
         """Judge again; True if the primary changed. `may_lead`: not isolated, and not in doubt about it."""
