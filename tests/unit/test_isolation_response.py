@@ -75,8 +75,21 @@ def test_a_shutdown_of_whom_isolation_told_is_nobodys_wish_and_a_destruction_is(
 def test_who_runs_on_after_its_time_and_the_isolation_is_told_no_more() -> None:
     desk = Desk({VM: at(60)})
     assert desk.turn(59, False) == []
-    assert desk.turn(60, False) == [RememberTold({})]
+    assert desk.turn(67.4, False) == [], "that its storage hung would show a window later"
+    assert desk.responses.next_deadline() == at(67.5)
+    assert desk.turn(67.5, False) == [RememberTold({})]
     assert desk.responses.reason(VM, StopReason.SHUTDOWN) is Reason.SWITCHED_OFF
+
+
+def test_whose_storage_hung_in_its_time_gets_it_anew_once_it_runs_again() -> None:
+    desk = Desk({VM: at(60)})
+    desk.keeps("frozen")
+    assert desk.turn(64, False) == desk.turn(80, False) == []
+    desk.keeps("running")
+    assert desk.turn(81, False) == [RememberTold({VM: at(141)})]
+    assert desk.responses.reason(VM, StopReason.SHUTDOWN) is Reason.ISOLATED
+    assert desk.turn(148.4, False) == []
+    assert desk.turn(148.5, False) == [RememberTold({})]
 
 
 def test_who_ended_within_its_time_is_remembered_until_it_is_released() -> None:
@@ -107,7 +120,7 @@ def test_who_is_still_there_when_its_time_is_over_is_killed_again_and_again() ->
     assert [type(request).__name__ for request in killed] == ["AskKill"]
     assert desk.turn(66, True) == []
     assert len(desk.turn(67, True)) == 1
-    assert desk.turn(68, False) == [RememberTold({})]
+    assert desk.turn(72.5, False) == [RememberTold({})]
 
 
 def test_a_frozen_vm_is_killed_at_once() -> None:

@@ -5,12 +5,14 @@ this host is isolated, and its list on storage says so    each protected VM is t
 the same, while recovery is paused                        nothing, until it is resumed
 a guest's time to shut down is over, still isolated       it is killed
 its time is over, isolation too, and it still runs        it did not follow: what ends it later is somebody else
+the same, but its storage hung, so that it was frozen     it may still follow: it gets its time anew
 it ends, and nobody destroyed it with his own hands       released as isolated: nobody meant that for the VM
 it ended while neither keeper nor agent was there         the same, as soon as both are
 
 A guest takes its time, and libvirt calls its end a shutdown like any other. So whom isolation has told to end is written
 down first, in a file that lives as long as the boot does. An agent that takes over meanwhile must not take that end for an
-operator's wish: the VM would never run again.
+operator's wish: the VM would never run again. Nor may the host, when the guest is late because its storage hung. That shows
+when the lease lapses; so who runs on after its time is believed to have not followed only a window later.
 """
 
 from outlast.model.effects import AskKeeper, RememberTold, ShutDownVm
@@ -45,6 +47,7 @@ class IsolationResponses:
         self._out = outbox
         self._told: dict[VmId, Instant] = dict(knowledge.config.told)
         self._kill_at: dict[VmId, Instant] = {}
+        self._held_up: set[VmId] = set()
         self._isolated = False
         self._responded = self._held = False
 
@@ -101,8 +104,18 @@ class IsolationResponses:
         report = self._known.keeper
         if self._isolated or report is None:
             return
-        runs = {kept.vm for kept in report.vms if kept.phase in ("running", "frozen")}
-        self._forget([vm for vm, until in self._told.items() if self._known.now >= until and vm in runs])
+        phases = {kept.vm: kept.phase for kept in report.vms}
+        self._held_up |= {vm for vm in self._told if phases.get(vm) == "frozen"}
+        over = [vm for vm, until in self._told.items() if self._known.now >= self._shows_by(until)]
+        if again := [vm for vm in over if vm in self._held_up and phases.get(vm) == "running"]:
+            self._held_up -= set(again)
+            self._told |= dict.fromkeys(again, after(self._known.now, self._known.settings.shutdown_timeout))
+            self._write_down()
+        self._forget([vm for vm in over if vm not in again and phases.get(vm) == "running"])
+
+    def _shows_by(self, until: Instant) -> Instant:
+        """When it would have shown that its storage hung before its time was over."""
+        return after(until, self._known.settings.window)
 
     def over(self) -> list[VmId]:
         """Who was told, and is gone, as keeper and libvirt both say. They are told of no more after this."""
@@ -118,6 +131,7 @@ class IsolationResponses:
         for vm in vms:
             del self._told[vm]
             self._kill_at.pop(vm, None)
+            self._held_up.discard(vm)
         if vms:
             self._write_down()
 
@@ -127,5 +141,6 @@ class IsolationResponses:
     def next_deadline(self) -> Instant | None:
         """When somebody's time is over."""
         due = [*self._kill_at.values()]
-        due += [until for until in self._told.values() if not self._isolated and until > self._known.now]
+        if not self._isolated:
+            due += [at for until in self._told.values() if (at := self._shows_by(until)) > self._known.now]
         return min(due) if due else None
