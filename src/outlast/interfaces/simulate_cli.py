@@ -33,8 +33,9 @@ from outlast.sim import mutants, plan_checks, stage
 from outlast.sim.play import play
 from outlast.sim.random_scenarios import generate
 
-AHEAD = 8
-"""How many runs per processor are given out before the first of them is waited for: a long one holds up nobody."""
+AHEAD = 64
+"""How many runs per processor are given out before the first of them is waited for: a world of 32 hosts takes as long as
+sixty of the usual size, and the other processors must not stand still meanwhile."""
 
 Outcome = Result | str
 """What came of a run: its result, or the sentence that says why it could not be played to its end."""
