@@ -11,6 +11,7 @@ import pytest
 from agent_values import agent_config
 
 from outlast.model.effects import Note
+from outlast.model.health import Health
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, Incarnation
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeping import LeaseReport
@@ -30,7 +31,7 @@ HOSTS = tuple(HostMember(HostId(f"h{i}"), HostName(f"host{i}"), f"192.0.2.{i}", 
 H2, H3, H4, H5 = (member.id for member in HOSTS[1:])
 SCENARIOS = Path(__file__).parents[2] / "scenarios" / "doubt"
 
-_BEAT = SimpleNamespace(rank=SimpleNamespace(not_isolated=True), leaving=False, hypervisor_up=False)
+_BEAT = SimpleNamespace(rank=SimpleNamespace(not_isolated=True), leaving=False, hypervisor_up=False, health=Health())
 NOT_READY: Any = SimpleNamespace(beat=_BEAT)
 """A host is heard, but nothing can be started there yet."""
 

@@ -54,6 +54,7 @@ def test_one_effect_that_cannot_be_begun_does_not_cost_the_others(logs: Logs) ->
             keeper=nothing,
             fencer=nothing,
             told=nothing,
+            health=nothing,
             on_note=broken,
             on_settings=nothing,
             on_outcome=nothing,

@@ -155,6 +155,7 @@ def test_nobody_is_told_as_long_as_it_cannot_be_written_down(tmp_path: Path, wri
             keeper=nothing,
             fencer=nothing,
             told=ToldFile(tmp_path / "run" / "told", BOOT),
+            health=nothing,
             on_note=nothing,
             on_settings=nothing,
             on_outcome=nothing,

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from outlast.interfaces.cli import main
 from outlast.interfaces.status_cli import screen
-from outlast.model.commands import ChangeSettings, Outcome, PauseRecovery, ResumeRecovery, SettingChange, WantVm
-from outlast.model.status import DomainStatus, PauseStatus, SettingsView
+from outlast.model.commands import (
+    ChangeSettings,
+    DrainHost,
+    Outcome,
+    PauseRecovery,
+    ReportHealth,
+    ResumeRecovery,
+    SettingChange,
+    UndrainHost,
+    WantVm,
+)
+from outlast.model.status import DomainStatus, HostStatus, KeptEmpty, PauseStatus, SettingsView
 from outlast.model.time import seconds
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 
@@ -36,10 +49,13 @@ class Agent:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked: list[ControlRequest] = []
+        self.status: DomainStatus | None = None
         self.outcome = Outcome(ok=True, sentences=("written on ds1",), version=4)
 
     async def answer(self, request: ControlRequest) -> ControlReply:
         self.asked.append(request)
+        if request.do == "status":
+            return ControlReply(ok=True, status=self.status)
         if request.do == "settings":
             return ControlReply(ok=True, settings=VIEW)
         return ControlReply(ok=True, outcome=self.outcome)
@@ -164,3 +180,102 @@ def test_what_is_wanted_of_a_vm(agent: Agent, verb: str, wanted: str) -> None:
     command = agent.asked[0].command
     assert isinstance(command, WantVm)
     assert (command.vm, command.wanted) == ("web1", wanted)
+
+
+# -- hosts ------------------------------------------------------------------------------------------------------------
+
+
+def host_status(name: str, **more: Any) -> HostStatus:
+    facts = {
+        "id": name,
+        "address": "192.0.2.1",
+        "verdict": "connected",
+        "verdict_age_s": None,
+        "verdict_by": "host1",
+        "reason": "",
+        "primary": name == "host1",
+        "here": name == "host1",
+        "isolated": False,
+        "hypervisor_up": True,
+        "enforcement": "keeper",
+        "memory_mib": 8192,
+        "free_memory_mib": 4096,
+        "vms": 0,
+        "heartbeat_age_s": 0.0,
+        "lapsed": (),
+    }
+    return HostStatus(name=name, **(facts | more))
+
+
+KEPT = KeptEmpty(by="ann@host1", at_ms=1_700_000_000_000, reason="new DIMMs")
+HOSTS = (
+    host_status("host1", health="degraded", health_reason="PSU 2 failed"),
+    host_status("host2", maintenance=KEPT, kept_empty="it is in maintenance (ann@host1: new DIMMs)", vms=2),
+    host_status("host3", health="failing", kept_empty="its hardware is failing"),
+)
+STATUS = DomainStatus(
+    domain="d",
+    seen_from="host1",
+    version="1",
+    primary="host1",
+    term=1,
+    isolated=False,
+    hosts=HOSTS,
+    datastores=(),
+    vms=(),
+    problems=(),
+    dropped_datagrams={},
+)
+
+
+def test_a_host_is_drained_and_used_again_and_its_hardware_reported(agent: Agent) -> None:
+    for arguments, command in (
+        (("drain", "host2", "--reason", "new DIMMs"), DrainHost("host2", "new DIMMs")),
+        (("undrain", "host2"), UndrainHost("host2")),
+        (("health", "host2", "failing", "--reason", "DIMM 3"), ReportHealth("host2", "failing", "DIMM 3")),
+        (("health", "ok"), ReportHealth("", "ok")),
+    ):
+        done = agent.runs("host", *arguments)
+        assert (done.exit_code, "written on ds1" in done.output) == (0, True)
+        assert [request.command for request in agent.asked if request.command][-1] == command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("health", "purple"), "purple is no level of health"),
+        (("health", "host1", "host2", "ok"), "2 hosts are named"),
+        (("health", "ok", "--reason", "x" * 201), "longer than 200 characters"),
+        (("show", "host9"), "the hosts are host1, host2, host3"),
+    ],
+)
+def test_what_is_no_level_or_no_host_is_told_with_the_remedy(agent: Agent, arguments: tuple[str, ...], words: str) -> None:
+    agent.status = STATUS
+    done = agent.runs("host", *arguments)
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
+
+
+def test_hosts_are_listed_and_shown(agent: Agent) -> None:
+    agent.status = STATUS
+    listed = agent.runs("host", "list").output
+    assert "host2  connected  secondary  2    ok        it is in maintenance" in listed
+    assert "failing   its hardware is failing" in listed
+    assert [each["name"] for each in json.loads(agent.runs("host", "list", "-o", "json").output)] == [
+        "host1",
+        "host2",
+        "host3",
+    ]
+    shown = agent.runs("host", "show", "host1").output
+    assert "its hardware: degraded (PSU 2 failed)" in shown
+    assert "connected, primary, degraded" in shown
+    assert json.loads(agent.runs("host", "show", "host2", "-o", "json").output)["host"]["maintenance"]["by"] == "ann@host1"
+
+
+def test_hosts_that_are_kept_empty_are_shown_at_the_top() -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(screen(STATUS))
+    lines = console.export_text().splitlines()
+    assert lines[1].startswith(" HOST2 IS IN MAINTENANCE by ann@host1 since ")
+    assert lines[1].rstrip().endswith("new DIMMs; 2 VMs left")
+    assert lines[2].strip() == "HOST3 IS KEPT EMPTY: its hardware is failing; no VM is left"

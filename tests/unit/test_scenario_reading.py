@@ -157,10 +157,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_file(tmp_path / "a.toml")
 
 
+_POWER_OFF = 'do = "power-off"\nhost = "host1"'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
+        (_POWER_OFF, 'do = "set"\nsetting = "storage_loss_after"\nvalue = "9s"', 37, "storage_loss_after"),
         ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
     ],
 )

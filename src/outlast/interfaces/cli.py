@@ -9,6 +9,7 @@ from outlast.interfaces.output import OutlastGroup
 
 _GROUPS = {
     "datastore": "outlast.interfaces.datastore_cli:datastore",
+    "host": "outlast.interfaces.host_cli:host",
     "hook": "outlast.interfaces.hook_cli:hook",
     "status": "outlast.interfaces.status_cli:status",
     "events": "outlast.interfaces.events_cli:events",

@@ -68,6 +68,7 @@ def screen(found: DomainStatus) -> Group:
     parts: list[RenderableType] = [head]
     if found.paused is not None:
         parts.append(Text(_paused(found.paused), style="bold white on red"))
+    parts += [Text(_kept_empty(host), style="bold black on yellow") for host in found.hosts if host.kept_empty]
     parts += [
         _outlook(found.outlook),
         _hosts(found.hosts),
@@ -82,6 +83,16 @@ def screen(found: DomainStatus) -> Group:
 def _paused(pause: PauseStatus) -> str:
     since = datetime.datetime.fromtimestamp(pause.at_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
     return f" AUTOMATIC RECOVERY IS PAUSED by {pause.by} since {since}: {pause.reason or 'no reason given'} "
+
+
+def _kept_empty(host: HostStatus) -> str:
+    """Loud: whoever forgets a host in maintenance has one host less."""
+    kept = host.maintenance
+    left = f"{host.vms} VM{'s' * (host.vms != 1)} left" if host.vms else "no VM is left"
+    if kept is None:
+        return f" {host.name.upper()} IS KEPT EMPTY: {host.kept_empty}; {left} "
+    since = datetime.datetime.fromtimestamp(kept.at_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return f" {host.name.upper()} IS IN MAINTENANCE by {kept.by} since {since}: {kept.reason or 'no reason given'}; {left} "
 
 
 def _outlook(outlook: Outlook | None) -> Text:
@@ -112,10 +123,18 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 
 
+def host_role(host: HostStatus) -> str:
+    """What it is to the others."""
+    notes = ["primary" if host.primary else "secondary"]
+    notes += ["kept empty"] if host.kept_empty else []
+    notes += [host.health] if host.health != "ok" else []
+    return ", ".join(notes)
+
+
 def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
     table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE", "LIBVIRT", "LEASES")
     for host in hosts:
-        role = "primary" if host.primary else "secondary"
+        role = host_role(host)
         lapsed = f"lapsed on {', '.join(host.lapsed)}" if host.lapsed else f"good ({host.enforcement or 'unknown'})"
         alive = host.verdict in ("connected", "storage-lost", "isolated") or host.here
         table.add_row(

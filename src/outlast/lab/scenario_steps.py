@@ -148,6 +148,11 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "vm-start-elsewhere": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),
     "pause": lambda lab, _: operating.give(lab, "pause", "--reason", "the scenario says so"),
     "resume": lambda lab, _: operating.give(lab, "resume"),
+    "maintenance-on": lambda lab, keys: operating.give(
+        lab, "host", "drain", keys["host"], "--reason", "the scenario says so"
+    ),
+    "maintenance-off": lambda lab, keys: operating.give(lab, "host", "undrain", keys["host"]),
+    "health": lambda lab, keys: operating.give(lab, "host", "health", keys["host"], keys["level"], on=keys["host"]),
     "set-state": _set_state,
     "set": lambda lab, keys: operating.give(lab, "settings", "set", keys["setting"], str(keys["value"])),
     "vm-retry": _vm_retry,
@@ -159,6 +164,6 @@ _NEEDS_POWER = frozenset(
 )
 LASTING = frozenset(
     {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"}
-    | {"pause", "resume", "set", "set-state", "vm-retry"}
+    | {"pause", "resume", "maintenance-on", "maintenance-off", "health", "set", "set-state", "vm-retry"}
 )
 """Verbs that return only after a while: others must not wait for them."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from outlast.model.health import HealthLevel
 from outlast.model.ids import DatastoreName
 from outlast.model.records import ProtectedVm
 
@@ -45,7 +46,28 @@ class WantVm(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
     entry: ProtectedVm | None = None
 
 
-Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm
+class DrainHost(msgspec.Struct, frozen=True, tag="drain"):
+    """Keep a host empty (its name or id; on its way, its id): its VMs are moved away, and it gets no others."""
+
+    host: str
+    reason: str = ""
+
+
+class UndrainHost(msgspec.Struct, frozen=True, tag="undrain"):
+    """Use a host again."""
+
+    host: str
+
+
+class ReportHealth(msgspec.Struct, frozen=True, tag="health"):
+    """A host's hardware is so from now on (its name or id; on its way, its id; empty: the one where it was said)."""
+
+    host: str
+    level: HealthLevel
+    reason: str = ""
+
+
+Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | DrainHost | UndrainHost | ReportHealth
 
 
 class SettingChange(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ before what is sent to a peer. No effect waits for another; answers come back as
 import msgspec
 
 from outlast.model.commands import Outcome
+from outlast.model.health import Health
 from outlast.model.ids import DatastoreName, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.messages import Message
@@ -116,6 +117,12 @@ class KeepSettings(msgspec.Struct, frozen=True):
     record: SettingsRecord
 
 
+class RememberHealth(msgspec.Struct, frozen=True):
+    """Keep on this host what was said of its hardware, so that its next agent knows it, also after a reboot."""
+
+    health: Health
+
+
 class AnswerOperator(msgspec.Struct, frozen=True):
     """Tell whoever gave a command on this host what came of it."""
 
@@ -220,6 +227,7 @@ Effect = (
     | ReadSettings
     | WriteSettings
     | KeepSettings
+    | RememberHealth
     | AnswerOperator
     | AskKeeper
     | StartVm

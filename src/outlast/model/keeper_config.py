@@ -11,7 +11,7 @@ from outlast.model.settings import Settings, SettingsMark
 class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`datastore_key` (hex) authenticates records; `watchdog_device` empty: none.
 
-    `boot_id` and `session` are made when the keeper starts.
+    `boot_id` and `session` are made when the keeper starts. `closed`: why the host is kept empty, as it has kept it.
     """
 
     domain: str
@@ -21,6 +21,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     datastores: tuple[DatastoreMember, ...]
     settings: Settings
     settings_mark: SettingsMark = SettingsMark()
+    closed: str = ""
     datastore_key: str
     run_dir: str
     state_dir: str

@@ -110,19 +110,22 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class UseSettings(msgspec.Struct, frozen=True, tag="settings"):
-    """The agent: the fault domain's settings are these from now on."""
+    """The agent: the fault domain's settings are these from now on. `closed`: why this host is kept empty, if it is."""
 
     settings: Settings
     mark: SettingsMark
+    closed: str = ""
 
 
 class Admission(msgspec.Struct, frozen=True, tag="admission"):
     """The agent: these VMs are not to be newly started here for now, each with the sentence for whoever asks.
 
-    It takes the place of what was told before, and is forgotten when it is not told again for a while.
+    `closed`: none is, for this reason. It takes the place of what was told before, and is forgotten when it is not told
+    again for a while.
     """
 
     refused: dict[VmId, str]
+    closed: str = ""
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):

@@ -8,6 +8,7 @@ that arrives twice is answered twice and done once (`order` is its number, uniqu
 import msgspec
 
 from outlast.model.commands import Command, Outcome
+from outlast.model.health import Health
 from outlast.model.ids import (
     BootId,
     DatastoreName,
@@ -56,7 +57,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
     what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
-    far as the sender knows; None if it cannot tell.
+    far as the sender knows; None if it cannot tell. `health`: of its hardware.
     """
 
     sender: HostId
@@ -78,6 +79,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     outlook: Outlook | None = None
     frozen: tuple[FrozenVm, ...] = ()
     starting_ms: int | None = None
+    health: Health = Health()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

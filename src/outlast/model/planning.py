@@ -17,15 +17,17 @@ UNLIMITED = 1 << 40
 class PlanHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One host as planning sees it.
 
-    `unusable`: why nothing can be started there, empty if something can. `last_resort`: why it is used only where no other
-    host will do. `memory_mib` and `cpu` are all that it can give to VMs; `free_*` what the VMs that run there leave of it
-    (`free_reserved_cpu`: if only reservations count). `leases`: the datastores where it can hold a lease.
+    `unusable`: why nothing can be started there, empty if something can. `kept_empty`: why only what no other host may
+    start is started there. `last_resort`: why it is used only where no other host will do. `memory_mib` and `cpu` are all
+    that it can give to VMs; `free_*` what the VMs that run there leave of it (`free_reserved_cpu`: if only reservations
+    count). `leases`: the datastores where it can hold a lease.
     """
 
     id: HostId
     name: HostName
     labels: dict[str, str] = {}
     unusable: str = ""
+    kept_empty: str = ""
     last_resort: str = ""
     spare: bool = False
     memory_mib: int = 0

@@ -96,14 +96,36 @@ class Pause(msgspec.Struct, frozen=True):
         return f"automatic recovery is paused by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
+class Maintenance(msgspec.Struct, frozen=True):
+    """An operator keeps a host empty: who, when (wall clock, milliseconds since 1970), and why."""
+
+    by: str
+    at_ms: int
+    reason: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """As the end of a sentence that begins with the host."""
+        return f"it is in maintenance ({self.by}{': ' + self.reason if self.reason else ''})"
+
+
 class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of the whole fault domain, whole, with who changed them last and when, and its pause if there is one."""
+    """The settings of the whole fault domain, whole, with who changed them last and when.
+
+    `pause`: if recovery is held. `maintenance`: the hosts that are kept empty.
+    """
 
     mark: SettingsMark
     settings: Settings
     pause: Pause | None = None
+    maintenance: dict[HostId, Maintenance] = {}
     by: str = ""
     at_ms: int = 0
+
+    def closed(self, host: HostId) -> str:
+        """Why nobody may start a VM by hand on that host; empty if they may."""
+        kept = self.maintenance.get(host)
+        return f"{kept.sentence}, and kept empty until `outlast host undrain`" if kept is not None else ""
 
 
 class StoredSettings(msgspec.Struct, frozen=True):

@@ -10,10 +10,19 @@ from outlast.model.planning import Outlook
 from outlast.model.policy import VmPolicy
 
 
+class KeptEmpty(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator keeps a host empty: who, since when (milliseconds since 1970), and why."""
+
+    by: str
+    at_ms: int
+    reason: str
+
+
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose).
 
-    `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent.
+    `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent. `maintenance`: if an
+    operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `health`: of its hardware.
     """
 
     name: str
@@ -37,6 +46,10 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     fence_result: str = ""
     fence_result_ok: bool | None = None
     fence_result_age_s: float | None = None
+    maintenance: KeptEmpty | None = None
+    health: str = "ok"
+    health_reason: str = ""
+    kept_empty: str = ""
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Which of this host's VMs that are off may not be newly started now: decided beforehand, and told to the keeper's gate.
 
-Only where `admission_mode` is `refuse`. Every VM that is defined here, and runs nowhere, is looked at in turn, in small
-steps between other events, against the domain as it is. The keeper asks nobody: it knows what it was told last, and forgets
+On a host whose hardware fails, and that is kept empty for it, none may. Else, where `admission_mode` is `refuse`, every VM
+that is defined here, and runs nowhere, is looked at in turn, in small steps between other events, against the domain as it
+is. The keeper asks nobody: it knows what it was told last, and forgets
 it after a while, so that an agent that is gone refuses nothing. What was not looked at yet may start; a VM that is to run
 again is not refused by the keeper, whatever stands here (`gatekeeping`).
 """
@@ -13,6 +14,7 @@ from outlast.model.ids import VmId
 from outlast.model.keeping import Admission
 from outlast.model.planning import PlanVm, Snapshot
 from outlast.model.time import LONG_AGO, MILLISECOND, NEVER, SECOND, Duration, Instant, after
+from outlast.protocol.host_condition import emptied_for_health
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.placement import Placement
 from outlast.protocol.planning.admission import admit, policy_of
@@ -36,6 +38,7 @@ class AdmissionDesk:
         self._due: Instant | None = None
         self._refused: dict[VmId, str] = {}
         self._told: dict[VmId, str] = {}
+        self._told_closed = ""
         self._told_at = LONG_AGO
 
     def tick(self) -> None:
@@ -56,7 +59,7 @@ class AdmissionDesk:
     def due(self) -> Instant:
         """When to go on, or to tell it again."""
         due = NEVER if self._due is None else self._due
-        return min(due, after(self._told_at, TELL_EVERY)) if self._told else due
+        return min(due, after(self._told_at, TELL_EVERY)) if self._told or self._told_closed else due
 
     def _see_what_changed(self) -> None:
         known = self._known
@@ -96,7 +99,9 @@ class AdmissionDesk:
                 return
 
     def _tell(self) -> None:
-        repeat = bool(self._refused) and self._known.now - self._told_at >= TELL_EVERY
-        if self._refused != self._told or repeat:
-            self._told, self._told_at = self._refused, self._known.now
-            self._out.put(AskKeeper(Admission(refused=self._refused)))
+        empty = emptied_for_health(self._known).get(self._known.me)
+        closed = empty.sentence if empty is not None else ""
+        repeat = bool(self._refused or closed) and self._known.now - self._told_at >= TELL_EVERY
+        if (self._refused, closed) != (self._told, self._told_closed) or repeat:
+            self._told, self._told_closed, self._told_at = self._refused, closed, self._known.now
+            self._out.put(AskKeeper(Admission(refused=self._refused, closed=closed)))

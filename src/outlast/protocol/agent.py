@@ -9,7 +9,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
     command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
-    shared_settings    the fault domain's settings, and whether it is paused
+    health_desk        what is said of this host's hardware
+    shared_settings    the fault domain's settings, whether it is paused, and which hosts are kept empty
     fencing            (primary) switching silent hosts off, so that their end is proof
     operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
@@ -87,6 +88,7 @@ from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
+from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
@@ -121,12 +123,14 @@ class AgentMachine:
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
         self.follower = WishFollower(self.known, self._out, self.responsibility)
         self.wishes = WishKeeper(self.known, self._out, self.responsibility)
+        self.health = HealthDesk(self.known, self._out)
         self.commands = CommandDesk(
             self.known,
             self._out,
             responsibility=self.responsibility,
             settings=SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term),
             wishes=self.wishes,
+            health=self.health,
         )
         self.desk = OrderDesk(self.known, self._out)
         self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
@@ -405,6 +409,9 @@ class AgentMachine:
         self._elect()
         self._protect()
         self.commands.tick(self.election.primary)
+        if self.health.changed:
+            self.health.changed = False
+            self.peers.beat_soon()
         self.responsibility.tick(self._standing())
         self.settings.tick()
         self.doubt.look(bool(self.responsibility.held_datastores()))

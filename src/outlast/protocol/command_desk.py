@@ -2,6 +2,8 @@
 
     a command about            is carried out by
     settings, and a pause      the primary (`settings_changing.py`)
+    hosts kept empty           likewise
+    a host's hardware          that host (`health_desk.py`)
     a VM                       whoever is responsible for its home datastore (`wish_keeping.py`)
 
     on the host where it was given            until
@@ -19,12 +21,13 @@ from typing import Protocol
 
 import msgspec
 
-from outlast.model.commands import Outcome, WantVm
+from outlast.model.commands import DrainHost, Outcome, ReportHealth, UndrainHost, WantVm
 from outlast.model.effects import AnswerOperator, Send, StoreDefinition
 from outlast.model.events import CommandGiven
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.messages import CommandAnswer, CommandRequest
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.naming import UnknownVmError, meant
 from outlast.protocol.responsibility import Responsibility
@@ -64,12 +67,14 @@ class CommandDesk:
         responsibility: Responsibility,
         settings: SettingsChanger,
         wishes: WishKeeper,
+        health: HealthDesk,
     ) -> None:
         self._known = knowledge
         self._out = outbox
         self._responsible = responsibility
         self._settings = settings
         self._wishes = wishes
+        self._health = health
         self._given: dict[int, _Given] = {}
         self._works: dict[tuple[HostId, int], Work] = {}
         self._primary: HostId | None = None
@@ -79,7 +84,15 @@ class CommandDesk:
     def given(self, event: CommandGiven) -> None:
         """An operator gave a command here."""
         command = event.command
-        if isinstance(command, WantVm):
+        if isinstance(command, DrainHost | UndrainHost | ReportHealth):
+            host = self._known.host_called(command.host) if command.host else self._known.me
+            if host is None:
+                known = ", ".join(member.name for member in self._known.members.values())
+                sentence = f"there is no host {command.host}; the hosts are {known}"
+                self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(sentence,))))
+                return
+            command = msgspec.structs.replace(command, host=host)
+        elif isinstance(command, WantVm):
             try:
                 command = meant(self._known, self._responsible, command)
             except UnknownVmError as error:
@@ -119,6 +132,8 @@ class CommandDesk:
 
     def _whose(self, request: CommandRequest) -> tuple[HostId | None, str]:
         """Who is to carry it out; None: nobody now, and why."""
+        if isinstance(request.command, ReportHealth):
+            return HostId(request.command.host), ""
         if not isinstance(request.command, WantVm):
             return self._primary, "there is no primary"
         home = request.command.home
@@ -148,6 +163,9 @@ class CommandDesk:
 
     def _take(self, request: CommandRequest) -> Work | None:
         command = request.command
+        if isinstance(command, ReportHealth):
+            mine = command.host == self._known.me
+            return self._health.take(command, request.by, request.at_ms) if mine else None
         if isinstance(command, WantVm):
             home = command.home
             if home is None or not self._wishes.holds(home):
@@ -169,6 +187,7 @@ class CommandDesk:
         before = {key for key, work in self._works.items() if work.outcome is not None}
         self._settings.tick(primary=primary == self._known.me)
         self._wishes.tick()
+        self._health.tick()
         for key, work in list(self._works.items()):
             if work.dropped:
                 del self._works[key]

@@ -13,7 +13,7 @@ from outlast.model.inventory import Capacity, Needs
 from outlast.model.planning import UNLIMITED, PlanHost, PlanVm, Snapshot
 from outlast.model.policy import NO_WISH, rank
 from outlast.model.records import PoweredVm, ProtectedVm
-from outlast.protocol.flapping import WHY
+from outlast.protocol.host_condition import kept_empty, last_resort
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.verdict import Verdict
 
@@ -66,7 +66,7 @@ def needs_of(vm: PoweredVm | ProtectedVm, home: DatastoreName | None) -> Needs:
 
 
 def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, PlanVm] | None) -> tuple[PlanHost, ...]:
-    used, avoided = _sums(vms), known.avoided()
+    used, empty, last = _sums(vms), kept_empty(known), last_resort(known)
     promised = _sums(on_the_way or {})
     hosts: list[PlanHost] = []
     for host in known.members:
@@ -75,7 +75,9 @@ def _hosts(known: Knowledge, vms: dict[VmId, PlanVm], on_the_way: dict[VmId, Pla
         free = memory - used.get(host, _NONE).memory_mib
         if on_the_way is not None:
             free = min(free, capacity.free_memory_mib - promised.get(host, _NONE).memory_mib)
-        hosts.append(_host(known, host, (memory, max(0, free)), used.get(host, _NONE), host in avoided))
+        hosts.append(
+            _host(known, host, (memory, max(0, free)), used.get(host, _NONE), (empty.get(host, ""), last.get(host, "")))
+        )
     return tuple(hosts)
 
 
@@ -96,7 +98,7 @@ def _sums(vms: dict[VmId, PlanVm]) -> dict[HostId, Needs]:
     return {host: Needs(memory_mib=m, cpu=c, reserved_cpu=r) for host, (m, c, r) in memory.items()}
 
 
-def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, flapping: bool) -> PlanHost:
+def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, condition: tuple[str, str]) -> PlanHost:
     member, capacity = known.members[host], _capacity(known, host)
     cpu = max(0, capacity.cpus * 100 - capacity.reserved_cpu) if capacity.cpus else UNLIMITED
     return PlanHost(
@@ -104,7 +106,8 @@ def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, 
         name=member.name,
         labels=member.labels,
         unusable=why_unusable(known, host),
-        last_resort=WHY if flapping else "",
+        kept_empty=condition[0],
+        last_resort=condition[1],
         spare=member.spare,
         memory_mib=memory[0],
         cpu=cpu,
@@ -115,6 +118,11 @@ def _host(known: Knowledge, host: HostId, memory: tuple[int, int], used: Needs, 
         networks=frozenset(capacity.networks) if capacity.networks is not None else None,
         cpu_models=frozenset(capacity.cpu_models),
     )
+
+
+def why_refused(known: Knowledge, host: HostId) -> str:
+    """Why nothing is to be started on a host now, if another one can; an empty string if it may be."""
+    return why_unusable(known, host) or kept_empty(known).get(host, "")
 
 
 def why_unusable(known: Knowledge, host: HostId) -> str:

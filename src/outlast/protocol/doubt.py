@@ -41,6 +41,7 @@ from outlast.model.messages import Heartbeat
 from outlast.model.records import ProofKind
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant, after, in_seconds
 from outlast.protocol.domain_snapshot import why_unusable
+from outlast.protocol.host_condition import kept_empty
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.peers import Peers
@@ -195,7 +196,7 @@ class Doubt:
     def _comes_up_within(self, host: HostId, home: DatastoreName) -> int:
         """For how much longer a host that has just come back may take until a VM of this home can be started there."""
         came, known = self._came.get(host), self._known
-        if came is None or (not why_unusable(known, host) and home in known.leases_of(host)):
+        if came is None or host in kept_empty(known) or (not why_unusable(known, host) and home in known.leases_of(host)):
             return 0
         return came + COMES_UP - known.now
 

@@ -14,7 +14,9 @@ is won here and now. Whom the register names decides how:
 
 A start that is really new (no register yet, or switched off on purpose) may also be refused because the agent said so a
 moment ago: too little would be left for failures (`admission`). What is to run again is never refused for that, and an
-agent that says nothing refuses nothing.
+agent that says nothing refuses nothing. On a host that is kept empty only those starts pass for which
+its agent has taken the register, as the domain asked it to: an operator's word for that lasts, its agent's (failing
+hardware) as long as the other one does.
 
 An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
 epoch won for nobody is owned, not running, until it is released.
@@ -74,7 +76,7 @@ class Gatekeeper:
         self._keeper = keeper
         self._waiting: dict[VmId, Waiting] = {}
         self._pending: dict[VmId, Instant] = {}
-        self._not_admitted: tuple[dict[VmId, str], Instant] = ({}, LONG_AGO)
+        self._not_admitted: tuple[Admission, Instant] = (Admission({}), LONG_AGO)
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class Gatekeeper:
             case UseSettings():
                 return self._keeper.use_settings(request)
             case Admission():
-                self._not_admitted = (request.refused, after(self._keeper.now, ADMISSION_LASTS))
+                self._not_admitted = (request, after(self._keeper.now, ADMISSION_LASTS))
                 return []
             case Subscribe():
                 return [Changed()]
@@ -114,7 +116,7 @@ class Gatekeeper:
         home = self._keeper.config.home_of(ask.disks)
         if home is None:
             return [_yes(client, ask.request, "none of its disks is on a datastore of Outlast")]
-        refusal = self._refusal(ask.vm, ask.name, home)
+        refusal = self._refusal(ask.vm, ask.name, home) or self._kept_empty(ask)
         if refusal:
             return [_no(client, ask.request, refusal)]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
@@ -123,6 +125,16 @@ class Gatekeeper:
             return self._pass(ownership, client, ask.request)
         ownership.release_reason = None
         return self._wait(ownership, client, ask.request, None)
+
+    def _kept_empty(self, ask: AskGate) -> str:
+        known = self._keeper.vms.get(ask.vm)
+        if known is not None and known.phase is Phase.GRANTED:
+            return ""
+        told, until = self._not_admitted
+        closed = self._keeper.closed or (told.closed if self._keeper.now < until else "")
+        name = self._keeper.config.name
+        remedy = f"`outlast vm start {ask.name}` starts it on another host"
+        return f"{ask.name} may not be started on {name}: {closed}; {remedy}" if closed else ""
 
     def _ask_takeover(self, client: int, ask: AskTakeover) -> list[KeeperEffect]:
         if ask.home not in self._keeper.places:
@@ -208,7 +220,7 @@ class Gatekeeper:
         keeper, proof = self._keeper, None
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
-        not_admitted = self._not_admitted[0].get(ownership.vm, "") if keeper.now < self._not_admitted[1] else ""
+        not_admitted = self._not_admitted[0].refused.get(ownership.vm, "") if keeper.now < self._not_admitted[1] else ""
         if not_admitted and (last is None or last.reason is Reason.SWITCHED_OFF):
             return self.refuse(ownership, not_admitted)
         if last is None:

@@ -23,6 +23,7 @@ class KeeperBooks(Protocol):
     vms: dict[VmId, Ownership]
     now: Instant
     closing: bool
+    closed: str
     said_last_word: bool
 
     def term(self, home: DatastoreName) -> LeaseTerm | None: ...

@@ -72,7 +72,7 @@ class KeeperMachine:
     def __init__(self, config: KeeperConfig, now: Instant, adopted: dict[DatastoreName, Adopted]) -> None:
         """`adopted`: the leases that this boot's previous keeper session published (rule 8); may be empty."""
         self.config = config
-        self.settings, self.settings_mark = config.settings, config.settings_mark
+        self.settings, self.settings_mark, self.closed = config.settings, config.settings_mark, config.closed
         self.identity = Identity(config.host, config.session)
         self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
         self.vms: dict[VmId, Ownership] = {}
@@ -183,7 +183,7 @@ class KeeperMachine:
         """The fault domain's settings are others now. What is older than what we use comes from somebody who is late."""
         if request.mark < self.settings_mark:
             return []
-        self.settings, self.settings_mark = request.settings, request.mark
+        self.settings, self.settings_mark, self.closed = request.settings, request.mark, request.closed
         self._fitted = False
         return [*self._fit_leases(), Changed()]
 

@@ -10,6 +10,7 @@ import msgspec
 
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
+from outlast.model.health import Health
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
@@ -25,7 +26,7 @@ from outlast.model.records import (
     RegisterRecord,
 )
 from outlast.model.rules import Rule
-from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
+from outlast.model.settings import Maintenance, Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
@@ -48,7 +49,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     `settings` are those of this host's file; `record` the newest of the fault domain's that this host has kept.
     `least_margin`: what this host's watchdog needs, zero without one.
     `fencing`: the ways of switching each host off, in the order in which they are tried.
-    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`).
+    `told`: what an earlier agent of this boot had written down last (`effects.RememberTold`); `health`: what any earlier
+    one had been told of this host's hardware.
     """
 
     domain: str
@@ -65,6 +67,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     fencing: dict[HostId, tuple[FenceLevel, ...]] = {}
     told: dict[VmId, Instant] = {}
     rules: tuple[Rule, ...] = ()
+    health: Health = Health()
 
 
 class BeatSeen(msgspec.Struct, frozen=True):
@@ -173,6 +176,7 @@ class Knowledge:
         self.ready: frozenset[VmId] = frozenset()
         """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
+        self.health = config.health
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"
         self._inventory: dict[HostId, tuple[object, ...]] = {}
@@ -194,6 +198,11 @@ class Knowledge:
         """Whether an operator holds all automatic recovery, and who."""
         return self.record.pause if self.record is not None else None
 
+    @property
+    def maintenance(self) -> dict[HostId, Maintenance]:
+        """The hosts that an operator keeps empty."""
+        return self.record.maintenance if self.record is not None else {}
+
     def take_record(self, record: SettingsRecord) -> None:
         """The fault domain's settings are others now."""
         self.record, self.settings = record, record.settings
@@ -208,6 +217,10 @@ class Knowledge:
             return HostName("nobody")
         member = self.members.get(host)
         return member.name if member is not None else HostName(host)
+
+    def host_called(self, word: str) -> HostId | None:
+        """The host of that name or id, if there is one."""
+        return next((host for host, member in self.members.items() if word in (member.name, host)), None)
 
     def vm_name(self, vm: VmId) -> VmName:
         """What people call a VM; its id if it was never heard of. Names outlive the lists that they stood on."""

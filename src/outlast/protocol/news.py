@@ -31,6 +31,7 @@ def in_heartbeat(beat: Heartbeat, before: BeatSeen | None) -> bool:
         or beat.hypervisor_up != old.hypervisor_up
         or beat.leaving != old.leaving
         or beat.settings != old.settings
+        or beat.health != old.health
         or any(map(in_reach, beat.reach, old.reach))
         or len(beat.reach) != len(old.reach)
     )

@@ -41,5 +41,6 @@ def own_heartbeat(agent: "AgentMachine", rank: Rank, *, leaving: bool) -> Heartb
         frozen=agent.lost.named(),
         starting_ms=agent.doubt.starting_ms,
         settings=known.mark,
+        health=known.health,
         least_margin=known.config.least_margin,
     )

@@ -29,7 +29,7 @@ from outlast.model.records import ProofKind, ProtectedVm, Reason, RegisterRecord
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol import attempts as counting
 from outlast.protocol.dependencies import Dependencies
-from outlast.protocol.domain_snapshot import why_unusable
+from outlast.protocol.domain_snapshot import why_refused
 from outlast.protocol.doubt import Doubt
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -387,7 +387,7 @@ class Recovery:
     def _is_good_still(self, case: Restart) -> bool:
         """Whether the host that was chosen for it, and had no place then, could start it still."""
         host = case.chosen
-        return host is not None and not why_unusable(self._known, host) and case.home in self._known.leases_of(host)
+        return host is not None and not why_refused(self._known, host) and case.home in self._known.leases_of(host)
 
     # -- the order ------------------------------------------------------------------------------------------------
 

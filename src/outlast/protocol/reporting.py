@@ -10,10 +10,18 @@ from outlast.model.planning import Outlook
 from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import AsideVm, PoweredVm
 from outlast.model.settings import Settings, setting_text
-from outlast.model.status import DatastoreStatus, DomainStatus, HostStatus, PauseStatus, SettingsView, VmStatus
-from outlast.model.time import SECOND, Instant, in_seconds
+from outlast.model.status import (
+    DatastoreStatus,
+    DomainStatus,
+    HostStatus,
+    KeptEmpty,
+    PauseStatus,
+    SettingsView,
+    VmStatus,
+)
+from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
-from outlast.protocol.flapping import WHY
+from outlast.protocol.host_condition import condition_problems, health_of, kept_empty
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.restart import Stage
@@ -100,6 +108,7 @@ class Reporter:
         record = next((known.watches[host, d].record for d in known.datastores if known.watches[host, d].record), None)
         enforcement = str(record.enforcement) if record is not None else ""
         fenced = self._machine.fencing.outcomes.get(host)
+        drained, health = known.maintenance.get(host), health_of(known, host)
         lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
         return HostStatus(
             name=known.name(host),
@@ -123,6 +132,12 @@ class Reporter:
             fence_result=fenced.text if fenced is not None else "",
             fence_result_ok=fenced.ok if fenced is not None else None,
             fence_result_age_s=self._age_s(fenced.at) if fenced is not None else None,
+            maintenance=KeptEmpty(by=drained.by, at_ms=drained.at_ms, reason=drained.reason)
+            if drained is not None
+            else None,
+            health=health.level,
+            health_reason=health.reason,
+            kept_empty=kept_empty(known).get(host, ""),
         )
 
     def _vms_of(self, host: HostId) -> int:
@@ -320,9 +335,7 @@ class Reporter:
         if not known.hypervisor_up:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
-        for host, left in known.avoided().items():
-            minutes = -(-left // (60 * SECOND))
-            found.append(f"{known.name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+        found += condition_problems(known)
         outlook = self._outlook()
         if outlook is not None and outlook.short:
             found.append(f"too little is set aside for failures: {outlook.short}")

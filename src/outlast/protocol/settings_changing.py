@@ -12,10 +12,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from outlast.model.commands import ChangeSettings, Outcome, PauseRecovery, ResumeRecovery, SettingChange
-from outlast.model.ids import ElectionTerm
+from outlast.model.commands import (
+    ChangeSettings,
+    DrainHost,
+    Outcome,
+    PauseRecovery,
+    ResumeRecovery,
+    SettingChange,
+    UndrainHost,
+)
+from outlast.model.ids import ElectionTerm, HostId
 from outlast.model.messages import CommandRequest
-from outlast.model.settings import Pause, Settings, SettingsRecord, problems, setting_text
+from outlast.model.settings import Maintenance, Pause, Settings, SettingsRecord, problems, setting_text
 from outlast.model.time import SECOND, Duration, Instant, in_seconds
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.shared_settings import Change, SharedSettings
@@ -75,7 +83,7 @@ class SettingsChanger:
     def _begin(self, work: SettingsWork) -> Outcome | None:
         """Begin to write another record; an outcome if there is nothing to change, or it may not be."""
         known, request = self._known, work.request
-        settings, pause = known.settings, known.pause
+        settings, pause, maintenance = known.settings, known.pause, known.maintenance
         match request.command:
             case ChangeSettings():
                 changed = _changed(settings, request.command)
@@ -93,9 +101,25 @@ class SettingsChanger:
                 if pause is None:
                     return self._nothing("automatic recovery is not paused")
                 pause = None
+            case DrainHost(host, reason):
+                if host in maintenance:
+                    return self._nothing(f"{known.name(HostId(host))}: {maintenance[HostId(host)].sentence}")
+                maintenance = {**maintenance, HostId(host): Maintenance(request.by, request.at_ms, reason)}
+            case UndrainHost(host):
+                if host not in maintenance:
+                    return self._nothing(f"{known.name(HostId(host))} is not in maintenance")
+                maintenance = {each: kept for each, kept in maintenance.items() if each != host}
         mark = self._shared.next_mark(self._term())
-        record = SettingsRecord(mark=mark, settings=settings, pause=pause, by=request.by, at_ms=request.at_ms)
-        work.change = self._shared.begin(record)
+        work.change = self._shared.begin(
+            SettingsRecord(
+                mark=mark,
+                settings=settings,
+                pause=pause,
+                maintenance=maintenance,
+                by=request.by,
+                at_ms=request.at_ms,
+            )
+        )
         return None
 
     def _nothing(self, sentence: str) -> Outcome:
@@ -130,6 +154,10 @@ class SettingsChanger:
                 out.note("paused", host=me, relay=True, by=by, reason=reason or "no reason given")
             case ResumeRecovery():
                 out.note("resumed", host=me, relay=True, by=by)
+            case DrainHost(host, reason):
+                out.note("host-drained", host=HostId(host), relay=True, by=by, reason=reason or "no reason given")
+            case UndrainHost(host):
+                out.note("host-undrained", host=HostId(host), relay=True, by=by)
             case ChangeSettings():
                 told = ", ".join(f"{each.name} {each.old} -> {each.new}" for each in work.changes)
                 out.note("settings-changed", host=me, relay=True, by=by, changes=told, version=version)

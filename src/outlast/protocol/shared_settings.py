@@ -224,8 +224,11 @@ class SharedSettings:
         self._tell_keeper()
         self._out.note("settings-taken", host=self._known.me, version=record.mark.version, by=record.by)
 
+    def _closed(self) -> str:
+        return self._known.record.closed(self._known.me) if self._known.record is not None else ""
+
     def _tell_keeper(self) -> None:
-        self._out.put(AskKeeper(UseSettings(self._known.settings, self._known.mark)))
+        self._out.put(AskKeeper(UseSettings(self._known.settings, self._known.mark, self._closed())))
 
     # -- changes --------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
 from outlast.runtime.event_log import EventLog, LoggedEvent
 from outlast.runtime.executor import Executor
 from outlast.runtime.fence_desk import FenceDesk
+from outlast.runtime.health_file import HealthFile
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.second_freezer import SecondFreezer
 from outlast.runtime.told_file import ToldFile
@@ -69,9 +70,17 @@ def session_number(state_dir: Path) -> int:
     return number
 
 
+def _health_file(config: Config) -> HealthFile:
+    return HealthFile(Path(config.state_dir) / "health.json")
+
+
 def _kept_for_the_domain(config: Config) -> dict[str, Any]:
-    """What an agent needs for the settings of the whole domain."""
-    return {"record": settings_file.load(config.state_dir), "least_margin": config.least_margin}
+    """What an agent needs for the settings of the whole domain, and what others need to know of this host."""
+    return {
+        "record": settings_file.load(config.state_dir),
+        "least_margin": config.least_margin,
+        "health": _health_file(config).read(),
+    }
 
 
 def _stores(config: Config) -> dict[DatastoreName, Store]:
@@ -91,8 +100,7 @@ class AgentProcess:
         self._version = importlib.metadata.version("outlast")
         number, random = session_number(Path(config.state_dir)), secrets.token_bytes(8)
         boot_id, members = clock.boot_id(), config.hosts
-        self._events = EventLog(Path(config.state_dir) / "events.jsonl")
-        self._notices = 0
+        self._events, self._notices = EventLog(Path(config.state_dir) / "events.jsonl"), 0
         self._freezer = SecondFreezer(config.for_keeper(), boot_id)
         told = ToldFile(Path(config.run_dir) / "told", boot_id)
         machine = AgentMachine(
@@ -138,6 +146,7 @@ class AgentProcess:
             keeper=self._keeper,
             fencer=self._fencer,
             told=told,
+            health=_health_file(config),
             on_note=self._note,
             on_settings=self._keep_settings,
             on_outcome=self._commands.ended,

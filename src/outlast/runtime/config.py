@@ -242,6 +242,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             datastores=self.datastores,
             settings=kept.settings if kept is not None else self.settings,
             settings_mark=kept.mark if kept is not None else SettingsMark(),
+            closed=kept.closed(self.host.id) if kept is not None else "",
             datastore_key=self.datastore_key.hex(),
             run_dir=self.run_dir,
             state_dir=self.state_dir,

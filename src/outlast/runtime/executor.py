@@ -36,6 +36,7 @@ from outlast.model.effects import (
     ReadRegisters,
     ReadSettings,
     ReadSightings,
+    RememberHealth,
     RememberTold,
     Send,
     ShutDownVm,
@@ -50,6 +51,7 @@ from outlast.model.events import Event, VmStartEnded, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.settings import SettingsRecord
 from outlast.protocol.agent import AgentMachine
+from outlast.runtime.health_file import HealthFile
 from outlast.runtime.keeper_link import KeeperLink
 from outlast.runtime.told_file import ToldFile
 
@@ -73,6 +75,7 @@ class Executor:
         keeper: KeeperLink,
         fencer: Fencer,
         told: ToldFile,
+        health: HealthFile,
         on_note: Callable[[Note], None],
         on_settings: Callable[[SettingsRecord], None],
         on_outcome: Callable[[int, Outcome], None],
@@ -86,6 +89,7 @@ class Executor:
         self._fencer = fencer
         self._told = told
         self._told_is_written = False
+        self._health = health
         self._on_note, self._on_settings, self._on_outcome = on_note, on_settings, on_outcome
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,6 +164,8 @@ class Executor:
                 self._hypervisor.look_at(effect.request, effect.vm)
             case KeepSettings():
                 self._on_settings(effect.record)
+            case RememberHealth():
+                self._health.write(effect.health)
             case AnswerOperator():
                 self._on_outcome(effect.number, effect.outcome)
             case FenceHost():

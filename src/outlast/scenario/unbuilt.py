@@ -13,9 +13,6 @@ Path = tuple[str | int, ...]
 VERBS = frozenset(
     {
         "migrate",
-        "maintenance-on",
-        "maintenance-off",
-        "health",
     }
 )
 SETTINGS = frozenset({"storage_loss_after"})

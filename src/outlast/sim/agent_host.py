@@ -26,6 +26,7 @@ from outlast.model.effects import (
     ReadRegisters,
     ReadSettings,
     ReadSightings,
+    RememberHealth,
     RememberTold,
     Send,
     ShutDownVm,
@@ -282,6 +283,8 @@ class AgentHost:
                 self._host.note(effect)
             case KeepSettings():
                 self._host.keep_settings(effect.record)
+            case RememberHealth():
+                self._host.keep_health(effect.health)
             case AnswerOperator():
                 answer = self._commands.pop(effect.number, None)
                 if answer is not None:

@@ -109,6 +109,8 @@ class Ground:
         for spec, member in zip(self.host_specs, self.domain.hosts, strict=True):
             self.hosts[spec.name] = by_id[member.id] = self._make_host(spec, member.id)
         self.paused = False
+        self.kept_empty: set[str] = set()
+        """The hosts that an operator keeps empty."""
         """Whether the operator has been told that automatic recovery is held."""
         self.recovery = RecoveryWatch(self)
         self.switched_off: set[VmId] = set()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from outlast.model.effects import Note
 from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, PingAnswered, Received, StopReason
+from outlast.model.health import Health
 from outlast.model.ids import BootId, DatastoreName, HostId, KeeperSession, VmId
 from outlast.model.inventory import Capacity, VmDefinition
 from outlast.model.keeper_config import KeeperConfig
@@ -61,6 +62,7 @@ class Host:
         self.boot_id = BootId("")
         self.definitions: dict[VmId, VmDefinition] = {}
         self.record: SettingsRecord | None = None
+        self.health = Health()
         self.memory_mib = 32 << 10
         self.cpus = 8
         self.networks: tuple[str, ...] | None = None
@@ -341,6 +343,7 @@ class Host:
             datastores=domain.datastores_of(self.id),
             settings=self.settings,
             settings_mark=self.record.mark if self.record is not None else SettingsMark(),
+            closed=self.record.closed(self.id) if self.record is not None else "",
             datastore_key="",
             run_dir="/run/outlast",
             state_dir="/var/lib/outlast",
@@ -367,6 +370,7 @@ class Host:
             fencing=domain.fencing(),
             told=told,
             rules=domain.rules,
+            health=self.health,
         )
 
     @property
@@ -378,6 +382,10 @@ class Host:
         """The agent keeps them on the host's own disk."""
         self.record = record
         self.domain.used(record.settings)
+
+    def keep_health(self, health: Health) -> None:
+        """Likewise what was said of its hardware."""
+        self.health = health
 
     def ask_keeper(self, request: KeeperRequest) -> None:
         if type(request) is AskTakeover:

@@ -1,14 +1,27 @@
 """What the operator of a simulated fault domain does: he gives a command on a host whose agent works, and sees to it.
 
 One command after the other, as a person does: the next one is given when the one before was answered. One that nobody
-could carry out is given again, on whatever host answers then, until GIVES_UP; a refusal is a refusal.
+could carry out is given again, on whatever host answers then, until GIVES_UP; a refusal is a refusal. What watches the
+hardware of a host gives its commands beside him, in the same way.
 """
 
 from typing import Any
 
 import msgspec
 
-from outlast.model.commands import ChangeSettings, Command, Outcome, PauseRecovery, ResumeRecovery, Wanted, WantVm
+from outlast.model.commands import (
+    ChangeSettings,
+    Command,
+    DrainHost,
+    Outcome,
+    PauseRecovery,
+    ReportHealth,
+    ResumeRecovery,
+    UndrainHost,
+    Wanted,
+    WantVm,
+)
+from outlast.model.health import HealthLevel
 from outlast.model.ids import VmId
 from outlast.model.settings import parse_setting
 from outlast.model.time import SECOND
@@ -20,11 +33,15 @@ GIVES_UP = 90 * SECOND
 
 
 class _Errand(msgspec.Struct):
-    """One command on its way. `attempt`: which answer would be one to the last try."""
+    """One command on its way. `on`: the host whose monitor gives it; empty: the operator does.
+
+    `attempt`: which answer would be one to the last try.
+    """
 
     command: Command
     text: str
     since: int
+    on: str
     attempt: int = 0
     done: bool = False
 
@@ -34,7 +51,7 @@ class Operating(Ground):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._errands: list[_Errand] = []
+        self._errands: dict[str, list[_Errand]] = {}
         self._commands = 0
 
     # -- the verbs ------------------------------------------------------------------------------------------------
@@ -53,6 +70,18 @@ class Operating(Ground):
             self.recovery.failures.pop(VmId(vm), None)
         self._give(WantVm(vm=vm, wanted=state), f"wants {vm} to be {state}")
 
+    def maintenance_on(self, host: str) -> None:
+        """A host is to be kept empty."""
+        self._give(DrainHost(host, "the scenario says so"), f"drains {host}")
+
+    def maintenance_off(self, host: str) -> None:
+        """It may be used again."""
+        self._give(UndrainHost(host), f"ends the maintenance of {host}")
+
+    def health(self, host: str, level: HealthLevel) -> None:
+        """A monitor on that host says how its hardware is."""
+        self._give(ReportHealth(host, level), f"says that {host} is {level}", on=host)
+
     def begin(self) -> None:
         """The domain has settled; what runs and is not to run is to be stopped from now on."""
         for spec in self.vm_specs:
@@ -66,23 +95,24 @@ class Operating(Ground):
 
     # -- on the way -----------------------------------------------------------------------------------------------
 
-    def _give(self, command: Command, text: str) -> None:
-        self.entry("", "operator", text)
+    def _give(self, command: Command, text: str, on: str = "") -> None:
+        self.entry(on, "monitor" if on else "operator", text)
         self.recovery.disturbed()
-        self._errands.append(_Errand(command, text, self.now))
-        if len(self._errands) == 1:
-            self._try(self._errands[0])
+        errands = self._errands.setdefault(on, [])
+        errands.append(_Errand(command, text, self.now, on))
+        if len(errands) == 1:
+            self._try(errands[0])
 
-    def _desk(self) -> str:
-        """The host on which he sits down: the primary's if there is one, else the first whose agent works."""
+    def _desk(self, on: str) -> str:
+        """The host on which it is given: that one if it can be, else the primary's, else the first whose agent works."""
         working = [name for name, host in self.hosts.items() if host.powered and not host.stalled and host.agent.works]
-        return next((name for name in self.primaries() if name in working), working[0] if working else "")
+        return next((name for name in (on, *self.primaries()) if name in working), working[0] if working else "")
 
     def _try(self, errand: _Errand) -> None:
         if errand.done:
             return
         errand.attempt += 1
-        attempt, name = errand.attempt, self._desk()
+        attempt, name = errand.attempt, self._desk(errand.on)
 
         def answered(outcome: Outcome) -> None:
             if not errand.done and errand.attempt == attempt:
@@ -99,7 +129,7 @@ class Operating(Ground):
             self.scheduler.after(TRIES_AGAIN_AFTER, over)
 
     def _answered(self, errand: _Errand, host: str, outcome: Outcome) -> None:
-        self.entry(host, "operator", f"{errand.text}: {'; '.join(outcome.sentences)}")
+        self.entry(host, "monitor" if errand.on else "operator", f"{errand.text}: {'; '.join(outcome.sentences)}")
         if outcome.try_again and self.now - errand.since < GIVES_UP:
             self.scheduler.after(TRIES_AGAIN_AFTER, lambda: self._try(errand))
             return
@@ -107,9 +137,10 @@ class Operating(Ground):
         if outcome.ok:
             self._carried_out(errand.command)
         self.recovery.disturbed()
-        self._errands.pop(0)
-        if self._errands:
-            self._try(self._errands[0])
+        errands = self._errands[errand.on]
+        errands.pop(0)
+        if errands:
+            self._try(errands[0])
 
     def _carried_out(self, command: Command) -> None:
         match command:
@@ -117,5 +148,9 @@ class Operating(Ground):
                 self.paused = True
             case ResumeRecovery():
                 self.paused = False
+            case DrainHost(host=host):
+                self.kept_empty.add(host)
+            case UndrainHost(host=host):
+                self.kept_empty.discard(host)
             case WantVm(vm=vm, wanted=wanted):
                 (self.recovery.wanted.add if wanted == "running" else self.recovery.wanted.discard)(VmId(vm))

@@ -240,6 +240,12 @@ def _wish(t: Trouble) -> None:
     t.undo("set-state", t.length(50, 40_000), vm=vm, state="running")
 
 
+def _health(t: Trouble) -> None:
+    host = t.host()
+    t.do("health", host=host, level=t.rng.choice(["degraded", "failing"]))
+    t.undo("health", t.length(50, 40_000), host=host, level="ok")
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -278,5 +284,7 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "settings": lambda t: t.do("set", **dict[str, Any](random_settings.one(t.rng))),
     "pause": lambda t: t.pair("pause", "resume", 20_000),
     "wish": _wish,
+    "maintenance": lambda t: t.pair("maintenance-on", "maintenance-off", 40_000, host=t.host()),
+    "health": _health,
 }
 """Each draws one fault, at the present moment of the scenario."""

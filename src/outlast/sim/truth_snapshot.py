@@ -1,7 +1,7 @@
 """The simulated world as a snapshot for planning: what is true, whatever anybody believes.
 
-Every host that has power can be used, every process takes its room, and the rules are those of the scenario without the
-contradictions. `all-recovered` asks it which VMs there is a place for.
+Every host that has power can be used, unless it is to be kept empty; every process takes its room, and the rules are those
+of the scenario without the contradictions. `all-recovered` asks it which VMs there is a place for.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,13 @@ def truth_snapshot(world: "Ground", wanted: frozenset[VmId], nobody_knows: Mappi
         for vm, definition in sorted(domain.definitions.items())
         if vm in wanted or vm in where
     )
-    hosts = tuple(_host(host, vms) for host in world.hosts.values())
+    hosts = tuple(
+        _host(host, vms, host.id in world.kept_empty or host.health.level == "failing") for host in world.hosts.values()
+    )
     return Snapshot(hosts=hosts, vms=vms, rules=resolve(domain.rules, domain.hosts).rules)
 
 
-def _host(host: Host, vms: tuple[PlanVm, ...]) -> PlanHost:
+def _host(host: Host, vms: tuple[PlanVm, ...], kept_empty: bool) -> PlanHost:
     there = [vm.needs for vm in vms if vm.host == host.id]
     member = next(m for m in host.domain.hosts if m.id == host.id)
     return PlanHost(
@@ -47,6 +49,7 @@ def _host(host: Host, vms: tuple[PlanVm, ...]) -> PlanHost:
         name=member.name,
         labels=member.labels,
         unusable="" if host.powered else "it has no power",
+        kept_empty="it is kept empty" if kept_empty else "",
         memory_mib=host.memory_mib,
         cpu=host.cpus * 100,
         free_memory_mib=host.memory_mib - sum(needs.memory_mib for needs in there),

@@ -114,7 +114,7 @@ def outlook(snapshot: Snapshot, found: Survival, policy: Policy, mode: Admission
 
 def percent_problem(snapshot: Snapshot, policy: Policy) -> str:
     """Why less is free than should be; empty if enough is."""
-    usable = [host for host in snapshot.hosts if not host.unusable]
+    usable = [host for host in snapshot.hosts if not host.unusable and not host.kept_empty]
     memory, free_memory = sum(h.memory_mib for h in usable), sum(h.free_memory_mib for h in usable)
     counted = [host for host in usable if host.cpu < UNLIMITED]
     cpu, free_cpu = sum(h.cpu for h in counted), sum(h.free_cpu for h in counted)

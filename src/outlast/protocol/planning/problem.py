@@ -97,6 +97,8 @@ class Problem:
         host, needs = self.hosts[i], vm.needs
         if host.unusable:
             return host.unusable
+        if host.kept_empty and vm.only != host.id:
+            return host.kept_empty
         if vm.only is not None and vm.only != host.id:
             return "only its owner may start it now"
         missing = [name for name in needs.datastores if name not in host.leases]

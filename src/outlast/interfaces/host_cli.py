@@ -1,0 +1,132 @@
+"""`outlast host`: the hosts, one or all; keeping one empty for maintenance; what is said of its hardware."""
+
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outlast.interfaces.commanding import give
+from outlast.interfaces.local_agent import SOCKET, ask
+from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
+from outlast.interfaces.status_cli import host_role
+from outlast.model.commands import DrainHost, ReportHealth, UndrainHost
+from outlast.model.errors import OutlastError, UsageError
+from outlast.model.health import HealthLevel
+from outlast.model.status import DomainStatus, HostStatus
+from outlast.runtime.control import ControlRequest
+
+MOST_REASON = 200
+"""Characters of a reason: it goes along in every copy of the settings, and in heartbeats."""
+_LEVELS: tuple[HealthLevel, ...] = ("ok", "degraded", "failing")
+
+
+def _short(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if len(value) > MOST_REASON:
+        raise click.BadParameter(f"it is longer than {MOST_REASON} characters")
+    return value
+
+
+_REASON = click.option("--reason", default="", callback=_short, help="Why; everybody sees it in `outlast status`.")
+
+
+@click.group(cls=OutlastGroup)
+def host() -> None:
+    """The hosts of the fault domain: how they are, and which of them is kept empty."""
+
+
+@host.command(name="list")
+@AS_JSON
+@SOCKET
+def list_(*, as_json: bool, path: Path) -> None:
+    """Show every host: its verdict, its VMs, its hardware, and whether it is kept empty."""
+    found = _status(path).hosts
+    if as_json:
+        show_json(found)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("HOST", "VERDICT", "ROLE", "VMS", "HARDWARE", "KEPT EMPTY"):
+        table.add_column(column, no_wrap=column != "KEPT EMPTY", overflow="fold")
+    for each in found:
+        role = "primary" if each.primary else "secondary"
+        kept = Text(each.kept_empty or "no", style="bold yellow" if each.kept_empty else "")
+        health = Text(each.health, style="" if each.health == "ok" else "yellow")
+        table.add_row(each.name, each.verdict, role, str(each.vms), health, kept)
+    Console(highlight=False).print(table)
+
+
+@host.command()
+@click.argument("name")
+@AS_JSON
+@SOCKET
+def show(*, name: str, as_json: bool, path: Path) -> None:
+    """Show the host NAME (or its id), and the VMs that run there."""
+    status = _status(path)
+    found = _named(status, name)
+    vms = [vm.name for vm in status.vms if vm.host == found.name]
+    if as_json:
+        show_json({"host": found, "vms": vms})
+        return
+    click.echo(f"{found.name} ({found.id}, {found.address}): {found.verdict}, {host_role(found)}")
+    if found.kept_empty:
+        click.echo(f"it is kept empty: {found.kept_empty}")
+    click.echo(f"its hardware: {found.health}" + (f" ({found.health_reason})" if found.health_reason else ""))
+    click.echo(f"memory: {found.free_memory_mib / 1024:.1f} of {found.memory_mib / 1024:.1f} GiB free")
+    click.echo(f"VMs: {', '.join(vms) or 'none'}")
+
+
+@host.command()
+@click.argument("name", metavar="HOST")
+@_REASON
+@AS_JSON
+@SOCKET
+def drain(*, name: str, reason: str, as_json: bool, path: Path) -> None:
+    """Keep HOST empty, for maintenance, until `outlast host undrain`: nothing is started there, whatever happens.
+
+    That holds across reboots of any host. A start by hand there is refused, and no failover chooses it.
+    """
+    give(path, DrainHost(name, reason), as_json=as_json)
+
+
+@host.command()
+@click.argument("name", metavar="HOST")
+@AS_JSON
+@SOCKET
+def undrain(*, name: str, as_json: bool, path: Path) -> None:
+    """Use HOST again: its maintenance is over."""
+    give(path, UndrainHost(name), as_json=as_json)
+
+
+@host.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="[HOST] LEVEL")
+@_REASON
+@AS_JSON
+@SOCKET
+def health(*, arguments: tuple[str, ...], reason: str, as_json: bool, path: Path) -> None:
+    """Say how the hardware of HOST is (default: this host): ok, degraded or failing. For scripts that watch it.
+
+    A degraded host gets no new VMs if others can take them. A failing one is kept empty as long as it is, unless that were
+    more than a quarter of the hosts (one at least). What was said holds until something else is said, also after a reboot.
+    """
+    *hosts, word = arguments
+    level = next((each for each in _LEVELS if each == word), None)
+    if level is None:
+        raise UsageError(f"{word} is no level of health", f"write one of {', '.join(_LEVELS)}; nothing was changed")
+    if len(hosts) > 1:
+        raise UsageError(f"{len(hosts)} hosts are named", "name one, or none for this host; nothing was changed")
+    give(path, ReportHealth(hosts[0] if hosts else "", level, reason), as_json=as_json)
+
+
+def _status(path: Path) -> DomainStatus:
+    reply = ask(path, ControlRequest("status"))
+    if reply.status is None:
+        raise OutlastError("the agent gave no status", "restart it after an upgrade")
+    return reply.status
+
+
+def _named(status: DomainStatus, name: str) -> HostStatus:
+    found = next((each for each in status.hosts if name in (each.name, each.id)), None)
+    if found is None:
+        raise UsageError(f"there is no host {name}", f"the hosts are {', '.join(each.name for each in status.hosts)}")
+    return found

@@ -1,0 +1,73 @@
+"""Which hosts are kept empty, and which are used only where no other will do: by an operator's word, or their own hardware.
+
+    what                                            then
+    in maintenance (`outlast host drain`)           kept empty until an operator says otherwise; in the settings record, so
+                                                    it outlives reboots and primaries
+    its hardware is failing                         kept empty as long as its host says so; but never more than a quarter of
+                                                    the hosts (at least one) at a time, those that have been so for longest
+    its hardware is failing, beyond that quarter    a last resort
+    its hardware is degraded                        a last resort
+    it failed again and again (`flapping`)          a last resort
+
+A quarter, because what is wrong with more hosts than that at once is their sensors, and a sensor must not empty a site.
+Those that began first are kept empty: else each further one would move the VMs of the others about.
+
+What a silent host said last of its hardware counts on: it may be silent because of that, and it would only open the quarter
+for another one to be emptied. An agent that has never heard it takes it for well, and would not use it either.
+"""
+
+from outlast.model.health import Health
+from outlast.model.ids import HostId
+from outlast.model.time import SECOND
+from outlast.protocol.flapping import WHY
+from outlast.protocol.knowledge import Knowledge
+
+
+def health_of(known: Knowledge, host: HostId) -> Health:
+    """What that host said last of its own hardware."""
+    if host == known.me:
+        return known.health
+    seen = known.beats.get(host)
+    return seen.beat.health if seen is not None else Health()
+
+
+def emptied_for_health(known: Knowledge) -> dict[HostId, Health]:
+    """The hosts that are kept empty because their hardware fails."""
+    failing = {host: health for host in known.members if (health := health_of(known, host)).level == "failing"}
+    longest = sorted(failing, key=lambda host: (failing[host].since_ms, host))
+    return {host: failing[host] for host in longest[: max(1, len(known.members) // 4)]}
+
+
+def kept_empty(known: Knowledge) -> dict[HostId, str]:
+    """Every host that is kept empty, and why, as the end of a sentence that begins with the host."""
+    kept = {host: health.sentence for host, health in emptied_for_health(known).items()}
+    return kept | {host: each.sentence for host, each in known.maintenance.items() if host in known.members}
+
+
+def last_resort(known: Knowledge) -> dict[HostId, str]:
+    """Every host that is used only where no other will do, and why."""
+    unwell = {host: health for host in known.members if (health := health_of(known, host)).level != "ok"}
+    return {host: health.sentence for host, health in unwell.items()} | dict.fromkeys(known.avoided(), WHY)
+
+
+def condition_problems(known: Knowledge) -> list[str]:
+    """What is out of order about hosts that work, a sentence each."""
+    kept, name, found = kept_empty(known), known.name, list[str]()
+    for host, why in kept.items():
+        ends = f"`outlast host undrain {name(host)}`" if host in known.maintenance else "its hardware is well again"
+        found.append(f"{name(host)} is kept empty until {ends}: {why}")
+    for host in known.members:
+        health = health_of(known, host)
+        if health.level == "failing" and host not in kept:
+            found.append(
+                f"{name(host)} is not kept empty, for too many hosts fail at once to believe it, but gets no new VMs "
+                f"if others can take them: {health.sentence}"
+            )
+        elif health.level == "degraded":
+            found.append(f"{name(host)} gets no new VMs if others can take them: {health.sentence}")
+    for host, left in known.avoided().items():
+        minutes = -(-left // (60 * SECOND))
+        found.append(f"{name(host)} gets no new VMs if others can take them, for {minutes} min: {WHY}")
+    if kept and all(host in kept for host in known.members):
+        found.append("every host is kept empty: no VM would be restarted anywhere")
+    return found
