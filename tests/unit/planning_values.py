@@ -78,6 +78,7 @@ def snapshots(draw: st.DrawFn, most_hosts: int = 5, most_vms: int = 12, rules: b
             cpus=draw(st.sampled_from([2, 4, 8])),
             leases=draw(reach),
             labels={"rack": draw(st.sampled_from(["r1", "r2"]))},
+            kept_empty=draw(st.sampled_from(["", "", "", "", "", "it is in maintenance"])),
             last_resort=draw(st.sampled_from(["", "", "", "it failed often"])),
         )
         for name in names

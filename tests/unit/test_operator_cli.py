@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from planning_values import domain, host, vm
 from rich.console import Console
 
 from outlast.interfaces.cli import main
@@ -27,6 +28,8 @@ from outlast.model.commands import (
     UndrainHost,
     WantVm,
 )
+from outlast.model.ids import HostName
+from outlast.model.planning import PlanBasis
 from outlast.model.status import DomainStatus, HostStatus, KeptEmpty, PauseStatus, SettingsView
 from outlast.model.time import seconds
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
@@ -43,6 +46,20 @@ VIEW = SettingsView(
 )
 
 
+BASIS = PlanBasis(
+    domain="d",
+    seen_from=HostName("host1"),
+    primary=None,
+    snapshot=domain(
+        [host("host1", 2048), host("host2"), host("host3", kept_empty="it is in maintenance (ann)")],
+        [vm("web", 1024, on="host2"), vm("db", 4096, on="host2")],
+    ),
+    window=1,
+    heartbeat=1,
+    poll=1,
+)
+
+
 class Agent:
     """Answers as it is told to, and remembers what it was asked."""
 
@@ -54,6 +71,8 @@ class Agent:
 
     async def answer(self, request: ControlRequest) -> ControlReply:
         self.asked.append(request)
+        if request.do == "plan":
+            return ControlReply(ok=True, basis=BASIS)
         if request.do == "status":
             return ControlReply(ok=True, status=self.status)
         if request.do == "settings":
@@ -254,6 +273,23 @@ def test_what_is_no_level_or_no_host_is_told_with_the_remedy(agent: Agent, argum
     done = agent.runs("host", *arguments)
     assert done.exit_code == 2
     assert words in " ".join(done.output.split())
+
+
+def test_what_cannot_move_is_told_before_a_host_is_drained(agent: Agent) -> None:
+    said = agent.runs("host", "drain", "host2", "--dry-run").output
+    assert said.startswith("web: moves to host1\ndb: stays, no other host can take it (")
+    assert "host3: it is in maintenance (ann)" in said
+    assert not [request for request in agent.asked if request.command]
+    found = json.loads(agent.runs("host", "drain", "host2", "--dry-run", "-o", "json").output)
+    assert (found["moves"], list(found["stays"])) == ({"web": "host1"}, ["db"])
+    said = agent.runs("host", "drain", "host2").output
+    assert said.startswith("web: moves to host1")
+    assert said.endswith("written on ds1\n")
+    assert agent.runs("host", "drain", "host1", "--dry-run").output == "no VM runs on host1\n"
+    assert "the hosts are host1, host2, host3; nothing was changed" in " ".join(
+        agent.runs("host", "drain", "host9").output.split()
+    )
+    assert json.loads(agent.runs("host", "drain", "host2", "-o", "json").output)["version"] == 4, "an outcome, for scripts"
 
 
 def test_hosts_are_listed_and_shown(agent: Agent) -> None:

@@ -196,7 +196,8 @@ def problems_of(snapshot: Snapshot, found: Plan) -> list[str]:
             wrong.append(f"{each.name} is crowded")
     for v in new:
         there_now = hosts[placed[v.vm] or HostId("")]
-        if there_now.unusable or not there_now.leases.issuperset(v.needs.datastores):
+        closed = there_now.unusable or (there_now.kept_empty and v.only != there_now.id)
+        if closed or not there_now.leases.issuperset(v.needs.datastores):
             wrong.append(f"{v.name} cannot run on {there_now.name}")
         others = [o for o in snapshot.vms if o is not v and placed[o.vm] is not None]
         for r in snapshot.rules:

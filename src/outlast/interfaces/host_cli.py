@@ -14,7 +14,9 @@ from outlast.interfaces.status_cli import host_role
 from outlast.model.commands import DrainHost, ReportHealth, UndrainHost
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.health import HealthLevel
+from outlast.model.planning import PlanBasis
 from outlast.model.status import DomainStatus, HostStatus
+from outlast.protocol.planning.emptying import plan_emptying
 from outlast.runtime.control import ControlRequest
 
 MOST_REASON = 200
@@ -71,6 +73,8 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
     click.echo(f"{found.name} ({found.id}, {found.address}): {found.verdict}, {host_role(found)}")
     if found.kept_empty:
         click.echo(f"it is kept empty: {found.kept_empty}")
+    if found.emptying:
+        click.echo(f"what runs there still: {found.emptying}")
     click.echo(f"its hardware: {found.health}" + (f" ({found.health_reason})" if found.health_reason else ""))
     click.echo(f"memory: {found.free_memory_mib / 1024:.1f} of {found.memory_mib / 1024:.1f} GiB free")
     click.echo(f"VMs: {', '.join(vms) or 'none'}")
@@ -79,14 +83,46 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
 @host.command()
 @click.argument("name", metavar="HOST")
 @_REASON
+@click.option("--dry-run", is_flag=True, help="Only say where its VMs would go, and which of them could not.")
 @AS_JSON
 @SOCKET
-def drain(*, name: str, reason: str, as_json: bool, path: Path) -> None:
-    """Keep HOST empty, for maintenance, until `outlast host undrain`: nothing is started there, whatever happens.
+def drain(*, name: str, reason: str, dry_run: bool, as_json: bool, path: Path) -> None:
+    """Empty HOST for maintenance, and keep it empty until `outlast host undrain`.
 
-    That holds across reboots of any host. A start by hand there is refused, and no failover chooses it.
+    Its VMs move to other hosts while they run, a few at a time; `outlast status` says how far that is. Nothing is started
+    there, whatever happens: no failover chooses it, a start by hand is refused, also after a reboot of any host.
     """
-    give(path, DrainHost(name, reason), as_json=as_json)
+    if dry_run or not as_json:
+        _foretell(_basis(path), name, as_json=as_json)
+    if not dry_run:
+        give(path, DrainHost(name, reason), as_json=as_json)
+
+
+def _foretell(basis: PlanBasis, name: str, *, as_json: bool) -> None:
+    """What becomes of the VMs of a host, by the plan that the primary would make now."""
+    names = {each.id: each.name for each in basis.snapshot.hosts}
+    host_id = next((each for each in names if name in (each, names[each])), None)
+    if host_id is None:
+        raise UsageError(f"there is no host {name}", f"the hosts are {', '.join(names.values())}; nothing was changed")
+    found = plan_emptying(basis.snapshot, {host_id})
+    stays = {vm.name: found.stays[vm.vm] for vm in basis.snapshot.vms if vm.vm in found.stays}
+    moves = {each.vm.name: names[each.vm.host] for each in found.moves if each.vm.host is not None}
+    if as_json:
+        show_json({"host": names[host_id], "moves": moves, "stays": stays})
+        return
+    for vm, to in moves.items():
+        click.echo(f"{vm}: moves to {to}")
+    for vm, why in stays.items():
+        click.echo(f"{vm}: stays, {why}")
+    if not moves and not stays:
+        click.echo(f"no VM runs on {names[host_id]}")
+
+
+def _basis(path: Path) -> PlanBasis:
+    reply = ask(path, ControlRequest("plan"))
+    if reply.basis is None:
+        raise OutlastError("the agent gave no plan", "restart it after an upgrade")
+    return reply.basis
 
 
 @host.command()

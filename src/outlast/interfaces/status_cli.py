@@ -89,6 +89,7 @@ def _kept_empty(host: HostStatus) -> str:
     """Loud: whoever forgets a host in maintenance has one host less."""
     kept = host.maintenance
     left = f"{host.vms} VM{'s' * (host.vms != 1)} left" if host.vms else "no VM is left"
+    left += f" ({host.emptying})" if host.vms and host.emptying else ""
     if kept is None:
         return f" {host.name.upper()} IS KEPT EMPTY: {host.kept_empty}; {left} "
     since = datetime.datetime.fromtimestamp(kept.at_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")

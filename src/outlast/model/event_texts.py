@@ -73,6 +73,9 @@ TEMPLATES: dict[str, str] = {
     "resumed": "{by} has resumed automatic recovery",
     "host-drained": "{host} IS IN MAINTENANCE by {by}: {reason}; it is kept empty until `outlast host undrain {host}`",
     "host-undrained": "{host} may be used again: {by} has ended its maintenance",
+    "host-emptied": "{host} is empty now",
+    "move-ordered": "{vm} is to move from {origin} to {host}: {why}",
+    "move-failed": "{vm} could not move to {host}: {why}",
     "host-health": "the hardware of {host} is {level}, says {by}: {reason}",
     "vm-wanted": "{by} wants {vm} to be {wanted}",
     "vm-stopping": "{vm} is shut down on {host}: {by} wants it stopped",
@@ -86,6 +89,7 @@ TEMPLATES: dict[str, str] = {
 WARNINGS = frozenset(
     {
         "restart-failed",
+        "move-failed",
         "vm-failed",
         "dependency-unheeded",
         "fence-asked",

@@ -51,13 +51,21 @@ class FrozenVm(msgspec.Struct, frozen=True):
     epoch: Epoch
 
 
+class Emptying(msgspec.Struct, frozen=True):
+    """A host that is kept empty and is not empty yet, as the primary sees it: what becomes of the VMs that run there."""
+
+    host: HostId
+    text: str
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
 
     `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
     what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
-    far as the sender knows; None if it cannot tell. `health`: of its hardware.
+    far as the sender knows; None if it cannot tell. `health`: of its hardware. `emptying`: how far the hosts are that are
+    kept empty, by the primary alone.
     """
 
     sender: HostId
@@ -80,6 +88,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     frozen: tuple[FrozenVm, ...] = ()
     starting_ms: int | None = None
     health: Health = Health()
+    emptying: tuple[Emptying, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -98,13 +107,27 @@ class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """The chosen host to the primary: how far it is. `stage`: accepted, owned, started, failed, lost."""
+    """The chosen host to the primary: how far it is. `stage`: accepted, owned, started, failed, lost.
+
+    To a `MigrateOrder`: migrating, migrated, failed.
+    """
 
     order: int
     vm: VmId
     stage: str
     epoch: Epoch | None = None
     detail: str = ""
+
+
+class MigrateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="migrate"):
+    """To the host on which a VM runs: hand it over, running, to `destination`. Repeated until answered; done once.
+
+    Answered by an `OrderReport`: migrating (under way), migrated, or failed.
+    """
+
+    order: int
+    vm: VmId
+    destination: HostId
 
 
 class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
@@ -202,6 +225,7 @@ Message = (
     Heartbeat
     | RestartOrder
     | OrderReport
+    | MigrateOrder
     | TakenOver
     | EventNotice
     | OperatorWord

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     startup_grace: Duration = Duration(60 * SECOND)
     starts_at_once_per_host: int = 4
     starts_at_once_per_datastore: int = 16
+    moves_at_once_per_host: int = 2
     admission_policy: AdmissionPolicy = "host-failures"
     admission_mode: AdmissionMode = "warn"
     admission_host_failures: int = 1

@@ -22,7 +22,8 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose).
 
     `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent. `maintenance`: if an
-    operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `health`: of its hardware.
+    operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `emptying`: what becomes of
+    those that run there still, as the primary says; `health`: of its hardware.
     """
 
     name: str
@@ -50,6 +51,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     health: str = "ok"
     health_reason: str = ""
     kept_empty: str = ""
+    emptying: str = ""
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):

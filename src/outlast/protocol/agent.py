@@ -14,6 +14,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     fencing            (primary) switching silent hosts off, so that their end is proof
     operator_word      an operator's word that a host is off, and the primary's answer to it
     recovery           (who is responsible) VMs that should run and do not
+    maintenance        (primary) emptying the hosts that are kept empty; `moving` has VMs go on elsewhere
     retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
     readiness          which of this host's VMs are ready for those that wait for them
@@ -92,6 +93,8 @@ from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
+from outlast.protocol.maintenance import Maintenance
+from outlast.protocol.moving import Mover
 from outlast.protocol.news import in_heartbeat, in_report
 from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
@@ -113,7 +116,7 @@ class AgentMachine:
 
     def __init__(self, config: AgentConfig, now: Instant) -> None:
         self.known = Knowledge(config, now)
-        self._out = Outbox()
+        self._out = Outbox(config.first_sequence)
         self.peers = Peers(self.known, self._out)
         self.watch = DatastoreWatch(self.known, self._out)
         settings = self.known.settings
@@ -153,6 +156,8 @@ class AgentMachine:
             fencing=self.fencing,
             doubt=self.doubt,
         )
+        self.mover = Mover(self.known, self._out)
+        self.maintenance = Maintenance(self.known, self._out, self.mover, self.recovery.placement)
         self.retrying = Retrying(self.known, self._out, self.recovery)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower)
@@ -203,6 +208,7 @@ class AgentMachine:
             self.commands.next_deadline(),
             self.follower.next_deadline(),
             self.recovery.next_deadline(),
+            self.maintenance.next_deadline(),
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
             self.desk.next_deadline(),
@@ -319,6 +325,7 @@ class AgentMachine:
                 self.desk.ordered(event.sender, event.message)
             case OrderReport():
                 self.recovery.reported(event.sender, event.message)
+                self.mover.reported(event.sender, event.message)
             case OperatorWord():
                 self.operator.word_came(event.sender, event.message)
             case WordReport():
@@ -418,6 +425,7 @@ class AgentMachine:
         self.desk.tick()
         self.retrying.tick()
         self.recovery.tick()
+        self.maintenance.tick(self.election.am_primary)
         self.fencing.tick()
         self.operator.tick()
         while self.desk.own_reports:

@@ -95,10 +95,14 @@ class PoweredOff(msgspec.Struct, frozen=True):
 
 
 class Outbox:
-    """The effects of one turn, in order."""
+    """The effects of one turn, in order.
 
-    def __init__(self) -> None:
+    `first_order`: higher than every number that an earlier agent of this host used.
+    """
+
+    def __init__(self, first_order: int = 0) -> None:
         self._effects: list[Effect] = []
+        self._orders = first_order
         self._requests = 0
 
     def put(self, effect: Effect) -> None:
@@ -109,6 +113,11 @@ class Outbox:
         """A new number for a request."""
         self._requests += 1
         return RequestId(self._requests)
+
+    def order(self) -> int:
+        """A new number for an order to a host, of whatever kind: whoever carries out an earlier one may still report."""
+        self._orders += 1
+        return self._orders
 
     def note(
         self,

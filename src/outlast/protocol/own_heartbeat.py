@@ -42,5 +42,6 @@ def own_heartbeat(agent: "AgentMachine", rank: Rank, *, leaving: bool) -> Heartb
         starting_ms=agent.doubt.starting_ms,
         settings=known.mark,
         health=known.health,
+        emptying=agent.maintenance.emptying,
         least_margin=known.config.least_margin,
     )

@@ -53,6 +53,8 @@ class Placement:
         self.explained: dict[VmId, Explanation] = {}
         """Why each VM was placed where it was, or not at all, the last time."""
         self._look_at: Instant | None = None
+        self.moving: Mapping[VmId, PlanVm] = {}
+        """VMs that are on their way from one host to another, on the one that they go to (`moving`)."""
 
     def snapshot(self, now_for: VmId | None = None) -> Snapshot:
         """The domain as it is; with the VMs that wait for a host, those that may still come soon, and `now_for` itself."""
@@ -87,12 +89,13 @@ class Placement:
         return {vm: _waits(case) for vm, case in self._cases.items() if case.target is None}
 
     def ordered(self) -> dict[VmId, PlanVm]:
-        """Every restart that was ordered, on the host that it was ordered from.
+        """Every restart that was ordered, on the host that it was ordered from, and every VM that moves.
 
         One that has succeeded still counts for a while: the list of its new host takes its time.
         """
         self._follow()
-        return {vm: sent for vm, (sent, _) in self._sent.items()}
+        moving = {vm: each for vm, each in self.moving.items() if vm not in self._cases}
+        return moving | {vm: sent for vm, (sent, _) in self._sent.items()}
 
     def _follow(self) -> None:
         now = self._known.now

@@ -83,8 +83,6 @@ class Recovery:
         self._fencing = fencing
         self._doubt = doubt
         self._turns_due = knowledge.now
-        # Higher than every number of an earlier agent of this host, whose targets may still report.
-        self._orders = knowledge.config.first_sequence
         self.cases: dict[VmId, Restart] = {}
         self.placement = Placement(knowledge, self.cases)
         self._trials = Trials(knowledge, outbox, responsibility)
@@ -420,8 +418,7 @@ class Recovery:
         proof = case.proof
         if proof is None:
             return
-        self._orders += 1
-        case.order, case.order_sent, case.owned_idle_since = self._orders, None, None
+        case.order, case.order_sent, case.owned_idle_since = self._out.order(), None, None
         self._trials.ordered(case, proof.epoch)
         self._out.note("restart-ordered", vm=case.vm, host=case.target, relay=True, proof=proof.kind)
         case.enter(Stage.ORDERED, self._known.now, ORDER_PATIENCE)

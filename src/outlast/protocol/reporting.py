@@ -6,8 +6,8 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.messages import Emptying, Heartbeat
 from outlast.model.planning import Outlook
-from outlast.model.policy import WITHOUT_END, VmPolicy
 from outlast.model.records import AsideVm, PoweredVm
 from outlast.model.settings import Settings, setting_text
 from outlast.model.status import (
@@ -24,6 +24,7 @@ from outlast.protocol.agent import AgentMachine
 from outlast.protocol.host_condition import condition_problems, health_of, kept_empty
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
+from outlast.protocol.policy_text import policy_sentences
 from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
@@ -92,11 +93,19 @@ class Reporter:
 
     def _outlook(self) -> Outlook | None:
         """What the domain can lose now: our own finding, or what the primary says."""
+        beat = self._primarys_beat()
+        return self._machine.capacity.outlook if self._machine.election.am_primary else beat.outlook if beat else None
+
+    def _emptying(self) -> tuple[Emptying, ...]:
+        """How far the hosts are that are kept empty: likewise."""
+        beat = self._primarys_beat()
+        return self._machine.maintenance.emptying if self._machine.election.am_primary else beat.emptying if beat else ()
+
+    def _primarys_beat(self) -> Heartbeat | None:
+        """What another primary said last, if it can be heard."""
         primary = self._machine.election.primary
-        if primary == self._known.me:
-            return self._machine.capacity.outlook
         seen = self._known.beats.get(primary) if primary is not None else None
-        return seen.beat.outlook if seen is not None and self._known.live(seen.beat.sender) else None
+        return seen.beat if seen is not None and self._known.live(seen.beat.sender) else None
 
     def _host(self, host: HostId) -> HostStatus:
         known = self._known
@@ -138,6 +147,7 @@ class Reporter:
             health=health.level,
             health_reason=health.reason,
             kept_empty=kept_empty(known).get(host, ""),
+            emptying=next((each.text for each in self._emptying() if each.host == host), ""),
         )
 
     def _vms_of(self, host: HostId) -> int:
@@ -450,7 +460,7 @@ class Reporter:
             else f"It is not protected{': ' + status.note if status.note else ' (its metadata says so)'}."
         )
         if status.protected and status.policy is not None:
-            lines += _policy_sentences(status.policy, self._known.settings.isolation_response)
+            lines += policy_sentences(status.policy, self._known.settings.isolation_response)
         if status.note and status.state in ("failed", "stopped"):
             lines.append(f"{status.note[0].upper()}{status.note[1:]}.")
         if status.lease_age_s is not None:
@@ -478,17 +488,3 @@ class Reporter:
         for each in explanation.considered:
             lines.append(f"  {each.host}{' (chosen)' if each.chosen else ''}: {each.why}.")
         return lines
-
-
-def _policy_sentences(policy: VmPolicy, isolation_response: str) -> list[str]:
-    """What is asked for one VM, in words."""
-    lines = [
-        f"Its priority is {policy.priority}; it is ready for others by {policy.ready}; "
-        f"its isolation response is {policy.isolation_response or isolation_response}."
-    ]
-    if policy.after:
-        lines.append(f"It is started after {', '.join(policy.after)}, if they are down as well.")
-    here = "without end" if policy.max_restarts == WITHOUT_END else f"{policy.max_restarts} times"
-    hosts = "every other host" if policy.max_relocations == WITHOUT_END else f"{policy.max_relocations} other hosts"
-    lines.append(f"If it fails by itself, it is started anew {here} on its host, then on {hosts}.")
-    return lines

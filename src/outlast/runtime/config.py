@@ -155,6 +155,7 @@ class _Settings(_Table):
     startup_grace: _Duration | None = None
     starts_at_once_per_host: int | None = None
     starts_at_once_per_datastore: int | None = None
+    moves_at_once_per_host: int | None = None
     heartbeat_datastores_per_host: int | None = None
     accessibility_threshold: int | None = None
     isolation_response: Literal["leave-running", "shut-down", "power-off"] | None = None
