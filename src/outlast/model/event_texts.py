@@ -24,6 +24,9 @@ TEMPLATES: dict[str, str] = {
     "restart-started": "{vm} is started on {reporter}",
     "restart-done": "{vm} runs again on {host}",
     "vm-failed": "{vm} has failed: {problem}; nothing more is tried until `outlast vm retry {vm}`, or until it is started",
+    "migration-begun": "{name} is to go on on {host}",
+    "vm-migrated": "{name} has migrated to {host}, and goes on there",
+    "migration-failed": "{name} was not migrated to {host}: {why}",
     "retry-asked": "an operator asks for {vm} to be tried once more",
     "dependency-unheeded": "{vm} does not wait for {dependency}, which is not ready: {why}",
     "restart-failed": "{vm} could not be restarted: {problem}",
@@ -84,6 +87,7 @@ WARNINGS = frozenset(
     {
         "restart-failed",
         "vm-failed",
+        "migration-failed",
         "dependency-unheeded",
         "fence-asked",
         "fence-failed",
