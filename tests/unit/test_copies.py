@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 from test_keeping import DS, ME, OTHER, VM, Keeper
 
-from outlast.model.ids import Epoch, Handover, HostId, Incarnation, Nonce, RequestId, VmName
-from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, LinkRegister, ReadRegister, Thaw, WatchForProcess
+from outlast.model.ids import NO_TERM, Epoch, Handover, HostId, Incarnation, Nonce, RequestId, VmName
+from outlast.model.keeper_effects import (
+    Freeze,
+    KeeperEffect,
+    Kill,
+    LinkRegister,
+    ReadRegister,
+    Remember,
+    Thaw,
+    WatchForProcess,
+)
 from outlast.model.keeper_events import FoundProcess, LinkOutcome, ProcessAppeared, ProcessExited, Woken
 from outlast.model.keeping import (
     AskDropped,
+    AskEnded,
     AskExpect,
     AskGate,
     AskIncoming,
@@ -236,3 +246,24 @@ def test_a_copy_that_nobody_releases_is_not_kept_for_ever() -> None:
             return
         keeper.renews()
     pytest.fail("it waits still")
+
+
+def test_a_copy_that_libvirt_lets_go_of_before_its_process_came_is_forgotten() -> None:
+    keeper = expecting()
+    keeper.asks(GATE)
+    keeper.asks(AskEnded(RequestId(7), VM))
+    assert keeper.reply()[0]
+    assert VM not in keeper.machine.vms
+
+
+def test_what_is_remembered_of_a_vm_ends_with_its_process() -> None:
+    keeper = with_heir()
+    keeper.reads(NAMES_US)
+    keeper.links()
+    remembered = keeper.one(Remember)
+    assert isinstance(remembered, Remember)
+    assert remembered.term == keeper.machine.term(DS)
+    keeper.does(ProcessExited(VM))
+    forgotten = keeper.one(Remember)
+    assert isinstance(forgotten, Remember)
+    assert forgotten.term == NO_TERM

@@ -134,3 +134,26 @@ def test_a_migration_leaves_the_guest_standing_for_a_moment_only() -> None:
     assert stood < 1
     assert made.run_until(lambda: process(made, SOURCE) is None, 1) is not None
     assert len(made.starts[VM]) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("step", ["copy", "paused", "whole", "exited", "released"])
+def test_a_new_keeper_does_not_take_a_copy_for_what_ran_there_before(step: str, seed: int) -> None:
+    """Its predecessor let the VM run by right in this very term; but that one has left since, and this is a copy."""
+    made = world(seed)
+    migrate_until(made, "resumed")
+    made.run(1)
+    made.migrate("vm1", SOURCE)
+    there_again = {
+        "copy": lambda: process(made, SOURCE) is not None,
+        "paused": lambda: (p := process(made, TARGET)) is not None and p.paused,
+        "whole": lambda: (p := process(made, SOURCE)) is not None and p.whole,
+        "exited": lambda: process(made, TARGET) is None,
+        "released": lambda: (r := made.register("vm1")) is not None and r.state is RegisterState.RELEASED,
+    }[step]
+    assert made.run_until(there_again, 15, 0.0005) is not None
+    made.keeper_kill(SOURCE)
+    made.run(5)
+    assert made.invariants.violations == [], made.story()
+    assert made.run_until(lambda: len(made.where("vm1")) == 1, 60) is not None, made.story()
+    assert made.invariants.violations == []

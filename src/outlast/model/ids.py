@@ -24,6 +24,8 @@ ElectionTerm = NewType("ElectionTerm", int)
 RequestId = NewType("RequestId", int)
 Handover = NewType("Handover", str)
 
+NO_TERM = LeaseTerm(0)
+"""Before the first: nothing runs by right in it."""
 NO_HANDOVER = Handover("")
 """The number of no migration."""
 

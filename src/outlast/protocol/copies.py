@@ -117,9 +117,10 @@ class Copies:
             return []
         if known.phase in (Phase.COPY, Phase.HEIR):
             return self._end(known, "its migration has come to nothing")
-        return self._expect_no_more(known)
+        return self.expect_no_more(known)
 
-    def _expect_no_more(self, known: Ownership) -> list[KeeperEffect]:
+    def expect_no_more(self, known: Ownership) -> list[KeeperEffect]:
+        """No process has come, and none will: the VM is forgotten, which runs elsewhere."""
         if known.phase not in (Phase.EXPECTED, Phase.ARRIVING):
             return []
         effects = [*known.start_ended(), Changed()]
@@ -184,7 +185,7 @@ class Copies:
             if known is not None and known.phase is Phase.HEIR:
                 effects += self._end(known, "nobody has released it to its copy")
             elif known is not None:
-                effects += self._expect_no_more(known)
+                effects += self.expect_no_more(known)
         return effects
 
     def _forget(self, vm: VmId) -> None:

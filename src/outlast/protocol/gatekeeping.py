@@ -100,7 +100,9 @@ class Gatekeeper:
                 return [self._launch(client, request)]
             case AskEnded():
                 known = self._keeper.vms.get(request.vm)
-                effects = known.start_ended() if known is not None else []
+                effects = known.start_ended() if known is not None and known.phase is not Phase.ARRIVING else []
+                if known is not None and known.phase is Phase.ARRIVING:
+                    effects = self._keeper.copies.expect_no_more(known)
                 return [*effects, Changed(), yes(client, request.request)]
             case AskForgotten():
                 return [*self._look_for(request), yes(client, request.request)]

@@ -14,7 +14,7 @@ answered is in `gatekeeping.py`, how a frozen VM goes on in `reassertion.py`.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId
+from outlast.model.ids import NO_TERM, DatastoreName, LeaseTerm, RequestId, VmId
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import (
     Changed,
@@ -258,13 +258,17 @@ class KeeperMachine:
         if ownership is None:
             return []
         ownership.process_exited()
-        effects: list[KeeperEffect] = [self.tell(Happening.EXITED, ownership, ""), Changed()]
+        effects = [*self._without_right(ownership), self.tell(Happening.EXITED, ownership, ""), Changed()]
         if ownership.phase is Phase.IDLE:
             self.forget(vm)
         return effects
 
+    def _without_right(self, ownership: Ownership) -> list[KeeperEffect]:
+        """For a successor: what it finds of this VM in this very term, a copy that comes back, is not what ran by right."""
+        return [Remember(ownership.vm, ownership.home, NO_TERM, Duration(0))]
+
     def _device_seen(self, event: DeviceSeen) -> list[KeeperEffect]:
-        """Rule 6: from now on, and until that VM has ended, the end of our lease on its home is proof to nobody."""
+        """Rule 6: until that VM has ended, the end of our lease on its home is proof to nobody."""
         ownership = self.vms.get(event.vm)
         if ownership is None or ownership.unfreezable:
             return []

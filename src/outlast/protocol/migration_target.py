@@ -154,7 +154,7 @@ class Arrivals:
         arrival, left_paused = self._all.get(kept.vm), kept.vm in self._known.left_paused
         arrived = kept.inherited or (arrival is not None and arrival.stage == "whole")
         left = arrived or (left_paused and not self._migrations.keeps_its_end(kept.vm))
-        return left and kept.phase == "running"
+        return left and kept.phase == "running" and kept.epoch is not None
 
     def resumed(self, event: VmResumed) -> None:
         """Libvirt has let it go on."""

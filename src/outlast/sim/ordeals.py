@@ -128,6 +128,15 @@ def _migrates(rng: random.Random) -> Scenario:
 
 
 @_ordeal
+def _migrates_back_to_where_a_keeper_dies(rng: random.Random) -> Scenario:
+    s = _Story(rng, "A VM migrates there and back within one term, and the keeper that it comes back to dies", hosts=3)
+    s.at(1_000, "migrate", vm="vm1", host="host2")
+    s.at(8_000, "migrate", vm="vm1", host="host1")
+    s.at(rng.uniform(9_000, 12_500), "keeper-kill", host="host1")
+    return s.done(25_000)
+
+
+@_ordeal
 def _crashes_while_it_migrates(rng: random.Random) -> Scenario:
     s = _Story(rng, "A VM crashes in the middle of its migration", hosts=3)
     s.at(1_000, "migrate", vm="vm1", host="host2")
