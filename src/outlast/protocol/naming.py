@@ -21,12 +21,15 @@ def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> Wan
 
 
 def move_meant(known: Knowledge, responsible: Responsibility, command: MoveVm) -> MoveVm:
-    """The command with the ids of its VM and its host. Raises UnknownNameError."""
+    """The command with the ids of its VM, which runs, and of its host. Raises UnknownNameError."""
     hosts = [member.id for member in known.members.values() if command.host in (member.id, member.name)]
     if len(hosts) != 1:
         names = ", ".join(sorted(member.name for member in known.members.values()))
         raise UnknownNameError(f"there is no host {command.host}; there are {names}")
-    return MoveVm(vm=_find(known, responsible, command.vm)[0], host=hosts[0])
+    vm, _, entry = _find(known, responsible, command.vm)
+    if known.lister(vm) is None:
+        raise UnknownNameError(f"{entry.name} runs nowhere, as far as this host knows: there is nothing to migrate")
+    return MoveVm(vm=vm, host=hosts[0])
 
 
 def _find(known: Knowledge, responsible: Responsibility, word: str) -> tuple[VmId, DatastoreName, ProtectedVm]:
