@@ -188,7 +188,7 @@ def test_a_host_is_drained_from_anywhere_and_used_again() -> None:
 def test_a_host_that_is_none_is_named_with_those_that_are() -> None:
     outcome = asked(world_of(), "host1", DrainHost("host9"))
     assert not outcome.ok
-    assert outcome.sentences == ("there is no host host9; the hosts are host1, host2, host3",)
+    assert outcome.sentences == ("there is no host host9; there are host1, host2, host3",)
 
 
 def test_health_is_carried_out_by_the_host_that_it_is_about() -> None:

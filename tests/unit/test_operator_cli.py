@@ -20,6 +20,7 @@ from outlast.interfaces.status_cli import screen
 from outlast.model.commands import (
     ChangeSettings,
     DrainHost,
+    MoveVm,
     Outcome,
     PauseRecovery,
     ReportHealth,
@@ -199,6 +200,13 @@ def test_what_is_wanted_of_a_vm(agent: Agent, verb: str, wanted: str) -> None:
     command = agent.asked[0].command
     assert isinstance(command, WantVm)
     assert (command.vm, command.wanted) == ("web1", wanted)
+
+
+def test_a_vm_is_moved_by_its_name_to_a_host_by_its_name(agent: Agent) -> None:
+    agent.outcome = Outcome(ok=True, sentences=("web1 is being copied to host2",))
+    result = agent.runs("vm", "migrate", "web1", "host2")
+    assert (result.exit_code, result.output) == (0, "web1 is being copied to host2\n")
+    assert agent.asked[0].command == MoveVm(vm="web1", host="host2")
 
 
 # -- hosts ------------------------------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "maintenance-off": lambda lab, keys: operating.give(lab, "host", "undrain", keys["host"]),
     "health": lambda lab, keys: operating.give(lab, "host", "health", keys["host"], keys["level"], on=keys["host"]),
     "set-state": _set_state,
+    "migrate": lambda lab, keys: operating.migrate(lab, keys["vm"], keys["host"]),
     "set": lambda lab, keys: operating.give(lab, "settings", "set", keys["setting"], str(keys["value"])),
     "vm-retry": _vm_retry,
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
@@ -164,6 +165,6 @@ _NEEDS_POWER = frozenset(
 )
 LASTING = frozenset(
     {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"}
-    | {"pause", "resume", "maintenance-on", "maintenance-off", "health", "set", "set-state", "vm-retry"}
+    | {"pause", "resume", "maintenance-on", "maintenance-off", "health", "set", "set-state", "migrate", "vm-retry"}
 )
 """Verbs that return only after a while: others must not wait for them."""

@@ -67,7 +67,14 @@ class ReportHealth(msgspec.Struct, frozen=True, tag="health"):
     reason: str = ""
 
 
-Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | DrainHost | UndrainHost | ReportHealth
+class MoveVm(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
+    """A running VM (its name or uuid as the operator wrote it) is to go on, running, on that host (its name or id)."""
+
+    vm: str
+    host: str
+
+
+Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | MoveVm | DrainHost | UndrainHost | ReportHealth
 
 
 class SettingChange(msgspec.Struct, frozen=True):

@@ -64,6 +64,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
 
     `unfreezable`: it has a device that works on while the process is stopped (safety rule 6). `by_right`: the keeper
     session before us had asserted it in the term whose unexpired lease we may adopt (rule 8), for a lease of that length.
+    `incoming`: it was begun to receive the memory of a VM that runs elsewhere.
     """
 
     vm: VmId
@@ -73,6 +74,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     stopped: bool
     unfreezable: bool = False
     by_right: Duration | None = None
+    incoming: bool = False
 
 
 class ProcessesFound(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from outlast.model.ids import (
     DatastoreName,
     ElectionTerm,
     Epoch,
+    Handover,
     HostId,
     VmId,
     VmName,
@@ -130,6 +131,38 @@ class MigrateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="migrate"):
     destination: HostId
 
 
+class CopyWanted(msgspec.Struct, frozen=True, kw_only=True, tag="copy?"):
+    """The host on which a VM runs to the one that it is to migrate to: keep a place for its copy."""
+
+    handover: Handover
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+
+
+class CopyWhole(msgspec.Struct, frozen=True, kw_only=True, tag="whole"):
+    """The same: the copy has all memory, and its source has ended and says so in the register."""
+
+    handover: Handover
+    vm: VmId
+
+
+class CopyDropped(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
+    """The same: the migration has failed, and the VM goes on where it was."""
+
+    handover: Handover
+    vm: VmId
+
+
+class CopyReport(msgspec.Struct, frozen=True, kw_only=True, tag="copy"):
+    """The destination's answer. `stage`: expected, refused (`detail` says why), whole, running, lost."""
+
+    handover: Handover
+    vm: VmId
+    stage: str
+    detail: str = ""
+
+
 class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
     """The owner of a later epoch to a host that named the VM as frozen: what you hold is lost for good."""
 
@@ -226,6 +259,10 @@ Message = (
     | RestartOrder
     | OrderReport
     | MigrateOrder
+    | CopyWanted
+    | CopyWhole
+    | CopyDropped
+    | CopyReport
     | TakenOver
     | EventNotice
     | OperatorWord

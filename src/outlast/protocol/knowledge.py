@@ -186,6 +186,8 @@ class Knowledge:
         """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
         self.health = config.health
+        self.left_paused: frozenset[VmId] = frozenset()
+        """Those of them whose guest a failed migration has left paused."""
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"
         self._inventory: dict[HostId, tuple[object, ...]] = {}
@@ -226,10 +228,6 @@ class Knowledge:
             return HostName("nobody")
         member = self.members.get(host)
         return member.name if member is not None else HostName(host)
-
-    def host_called(self, word: str) -> HostId | None:
-        """The host of that name or id, if there is one."""
-        return next((host for host, member in self.members.items() if word in (member.name, host)), None)
 
     def vm_name(self, vm: VmId) -> VmName:
         """What people call a VM; its id if it was never heard of. Names outlive the lists that they stood on."""
@@ -297,7 +295,7 @@ class Knowledge:
         self.definitions = {definition.vm: definition for definition in event.definitions}
         for definition in event.definitions:
             self.learn_vm_name(definition.vm, definition.name)
-        self.running = event.running
+        self.running, self.left_paused = event.running, event.left_paused
         self.forget_orders(event.running)
         self.capacity = event.capacity
 

@@ -41,7 +41,7 @@ class _List(msgspec.Struct):
 
 
 class WishFollower:
-    """See the top of this file. `due`: when the next list is to be read, or is waited for no longer."""
+    """See the top of this file."""
 
     def __init__(self, knowledge: Knowledge, outbox: Outbox, responsibility: Responsibility) -> None:
         self._known = knowledge
@@ -53,14 +53,19 @@ class WishFollower:
         self._looks_up = False
         self._taken_back: dict[VmId, Instant] = {}
         """Who was told to shut down and is not to any more, or has ended; until when libvirt may say that it did."""
-        self.due = knowledge.now
+        self._due = knowledge.now
 
     # -- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> Instant:
+        """When the next list is to be read, or is waited for no longer: at once, if one has changed since the last turn."""
+        return self._known.now if self._known.lists_changed else self._due
 
     def changed(self, name: DatastoreName) -> None:
         """Somebody says that a list is another one now."""
         if name in self._lists:
-            self._lists[name].due = self.due = self._known.now
+            self._lists[name].due = self._due = self._known.now
 
     def read(self) -> None:
         """Read the lists that are due."""
@@ -77,7 +82,7 @@ class WishFollower:
                 each.request, each.started, each.due = self._out.request(), now, after(now, every)
                 self._out.put(ReadProtectedList(each.request, name))
         lists = self._lists.values()
-        self.due = min(after(each.started, PATIENCE) if each.request is not None else each.due for each in lists)
+        self._due = min(after(each.started, PATIENCE) if each.request is not None else each.due for each in lists)
 
     def list_read(self, event: ProtectedListRead) -> bool:
         """A list was read. Returns whether anything is wanted otherwise than before, or somebody waits for it."""

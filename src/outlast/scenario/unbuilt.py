@@ -10,11 +10,7 @@ from outlast.scenario.model import Scenario, Step
 
 Path = tuple[str | int, ...]
 
-VERBS = frozenset(
-    {
-        "migrate",
-    }
-)
+VERBS: frozenset[str] = frozenset()
 SETTINGS = frozenset({"storage_loss_after"})
 
 

@@ -17,11 +17,11 @@ from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeping import AskTakeover, Happened, KeeperReply, KeeperReport, KeeperRequest
 from outlast.model.messages import EventNotice, Message
 from outlast.model.records import Enforcement, RegisterRecord
-from outlast.model.settings import Settings, SettingsMark, SettingsRecord
-from outlast.model.time import MILLISECOND, SECOND, Duration, Instant
-from outlast.protocol.enforcement import watchdog_needs
+from outlast.model.settings import Settings, SettingsRecord
+from outlast.model.time import MILLISECOND, SECOND, Instant
 from outlast.protocol.knowledge import AgentConfig
 from outlast.protocol.lease import Adopted
+from outlast.sim import configurations
 from outlast.sim.agent_host import AgentHost
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
@@ -29,7 +29,8 @@ from outlast.sim.fence_device import FenceDevice
 from outlast.sim.guests import Ended, Guests
 from outlast.sim.hypervisor import Hypervisor
 from outlast.sim.keeper_host import KeeperHost
-from outlast.sim.physics import DAEMON_STARTS, within
+from outlast.sim.migrating import MigrationRun
+from outlast.sim.physics import DAEMON_STARTS, WATCHDOG_TIMEOUT, within
 from outlast.sim.scheduler import Action, Scheduler, Timer
 from outlast.sim.truth import LeaseTruth
 from outlast.sim.watchdog import WatchdogDevice
@@ -41,7 +42,6 @@ BOOT_TIME = SECOND
 """From power to the start of the daemons; more than the fabric holds what an earlier boot sent."""
 AWAKENING = 100 * MILLISECOND
 """The longest time for which processes may execute after a stall before keeper and agent do."""
-WATCHDOG_TIMEOUT = SECOND
 KEEPER_CLOSES = 20 * SECOND
 RESET_TIME = 20 * SECOND
 """From a reset by the watchdog until the host boots."""
@@ -334,44 +334,10 @@ class Host:
         return store.last(subject)
 
     def keeper_config(self, session: KeeperSession) -> KeeperConfig:
-        domain = self.domain
-        return KeeperConfig(
-            domain=domain.name,
-            host=self.id,
-            name=next(m.name for m in domain.hosts if m.id == self.id),
-            hosts=domain.hosts,
-            datastores=domain.datastores_of(self.id),
-            settings=self.settings,
-            settings_mark=self.record.mark if self.record is not None else SettingsMark(),
-            closed=self.record.closed(self.id) if self.record is not None else "",
-            datastore_key="",
-            run_dir="/run/outlast",
-            state_dir="/var/lib/outlast",
-            boot_id=self.boot_id,
-            session=session,
-            watchdog_device="/dev/watchdog" if self.watchdog else "",
-            enforcement=self.enforcement,
-        )
+        return configurations.of_keeper(self, session)
 
     def agent_config(self, session: str, told: dict[VmId, Instant]) -> AgentConfig:
-        domain = self.domain
-        return AgentConfig(
-            domain=domain.name,
-            host=self.id,
-            hosts=domain.hosts,
-            datastores=domain.datastores_of(self.id),
-            settings=domain.settings,
-            isolation_addresses=domain.isolation_addresses,
-            boot_id=self.boot_id,
-            session=session,
-            first_sequence=self.scheduler.now // MILLISECOND + 1,
-            record=self.record,
-            least_margin=watchdog_needs(WATCHDOG_TIMEOUT // SECOND) if self.watchdog else Duration(0),
-            fencing=domain.fencing(),
-            told=told,
-            rules=domain.rules,
-            health=self.health,
-        )
+        return configurations.of_agent(self, session, told)
 
     @property
     def settings(self) -> Settings:
@@ -458,6 +424,14 @@ class Host:
     def start_process(self, vm: VmId, ended: Ended) -> None:
         """What `virsh start` does. `ended` gets the problem, or an empty string."""
         self.guests.start(vm, ended)
+
+    def migrate(self, vm: VmId, to: HostId, life: int, ended: Ended) -> None:
+        """What `virsh migrate` does, called by the agent of that life. `ended` gets the problem, or an empty string."""
+        MigrationRun(self, self.peers[to], vm, life, ended).begin()
+
+    def let_guest_go_on(self, vm: VmId, ended: Ended) -> None:
+        """What `virsh resume` does."""
+        self.guests.go_on(vm, ended)
 
     def guest_answers(self, vm: VmId) -> bool:
         """Whether its guest agent answers now."""

@@ -125,6 +125,7 @@ class KeeperHost:
                 process.pid,
                 process.stopped,
                 by_right=lease if (where, term) == (home, before.get(home)) else None,
+                incoming=process.incoming,
             )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
@@ -243,7 +244,8 @@ class KeeperHost:
         known = self._machine.vms.get(vm) if self._machine is not None else None
         if process is None or home is None or (known is not None and known.pid == process.pid):
             return
-        self.happen(ProcessAppeared(FoundProcess(vm, process.name, home, process.pid, process.stopped)))
+        found = FoundProcess(vm, process.name, home, process.pid, process.stopped, incoming=process.incoming)
+        self.happen(ProcessAppeared(found))
 
     def process_exited(self, vm: VmId) -> None:
         """A pidfd reports an exit."""

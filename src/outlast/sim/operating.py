@@ -13,6 +13,7 @@ from outlast.model.commands import (
     ChangeSettings,
     Command,
     DrainHost,
+    MoveVm,
     Outcome,
     PauseRecovery,
     ReportHealth,
@@ -81,6 +82,10 @@ class Operating(Ground):
     def health(self, host: str, level: HealthLevel) -> None:
         """A monitor on that host says how its hardware is."""
         self._give(ReportHealth(host, level), f"says that {host} is {level}", on=host)
+
+    def migrate(self, vm: str, host: str) -> None:
+        """A VM that runs is to go on, running, on that host."""
+        self._give(MoveVm(vm=vm, host=host), f"wants {vm} to go on on {host}")
 
     def begin(self) -> None:
         """The domain has settled; what runs and is not to run is to be stopped from now on."""

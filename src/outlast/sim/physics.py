@@ -26,6 +26,7 @@ DAEMON_STARTS = (400 * MILLISECOND, 1200 * MILLISECOND)
 """From the start of a daemon's process until it does anything: an interpreter starts, a keeper's helpers with it."""
 QEMU_STARTS = (100 * MILLISECOND, 500 * MILLISECOND)
 """From the hook's first answer until it asks again, from inside the process that is to become QEMU."""
+WATCHDOG_TIMEOUT = SECOND
 LIBVIRT_TELLS = (50 * MILLISECOND, 400 * MILLISECOND)
 """From the end of a process until libvirt says why it ended."""
 

@@ -246,6 +246,15 @@ def _health(t: Trouble) -> None:
     t.undo("health", t.length(50, 40_000), host=host, level="ok")
 
 
+def _migrations(t: Trouble) -> None:
+    """An operator moves VMs about, now and then the same one on and on."""
+    vm, at = t.vm(), 0
+    for _ in range(t.rng.randrange(1, 4)):
+        t.do("migrate", at, vm=vm, host=t.host())
+        at += t.length(10, 8_000)
+        vm = t.rng.choice([vm, t.vm()])
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -286,5 +295,6 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "wish": _wish,
     "maintenance": lambda t: t.pair("maintenance-on", "maintenance-off", 40_000, host=t.host()),
     "health": _health,
+    "migrate": _migrations,
 }
 """Each draws one fault, at the present moment of the scenario."""
