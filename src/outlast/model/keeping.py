@@ -76,7 +76,7 @@ class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more.
 
     `given_up`: it is a start that nobody waits for any more, whether or not there was a process. `heir`: it ended because
-    it has migrated, and its copy on that host may go on; `handover` is the migration's number.
+    it has migrated, and its copy on that host may go on; `handover` is the migration's number, `pid` the process that has.
     """
 
     request: RequestId
@@ -87,6 +87,7 @@ class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     given_up: bool = False
     heir: HostId | None = None
     handover: Handover = NO_HANDOVER
+    pid: int | None = None
 
 
 class AskKill(msgspec.Struct, frozen=True, tag="kill"):
@@ -117,7 +118,7 @@ class AskInherit(msgspec.Struct, frozen=True, tag="inherit"):
 
 
 class AskIncoming(msgspec.Struct, frozen=True, tag="incoming"):
-    """The hook: may a migration of this domain come in here?"""
+    """The hook: may a migration of this domain come in here? If so, the gate is asked about its process next."""
 
     request: RequestId
     vm: VmId
@@ -253,8 +254,8 @@ class LeaseReport(msgspec.Struct, frozen=True):
 class KeptVm(msgspec.Struct, frozen=True):
     """A virtual machine in the keeper's care. `phase` as in `protocol/ownership.py`.
 
-    `handover`: the migration by which it comes here, or came. `inherited`: it is ours
-    by that, and nobody has said yet that libvirt has let its guest go on.
+    `handover`: the migration by which it comes here, or came. `inherited`: it is ours by that, and nobody has said yet that
+    libvirt has let its guest go on. `ended`: the process of it that ended last, while no other epoch is wanted.
     """
 
     vm: VmId
@@ -265,6 +266,7 @@ class KeptVm(msgspec.Struct, frozen=True):
     pid: int | None
     inherited: bool = False
     handover: Handover = NO_HANDOVER
+    ended: int | None = None
 
 
 class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):

@@ -53,5 +53,5 @@ def keeper_report(
         enforcement=config.enforcement,
         settings=mark,
         leases=leases,
-        vms=tuple(KeptVm(v.vm, v.name, v.home, v.epoch, v.phase, v.pid, v.inherited, v.handover) for v in vms),
+        vms=tuple(KeptVm(v.vm, v.name, v.home, v.epoch, v.phase, v.pid, v.inherited, v.handover, v.ended) for v in vms),
     )

@@ -484,7 +484,7 @@ class KeeperMachine:
         if known is None:
             known = Ownership(process.vm, process.name, process.home, self.identity)
             self.vms[process.vm] = known
-        known.unfreezable = known.unfreezable or process.unfreezable
+        known.meet(process)
         return known
 
     def forget(self, vm: VmId) -> None:

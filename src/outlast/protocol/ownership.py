@@ -39,7 +39,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, StopWatching, Thaw
-from outlast.model.keeper_events import LinkOutcome
+from outlast.model.keeper_events import FoundProcess, LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import LeaseSpan
 from outlast.model.time import Duration
@@ -104,6 +104,8 @@ class Ownership:
         self.epoch: Epoch | None = None
         """The last epoch that is known to be ours, or that we compare-and-swap from."""
         self.pid: int | None = None
+        self.ended: int | None = None
+        """The process that ended last; None as soon as the VM is to be owned anew, for another process."""
         self.unfreezable = False
         """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
@@ -116,6 +118,8 @@ class Ownership:
         """The migration by which it comes here, or came."""
         self.inherited = False
         """Whether libvirt has yet to let the guest go on that came here."""
+        self.incoming = False
+        """Whether its process was begun to receive a migration: no epoch speaks for it but those that bear its number."""
         self.failed_link: tuple[Epoch | None, str] = (None, "")
         """The last epoch that we tried to make and did not win, and what the storage said."""
         self._identity = identity
@@ -123,6 +127,12 @@ class Ownership:
         self._linking: tuple[RegisterRecord, LeaseTerm, LeaseSpan] | None = None
 
     # -- what the world did to the process ------------------------------------------------------------------------
+
+    def meet(self, process: FoundProcess) -> None:
+        """What is to be seen of its process, or of its definition while there is none."""
+        self.unfreezable = self.unfreezable or process.unfreezable
+        if process.pid:
+            self.incoming = process.incoming
 
     def process_appeared(self, pid: int, *, incoming: bool) -> list[KeeperEffect]:
         """The process of a start was found. In `void` it must never run: rule 3, a lapse voids every pending start.
@@ -140,9 +150,9 @@ class Ownership:
 
     def process_exited(self) -> None:
         """The pidfd reported the exit. The epoch that it ran on is used up (rule 3: after a crash, a new epoch)."""
-        self.pid = None
+        self.ended, self.pid = self.pid, None
         self._granted_in = None
-        self.inherited = False
+        self.inherited, self.incoming, self.handover = False, False, NO_HANDOVER
         self.phase = Phase.IDLE if self.owned_elsewhere else Phase.ENDED
 
     def start_ended(self) -> list[KeeperEffect]:
@@ -230,6 +240,7 @@ class Ownership:
         """The record to create next, from `self.epoch` (None: the first epoch), remembered until `linked`."""
         owned = state is RegisterState.OWNED
         if owned:
+            self.ended = None
             # What runs is bound by the shorter of both until this link is won: then nothing else can turn up there.
             runs_for = self.span.lease if self.phase is Phase.RUNNING and self.span is not None else span.lease
             self.span = LeaseSpan(min(runs_for, span.lease), Duration(0))
@@ -252,7 +263,7 @@ class Ownership:
 
     def _handover_of(self, *, owned: bool) -> Handover:
         if owned:
-            return self.handover if self.phase is Phase.HEIR else NO_HANDOVER
+            return self.handover if self.incoming else NO_HANDOVER
         return self.release_to[1] if self.release_to is not None else NO_HANDOVER
 
     @property
@@ -304,6 +315,20 @@ class Ownership:
         """All memory is here: it is frozen, so that it obeys nobody's order to go on before it is ours."""
         self.phase = Phase.HEIR
         return [Freeze(self.vm)]
+
+    def came_by(self, last: RegisterRecord | None) -> bool:
+        """Whether our register's last record is an epoch of the migration by which its process came, as far as is known.
+
+        A keeper that was started anew learns the number from there: the chain of such epochs begins with the release that
+        named the copy, and ends with its process.
+        """
+        if last is None:
+            return True  # Whoever migrated it did so before Outlast was here: a copy of ours has its source's register.
+        if last.state is RegisterState.RELEASED or last.handover == NO_HANDOVER:
+            return False
+        if self.handover == NO_HANDOVER:
+            self.handover = last.handover
+        return self.handover == last.handover
 
     def inherit(self) -> None:
         """Its next epoch was made of the release that names it; from here on it is a frozen VM like any other."""
