@@ -235,8 +235,8 @@ class KeeperProcess:
             self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
             return None
         unfreezable = qemu.unfreezable or bool(device_of(qemu))
-        by_right = self._ran_by_right(memory)
-        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, unfreezable, by_right=by_right)
+        by_right, session = self._ran_by_right(memory), memory.session if memory is not None else ""
+        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, unfreezable, by_right, session)
 
     def _ran_by_right(self, memory: Memory | None) -> Duration | None:
         """For how long a lease our predecessor had let it run in the very term that may still be good (safety rule 8)."""

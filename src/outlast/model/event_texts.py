@@ -27,6 +27,9 @@ TEMPLATES: dict[str, str] = {
     "retry-asked": "an operator asks for {vm} to be tried once more",
     "dependency-unheeded": "{vm} does not wait for {dependency}, which is not ready: {why}",
     "restart-failed": "{vm} could not be restarted: {problem}",
+    "give-up-asked": "{host} has lost {datastore}: it is asked to give {vm} up (epoch {epoch}), so that it runs elsewhere",
+    "give-up-waits": "{vm} is not given up by {host} yet: {why}; it waits for the storage, or until {host} is off",
+    "given-up": "{host} has given {vm} up: it runs nothing of epoch {epoch}, nor ever will",
     "fence-asked": "{agent} is told to switch {host} off",
     "fence-confirmed": "{agent} was asked, and says that {host} is off",
     "fence-failed": "{host} could not be fenced ({agent}): {problem}",
@@ -83,6 +86,8 @@ TEMPLATES: dict[str, str] = {
 WARNINGS = frozenset(
     {
         "restart-failed",
+        "give-up-asked",
+        "give-up-waits",
         "vm-failed",
         "dependency-unheeded",
         "fence-asked",

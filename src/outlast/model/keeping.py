@@ -102,6 +102,20 @@ class AskLost(msgspec.Struct, frozen=True, tag="lost"):
     epoch: Epoch
 
 
+class AskGivenUp(msgspec.Struct, frozen=True, tag="given-up"):
+    """The agent: the VM's home is lost to this host; is it certain that nothing runs here on this epoch, nor ever will?
+
+    What stands frozen on it is killed for that. "Yes" is proof to others (`protocol/renouncing.py`). `session`: the keeper
+    session that made the epoch, as its register says.
+    """
+
+    request: RequestId
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """The agent works; the keeper publishes the counter in its heartbeats. `isolated`: it hears nobody on the network."""
 
@@ -138,6 +152,7 @@ KeeperRequest = (
     | AskRelease
     | AskKill
     | AskLost
+    | AskGivenUp
     | Progress
     | UseSettings
     | Admission
@@ -186,7 +201,10 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
 
 
 class LeaseReport(msgspec.Struct, frozen=True):
-    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed."""
+    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed.
+
+    `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer.
+    """
 
     datastore: DatastoreName
     held: bool
@@ -194,6 +212,7 @@ class LeaseReport(msgspec.Struct, frozen=True):
     deadline: int
     incarnation: Incarnation | None
     problem: str = ""
+    failing: bool = False
 
 
 class KeptVm(msgspec.Struct, frozen=True):

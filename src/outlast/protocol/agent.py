@@ -20,6 +20,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
     lost_copies        frozen VMs that another host owns by now
+    giving_up          VMs whose home is lost to this host, and that another one asks for (`recovery`, by `storage_loss`)
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -65,6 +66,8 @@ from outlast.model.messages import (
     CommandAnswer,
     CommandRequest,
     EventNotice,
+    GivenUp,
+    GiveUp,
     Heartbeat,
     ListChanged,
     OperatorWord,
@@ -87,6 +90,7 @@ from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
+from outlast.protocol.giving_up import GivingUp
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
@@ -149,13 +153,14 @@ class AgentMachine:
             fencing=self.fencing,
             doubt=self.doubt,
         )
-        self.retrying = Retrying(self.known, self._out, self.recovery)
+        self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
+        self.giving_up = GivingUp(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -321,6 +326,10 @@ class AgentMachine:
                 self.operator.reported(event.sender, event.message)
             case TakenOver():
                 self.lost.told(event.sender, event.message)
+            case GiveUp():
+                self.giving_up.asked(event.sender, event.message)
+            case GivenUp():
+                self.recovery.loss.answered(event.sender, event.message)
             case SettingsWanted():
                 self.settings.wanted_by(event.sender)
                 return news
@@ -370,6 +379,7 @@ class AgentMachine:
                 self.own.keeper_did(event.happened)
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
+                self.giving_up.keeper_answered(event)
             case KeeperGone():
                 self.known.keeper = None
                 for name in self.known.datastores:

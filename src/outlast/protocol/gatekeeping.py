@@ -30,6 +30,7 @@ from outlast.model.keeping import (
     AskEnded,
     AskForgotten,
     AskGate,
+    AskGivenUp,
     AskKill,
     AskLaunch,
     AskLost,
@@ -89,8 +90,8 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
-            case AskLost():
-                return []  # No question of the gate: `reassertion` has it.
+            case AskLost() | AskGivenUp():
+                return []  # No questions of the gate: `reassertion` and `renouncing` have them.
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():

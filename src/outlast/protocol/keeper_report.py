@@ -10,6 +10,7 @@ from outlast.model.settings import Settings, SettingsMark
 from outlast.model.time import Duration
 from outlast.protocol.lease import Place
 from outlast.protocol.ownership import Ownership
+from outlast.protocol.renouncing import is_failing
 
 
 def heartbeat_record(
@@ -43,6 +44,7 @@ def keeper_report(
             deadline=place.lease.deadline or 0,
             incarnation=place.incarnation,
             problem=place.problem,
+            failing=is_failing(place),
         )
         for name, place in places.items()
     )

@@ -125,6 +125,7 @@ class KeeperHost:
                 process.pid,
                 process.stopped,
                 by_right=lease if (where, term) == (home, before.get(home)) else None,
+                session=term[0] if term is not None else "",
             )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
@@ -243,7 +244,10 @@ class KeeperHost:
         known = self._machine.vms.get(vm) if self._machine is not None else None
         if process is None or home is None or (known is not None and known.pid == process.pid):
             return
-        self.happen(ProcessAppeared(FoundProcess(vm, process.name, home, process.pid, process.stopped)))
+        _, term, _ = self._remembered.get(vm, (None, None, None))
+        session = term[0] if term is not None else ""
+        found = FoundProcess(vm, process.name, home, process.pid, process.stopped, session=session)
+        self.happen(ProcessAppeared(found))
 
     def process_exited(self, vm: VmId) -> None:
         """A pidfd reports an exit."""
@@ -376,7 +380,7 @@ class KeeperHost:
         def failed(problem: str) -> None:
             # It may have been written, or half of it: the next write does not look for what lay there.
             written.pop(name, None)
-            self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem))
+            self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem, refused=True))
 
         self._ways[name].ask(work, done, failed, half)
 
