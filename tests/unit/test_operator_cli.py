@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from outlast.interfaces.cli import main
 from outlast.interfaces.status_cli import screen
-from outlast.model.commands import ChangeSettings, Outcome, PauseRecovery, ResumeRecovery, SettingChange, WantVm
+from outlast.model.commands import ChangeSettings, MoveVm, Outcome, PauseRecovery, ResumeRecovery, SettingChange, WantVm
 from outlast.model.status import DomainStatus, PauseStatus, SettingsView
 from outlast.model.time import seconds
 from outlast.runtime.control import ControlReply, ControlRequest, ControlServer
@@ -164,3 +164,10 @@ def test_what_is_wanted_of_a_vm(agent: Agent, verb: str, wanted: str) -> None:
     command = agent.asked[0].command
     assert isinstance(command, WantVm)
     assert (command.vm, command.wanted) == ("web1", wanted)
+
+
+def test_a_vm_is_moved_by_its_name_to_a_host_by_its_name(agent: Agent) -> None:
+    agent.outcome = Outcome(ok=True, sentences=("web1 is being copied to host2",))
+    result = agent.runs("vm", "migrate", "web1", "host2")
+    assert (result.exit_code, result.output) == (0, "web1 is being copied to host2\n")
+    assert agent.asked[0].command == MoveVm(vm="web1", host="host2")

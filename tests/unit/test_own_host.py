@@ -16,6 +16,7 @@ from outlast.model.records import PoweredVm, Proof, ProofKind, ProtectedVm, Reas
 from outlast.model.settings import IsolationResponse
 from outlast.model.time import Instant, seconds
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.migration import Migrations
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_host import OwnHost
 from outlast.protocol.responsibility import Responsibility
@@ -34,7 +35,8 @@ class Agent:
         self.known.keeper = keeper_report()
         follower = WishFollower(self.known, self.out, Responsibility(self.known, self.out))
         self.desk = OrderDesk(self.known, self.out)
-        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower)
+        migrations = Migrations(self.known, self.out, tell=lambda _: None)
+        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower, migrations=migrations)
 
     def ordered(self, response: IsolationResponse | None, *, entry: bool = True) -> None:
         """The primary orders a start of the VM, whose policy is that."""

@@ -17,7 +17,7 @@ import rich_click as click
 from outlast.interfaces.commanding import give
 from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
-from outlast.model.commands import Wanted, WantVm
+from outlast.model.commands import MoveVm, Wanted, WantVm
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.ids import VmName
 from outlast.model.policy import PRIORITIES, VmPolicy, cycle_in, parse_ready
@@ -60,6 +60,20 @@ _wish(
     "Leave the VM NAME alone: it is not restarted, and no isolation response ends it. What keeps it from running twice "
     "goes on.",
 )
+
+
+@vm.command()
+@click.argument("name")
+@click.argument("host")
+@AS_JSON
+@SOCKET
+def migrate(*, name: str, host: str, as_json: bool, path: Path) -> None:
+    """Have the running VM NAME go on, without a stop, on HOST. Returns when the copying has begun.
+
+    `outlast events -f` tells when it is there. Whatever fails on the way, it
+    has one owner and goes on: where it is, or there.
+    """
+    give(path, MoveVm(vm=name, host=host), as_json=as_json)
 
 
 @vm.command(name="set")

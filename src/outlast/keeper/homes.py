@@ -36,11 +36,14 @@ class Homes:
 
     def remember(self, vm: VmId, memory: Memory) -> None:
         """Write it down. What cannot be (a full /run) makes the successor careful: it freezes, and asserts anew."""
-        with contextlib.suppress(OSError):
+        try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             temporary = self._directory / f".{vm}.new"
             temporary.write_bytes(msgspec.json.encode(memory))
             temporary.replace(self._directory / vm)
+        except OSError:
+            with contextlib.suppress(OSError):
+                (self._directory / vm).unlink()
 
     def recall(self, vm: VmId) -> Memory | None:
         """What was written in this boot, if its home is one of our datastores still."""

@@ -7,7 +7,8 @@ library alone and is started with -I -S, because libvirt waits for it; it must n
     prepare begin          asks; refuses with the keeper's sentence
     start begin            asks again, a moment before the process: libvirt may have hung for long in between
     release end            tells the keeper that libvirt has let go of the domain
-    restore, migrate begin refused for domains with a disk on a datastore: their epochs are not followed yet
+    migrate begin          asks whether a copy is expected: who migrates by `outlast vm migrate` has it expected first
+    restore begin          refused for domains with a disk on a datastore: a saved image's epoch is not followed yet
     anything else          passes
 
 It fails closed: when the keeper cannot be asked, a domain with a disk on a datastore of the fault domain may not start.
@@ -206,20 +207,18 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
         raise RefusedError(f"{name} may not start: {refusal}") from None
     if not disks:
         return
-    if operation in ("restore", "migrate"):
-        remedy = {
-            "restore": f"drop its saved memory (`virsh managedsave-remove {name}`) and start it anew",
-            "migrate": "shut it down where it runs, and start it here",
-        }[operation]
+    if operation == "restore":
         raise RefusedError(
-            f"{name} may not be {operation}d here: Outlast does not follow its ownership through that yet; {remedy}"
+            f"{name} may not be restored here: Outlast does not follow its ownership through that yet; "
+            f"drop its saved memory (`virsh managedsave-remove {name}`) and start it anew"
         )
     uuid = domain.findtext("uuid", "")
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
     request["protected"] = protected(domain)
     request["unfreezable"] = unfreezable(domain)
-    if operation in ("release", "start"):
-        request = {"type": "ended" if operation == "release" else "launch", "request": 1, "vm": uuid}
+    if operation in ("release", "start", "migrate"):
+        kind = {"release": "ended", "start": "launch", "migrate": "incoming"}[operation]
+        request = {"type": kind, "request": 1, "vm": uuid}
     try:
         reply = ask(settings["socket"], request)
     except (OSError, ValueError) as error:

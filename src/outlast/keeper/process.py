@@ -236,7 +236,17 @@ class KeeperProcess:
             return None
         unfreezable = qemu.unfreezable or bool(device_of(qemu))
         by_right, session = self._ran_by_right(memory), memory.session if memory is not None else ""
-        return FoundProcess(qemu.vm, qemu.name, home, qemu.pid, qemu.stopped, unfreezable, by_right, session)
+        return FoundProcess(
+            qemu.vm,
+            qemu.name,
+            home,
+            qemu.pid,
+            qemu.stopped,
+            unfreezable,
+            by_right=by_right,
+            session=session,
+            incoming=qemu.incoming,
+        )
 
     def _ran_by_right(self, memory: Memory | None) -> Duration | None:
         """For how long a lease our predecessor had let it run in the very term that may still be good (safety rule 8)."""

@@ -43,7 +43,10 @@ _WORKS_ON = re.compile(r"vfio|vhost-(?:user|vdpa|scsi)")
 
 
 class Qemu(msgspec.Struct, frozen=True):
-    """One QEMU process as its command line describes it. `disks` are its file paths, in order."""
+    """One QEMU process as its command line describes it. `disks` are its file paths, in order.
+
+    `incoming`: it was begun to wait for a migration (a saved memory is given as a file, and not deferred).
+    """
 
     pid: int
     vm: VmId
@@ -51,6 +54,7 @@ class Qemu(msgspec.Struct, frozen=True):
     disks: tuple[str, ...]
     stopped: bool
     unfreezable: bool = False
+    incoming: bool = False
 
 
 def inspect(pid: int) -> Qemu | None:
@@ -68,7 +72,8 @@ def inspect(pid: int) -> Qemu | None:
     works_on = [value for option, value in options if option in ("-device", "-netdev", "-chardev")]
     works_on += [_driver_of(value) for option, value in options if option == "-blockdev"]
     unfreezable = any(_WORKS_ON.search(each) for each in works_on)
-    return Qemu(pid, VmId(vm), VmName(name[1]), tuple(_disks(arguments)), state in "Tt", unfreezable)
+    incoming = _after(arguments, "-incoming") == "defer"
+    return Qemu(pid, VmId(vm), VmName(name[1]), tuple(_disks(arguments)), state in "Tt", unfreezable, incoming)
 
 
 def _stat(pid: int) -> list[str]:

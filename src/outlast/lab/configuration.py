@@ -148,6 +148,7 @@ def outlast_toml(state: LabState, host: str) -> str:
     for name in state.datastores:
         options = state.datastore_options.get(name, {"in_flight_bound": "1s"})
         lines += ["", "[[datastores]]", *_table({"name": name, "path": str(datastore_path(name)), **options})]
+    lines += ["", "[hypervisor]", *_table({"migration_uri": "qemu+tcp://{address}/system"})]
     lines += ["", "[settings]", *_table(state.settings)]
     return "\n".join([*lines, ""])
 

@@ -218,12 +218,33 @@ def process_state(init: Process, pid: int) -> str:
 
 
 class Guest(NamedTuple):
-    """A QEMU process: its VM, its id inside the host, and whether it is stopped (frozen)."""
+    """A QEMU process: its VM, its id inside the host, and whether it is stopped (frozen).
+
+    `incoming`: it was begun to receive a migration; `waits`: and its processors have done nothing yet.
+    """
 
     name: str
     uuid: str
     pid: int
     stopped: bool
+    incoming: bool = False
+    waits: bool = False
+
+
+AT_REST_NS = 20_000_000
+"""What the threads of a guest's processors use until it executes for the first time."""
+
+
+def _used_by_processors(process: Path) -> int:
+    """Nanoseconds that the threads of a guest's processors have executed."""
+    used = 0
+    for thread in (process / "task").iterdir():
+        try:
+            if (thread / "comm").read_text().startswith("CPU "):
+                used += int((thread / "schedstat").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            continue
+    return used
 
 
 def guests(init: Process) -> list[Guest]:
@@ -246,7 +267,9 @@ def guests(init: Process) -> list[Guest]:
         state = process_state(init, int(entry.name))
         # libvirt also runs QEMU to ask what it can do; that one has no guest.
         if name is not None and state not in {"", "Z", "X"}:
-            found.append(Guest(name[1], _after(arguments, "-uuid"), int(entry.name), state in {"T", "t"}))
+            incoming = _after(arguments, "-incoming") == "defer"
+            waits = incoming and _used_by_processors(entry) < AT_REST_NS
+            found.append(Guest(name[1], _after(arguments, "-uuid"), int(entry.name), state in {"T", "t"}, incoming, waits))
     return sorted(found)
 
 

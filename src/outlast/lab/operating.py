@@ -42,6 +42,11 @@ def want(lab: Lab, vm: str, wanted: str) -> Outcome:
     return give(lab, "vm", verb, vm, on=lab.state().vms[vm].host)
 
 
+def migrate(lab: Lab, vm: str, host: str) -> Outcome:
+    """A running VM is to go on on that host. Raises LabError."""
+    return give(lab, "vm", "migrate", vm, host)
+
+
 def _try(lab: Lab, arguments: tuple[str, ...], on: str) -> Outcome | str:
     powered = [name for name in lab.state().hosts if lab.is_on(name)]
     views = {name: outlast_view.status(lab, name) for name in powered}

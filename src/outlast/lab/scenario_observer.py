@@ -75,7 +75,8 @@ class LabObserver:
             for host, guest in found:
                 if (key := (vm, host, guest.pid)) not in self._seen:
                     self._seen.add(key)
-                    self._histories[vm].started(now)
+                    if not guest.incoming:
+                        self._histories[vm].started(now)
             where = self.executing_on(vm)
             frozen = any(guest.stopped for _, guest in found)
             self._histories[vm].changed(now, executes=bool(where), frozen=frozen)
@@ -117,7 +118,8 @@ class LabObserver:
             self._guests[vm] = []
         for host in self._hosts:
             for guest in self._lab.guests(host):
-                if guest.name in self._guests:
+                # A copy that waits is no guest yet; if it went on beside its source, the disk would tell (`disklog`).
+                if guest.name in self._guests and not guest.waits:
                     self._guests[guest.name].append((host, guest))
 
     def violated(self, invariant: str, detail: str) -> None:

@@ -149,6 +149,7 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "pause": lambda lab, _: operating.give(lab, "pause", "--reason", "the scenario says so"),
     "resume": lambda lab, _: operating.give(lab, "resume"),
     "set-state": _set_state,
+    "migrate": lambda lab, keys: operating.migrate(lab, keys["vm"], keys["host"]),
     "set": lambda lab, keys: operating.give(lab, "settings", "set", keys["setting"], str(keys["value"])),
     "vm-retry": _vm_retry,
     "host-stall": lambda lab, keys: lab.host_stall(keys["host"], in_seconds(keys["for"])),
@@ -159,6 +160,6 @@ _NEEDS_POWER = frozenset(
 )
 LASTING = frozenset(
     {"host-stall", "shut-down", "vm-start", "vm-start-elsewhere", "vm-power-off", "power-on"}
-    | {"pause", "resume", "set", "set-state", "vm-retry"}
+    | {"pause", "resume", "set", "set-state", "migrate", "vm-retry"}
 )
 """Verbs that return only after a while: others must not wait for them."""

@@ -45,7 +45,14 @@ class WantVm(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
     entry: ProtectedVm | None = None
 
 
-Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm
+class MoveVm(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
+    """A running VM (its name or uuid as the operator wrote it) is to go on, running, on that host (its name or id)."""
+
+    vm: str
+    host: str
+
+
+Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | MoveVm
 
 
 class SettingChange(msgspec.Struct, frozen=True):

@@ -138,6 +138,21 @@ class StartVm(msgspec.Struct, frozen=True):
     home: DatastoreName
 
 
+class MigrateVm(msgspec.Struct, frozen=True):
+    """Have libvirt migrate a VM that runs here to that host, where it stays paused; answered by `VmMigrationEnded`."""
+
+    request: RequestId
+    vm: VmId
+    destination: HostId
+
+
+class ResumeVm(msgspec.Struct, frozen=True):
+    """Have libvirt let the guest go on that a migration has left paused; answered by `VmResumed`."""
+
+    request: RequestId
+    vm: VmId
+
+
 class RememberTold(msgspec.Struct, frozen=True):
     """Write down, for every later agent of this boot, which VMs isolation has told to end, and until when each may take.
 
@@ -223,6 +238,8 @@ Effect = (
     | AnswerOperator
     | AskKeeper
     | StartVm
+    | MigrateVm
+    | ResumeVm
     | RememberTold
     | ShutDownVm
     | StopVm

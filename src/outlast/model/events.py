@@ -164,13 +164,15 @@ class StopReason(enum.StrEnum):
 class InventoryChanged(msgspec.Struct, frozen=True):
     """This host's virtual machines as libvirt knows them, whole; sent whenever anything about them changed.
 
-    `off`: why those that do not run ended, as far as libvirt remembers.
+    `off`: why those that do not run ended, as far as libvirt remembers. `left_paused`: those whose guest stands still
+    because a migration from here has ended without success, and libvirt has not let it go on.
     """
 
     definitions: tuple[VmDefinition, ...]
     running: frozenset[VmId]
     capacity: Capacity
     off: dict[VmId, StopReason] = {}
+    left_paused: frozenset[VmId] = frozenset()
 
 
 class VmStopped(msgspec.Struct, frozen=True):
@@ -197,6 +199,24 @@ class VmStartEnded(msgspec.Struct, frozen=True):
     ok: bool
     problem: str = ""
     host_fault: bool = False
+
+
+class VmMigrationEnded(msgspec.Struct, frozen=True):
+    """A migration of ours ended. `ok`: the copy is whole, and the process here has ended or is about to."""
+
+    request: RequestId
+    vm: VmId
+    ok: bool
+    problem: str = ""
+
+
+class VmResumed(msgspec.Struct, frozen=True):
+    """Libvirt has let a guest go on that a migration had left paused, or could not."""
+
+    request: RequestId
+    vm: VmId
+    ok: bool
+    problem: str = ""
 
 
 class GuestProbed(msgspec.Struct, frozen=True):
@@ -278,6 +298,8 @@ Event = (
     | VmStopped
     | HypervisorState
     | VmStartEnded
+    | VmMigrationEnded
+    | VmResumed
     | GuestProbed
     | RetryAsked
     | FenceEnded

@@ -2,7 +2,8 @@
 
 `HostId` is made once, when a host joins; `HostName` is what people call it. An `Incarnation` numbers a host's boots
 *as counted on one datastore*; an `Epoch` numbers the records of one register; a `LeaseTerm` numbers the unbroken runs of
-renewals of one keeper session on one datastore; an `ElectionTerm` numbers primaries.
+renewals of one keeper session on one datastore; an `ElectionTerm` numbers primaries. A `Handover` names one
+live migration.
 """
 
 from typing import NewType
@@ -21,6 +22,12 @@ Epoch = NewType("Epoch", int)
 LeaseTerm = NewType("LeaseTerm", int)
 ElectionTerm = NewType("ElectionTerm", int)
 RequestId = NewType("RequestId", int)
+Handover = NewType("Handover", str)
+
+NO_TERM = LeaseTerm(0)
+"""Before the first: nothing runs by right in it."""
+NO_HANDOVER = Handover("")
+"""The number of no migration."""
 
 PRIMARY_REGISTER = "primary"
 """Subject of the register that says who is responsible for a datastore; every other subject is a VM's uuid."""

@@ -69,6 +69,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     `unfreezable`: it has a device that works on while the process is stopped (safety rule 6). `by_right`: the keeper
     session before us had asserted it in the term whose unexpired lease we may adopt (rule 8), for a lease of that length.
     `session`: the keeper session of this boot that let it run last, empty if none wrote that down.
+    `incoming`: it was begun to receive the memory of a VM that runs elsewhere.
     """
 
     vm: VmId
@@ -79,6 +80,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     unfreezable: bool = False
     by_right: Duration | None = None
     session: str = ""
+    incoming: bool = False
 
 
 class ProcessesFound(msgspec.Struct, frozen=True):

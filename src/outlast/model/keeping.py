@@ -9,9 +9,11 @@ import enum
 import msgspec
 
 from outlast.model.ids import (
+    NO_HANDOVER,
     BootId,
     DatastoreName,
     Epoch,
+    Handover,
     HostId,
     Incarnation,
     KeeperSession,
@@ -73,7 +75,8 @@ class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):
 class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more.
 
-    `given_up`: it is a start that nobody waits for any more, whether or not there was a process.
+    `given_up`: it is a start that nobody waits for any more, whether or not there was a process. `heir`: it ended because
+    it has migrated, and its copy on that host may go on; `handover` is the migration's number.
     """
 
     request: RequestId
@@ -82,6 +85,8 @@ class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     home: DatastoreName
     reason: Reason
     given_up: bool = False
+    heir: HostId | None = None
+    handover: Handover = NO_HANDOVER
 
 
 class AskKill(msgspec.Struct, frozen=True, tag="kill"):
@@ -90,6 +95,47 @@ class AskKill(msgspec.Struct, frozen=True, tag="kill"):
     request: RequestId
     vm: VmId
     reason: Reason
+
+
+class AskExpect(msgspec.Struct, frozen=True, tag="expect"):
+    """The agent: a copy of this VM is to arrive from `source`; let one incoming start of it pass, without an epoch."""
+
+    request: RequestId
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+    source: HostId
+    handover: Handover
+
+
+class AskInherit(msgspec.Struct, frozen=True, tag="inherit"):
+    """The agent: the copy is whole. Freeze it, and own the VM from the release that names this very migration."""
+
+    request: RequestId
+    vm: VmId
+    handover: Handover
+
+
+class AskIncoming(msgspec.Struct, frozen=True, tag="incoming"):
+    """The hook: may a migration of this domain come in here?"""
+
+    request: RequestId
+    vm: VmId
+
+
+class AskDropped(msgspec.Struct, frozen=True, tag="dropped"):
+    """The agent: that migration comes to nothing. Expect no copy any more, and end what has arrived."""
+
+    request: RequestId
+    vm: VmId
+    handover: Handover
+
+
+class AskResumed(msgspec.Struct, frozen=True, tag="resumed"):
+    """The agent: libvirt has let the guest of a VM go on that was inherited."""
+
+    request: RequestId
+    vm: VmId
 
 
 class AskLost(msgspec.Struct, frozen=True, tag="lost"):
@@ -143,6 +189,9 @@ class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
     """Send this connection every `Happened` and `KeeperReport` from now on."""
 
 
+CopyRequest = AskExpect | AskInherit | AskDropped | AskIncoming | AskResumed
+"""What is asked about a VM that migrates here."""
+
 KeeperRequest = (
     AskGate
     | AskLaunch
@@ -151,6 +200,11 @@ KeeperRequest = (
     | AskTakeover
     | AskRelease
     | AskKill
+    | AskExpect
+    | AskInherit
+    | AskDropped
+    | AskIncoming
+    | AskResumed
     | AskLost
     | AskGivenUp
     | Progress
@@ -216,7 +270,11 @@ class LeaseReport(msgspec.Struct, frozen=True):
 
 
 class KeptVm(msgspec.Struct, frozen=True):
-    """A virtual machine in the keeper's care. `phase` as in `protocol/ownership.py`."""
+    """A virtual machine in the keeper's care. `phase` as in `protocol/ownership.py`.
+
+    `handover`: the migration by which it comes here, or came. `inherited`: it is ours
+    by that, and nobody has said yet that libvirt has let its guest go on.
+    """
 
     vm: VmId
     name: VmName
@@ -224,6 +282,8 @@ class KeptVm(msgspec.Struct, frozen=True):
     epoch: Epoch | None
     phase: str
     pid: int | None
+    inherited: bool = False
+    handover: Handover = NO_HANDOVER
 
 
 class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):

@@ -13,6 +13,7 @@ from outlast.model.ids import (
     DatastoreName,
     ElectionTerm,
     Epoch,
+    Handover,
     HostId,
     VmId,
     VmName,
@@ -99,12 +100,58 @@ class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """The chosen host to the primary: how far it is. `stage`: accepted, owned, started, failed, lost."""
+    """The chosen host to the primary: how far it is. `stage`: accepted, owned, started, failed, lost.
+
+    To a `MigrateOrder`: migrating, migrated, failed.
+    """
 
     order: int
     vm: VmId
     stage: str
     epoch: Epoch | None = None
+    detail: str = ""
+
+
+class MigrateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="migrate"):
+    """To the host on which a VM runs: hand it over, running, to `destination`. Repeated until answered; done once.
+
+    Answered by an `OrderReport`: migrating (under way), migrated, or failed.
+    """
+
+    order: int
+    vm: VmId
+    destination: HostId
+
+
+class CopyWanted(msgspec.Struct, frozen=True, kw_only=True, tag="copy?"):
+    """The host on which a VM runs to the one that it is to migrate to: keep a place for its copy."""
+
+    handover: Handover
+    vm: VmId
+    name: VmName
+    home: DatastoreName
+
+
+class CopyWhole(msgspec.Struct, frozen=True, kw_only=True, tag="whole"):
+    """The same: the copy has all memory, and its source has ended and says so in the register."""
+
+    handover: Handover
+    vm: VmId
+
+
+class CopyDropped(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
+    """The same: the migration has failed, and the VM goes on where it was."""
+
+    handover: Handover
+    vm: VmId
+
+
+class CopyReport(msgspec.Struct, frozen=True, kw_only=True, tag="copy"):
+    """The destination's answer. `stage`: expected, refused (`detail` says why), whole, running, lost."""
+
+    handover: Handover
+    vm: VmId
+    stage: str
     detail: str = ""
 
 
@@ -229,6 +276,11 @@ Message = (
     Heartbeat
     | RestartOrder
     | OrderReport
+    | MigrateOrder
+    | CopyWanted
+    | CopyWhole
+    | CopyDropped
+    | CopyReport
     | TakenOver
     | GiveUp
     | GivenUp

@@ -10,10 +10,12 @@ from typing import Literal
 import msgspec
 
 from outlast.model.ids import (
+    NO_HANDOVER,
     BootId,
     DatastoreName,
     ElectionTerm,
     Epoch,
+    Handover,
     HostId,
     Incarnation,
     KeeperSession,
@@ -97,6 +99,8 @@ class Reason(enum.StrEnum):
     TAKEN_OVER = "taken-over"
     REASSERTED = "reasserted"
     SWITCHED_OFF = "switched-off"
+    MIGRATED = "migrated"
+    """Its process ended because a copy of it has all its memory; the release that says so may name the copy's host."""
     AS_WISHED = "as-wished"
     """Its guest did as it was told, as an operator wanted it stopped; whether he still does, the protected list says."""
     CRASHED = "crashed"
@@ -145,6 +149,8 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One epoch of an ownership register (subject: a VM's uuid) or of a datastore's `primary` register.
 
     `window`: nobody may take the VM from this epoch on `lease_expired` sooner (`protocol/lease_length.py` says why).
+    `heir`: in a release, the host whose copy of the VM, of the migration `handover`, may go on; what the heir makes of
+    it bears `handover` alone.
     """
 
     subject: str
@@ -157,6 +163,8 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason
     proof: ProofKind | None = None
     window: Duration = Duration(0)
+    heir: HostId | None = None
+    handover: Handover = NO_HANDOVER
 
 
 class PoweredVm(msgspec.Struct, frozen=True):

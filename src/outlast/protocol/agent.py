@@ -16,6 +16,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
     readiness          which of this host's VMs are ready for those that wait for them
+    migrating          live migrations, from here and to here
     own_host           this host's power-on list, definitions, ends, isolation response
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
@@ -56,30 +57,17 @@ from outlast.model.events import (
     SightingsRead,
     Stored,
     VmLookedAt,
+    VmMigrationEnded,
+    VmResumed,
     VmStartEnded,
     VmStopped,
     Woken,
 )
-from outlast.model.ids import DatastoreName, HostId
+from outlast.model.ids import DatastoreName
 from outlast.model.keeping import Progress
 from outlast.model.messages import (
-    CommandAnswer,
-    CommandRequest,
-    EventNotice,
-    GivenUp,
-    GiveUp,
     Heartbeat,
-    ListChanged,
-    OperatorWord,
-    OrderReport,
     Rank,
-    RestartOrder,
-    RetryAnswer,
-    RetryRequest,
-    SettingsNotice,
-    SettingsWanted,
-    TakenOver,
-    WordReport,
 )
 from outlast.model.time import MILLISECOND, NEVER, Instant, after
 from outlast.protocol.admission import AdmissionDesk
@@ -91,10 +79,12 @@ from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.giving_up import GivingUp
+from outlast.protocol.hearing import hear
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
 from outlast.protocol.lost_copies import LostCopies
-from outlast.protocol.news import in_heartbeat, in_report
+from outlast.protocol.migrating import Migrating
+from outlast.protocol.news import in_report
 from outlast.protocol.operator_word import OperatorDesk
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.own_heartbeat import own_heartbeat
@@ -125,12 +115,14 @@ class AgentMachine:
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
         self.follower = WishFollower(self.known, self._out, self.responsibility)
         self.wishes = WishKeeper(self.known, self._out, self.responsibility)
+        self.migrating = Migrating(self.known, self._out)
         self.commands = CommandDesk(
             self.known,
             self._out,
             responsibility=self.responsibility,
             settings=SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term),
             wishes=self.wishes,
+            migrations=self.migrating.leaving,
         )
         self.desk = OrderDesk(self.known, self._out)
         self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
@@ -155,7 +147,7 @@ class AgentMachine:
         )
         self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
-        self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower)
+        self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower, migrations=self.migrating.leaving)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
@@ -207,6 +199,7 @@ class AgentMachine:
             self.fencing.next_deadline(),
             self.operator.next_deadline(),
             self.desk.next_deadline(),
+            self.migrating.next_deadline(),
             self.retrying.next_deadline(),
             self.readiness.next_deadline(),
             self.own.next_deadline(),
@@ -249,7 +242,7 @@ class AgentMachine:
             case Woken():
                 return False
             case Received():
-                return self._received(event)
+                return hear(self, event)
             case SightingsRead():
                 return self.watch.sightings_read(event) or self._waits_for_proof()
             case PowerOnListsRead():
@@ -299,6 +292,8 @@ class AgentMachine:
                 self._keeper(event)
             case GuestProbed():
                 self.readiness.probed(event)
+            case VmMigrationEnded() | VmResumed():
+                self.migrating.happened(event)
             case RetryAsked():
                 self.retrying.asked(event)
             case InventoryChanged() | VmStopped() | HypervisorState() | VmStartEnded() | VmLookedAt():
@@ -309,61 +304,6 @@ class AgentMachine:
                 self.fencing.status_ended(event)
             case FenceTested():
                 self.fencing.tested(event)
-
-    def _received(self, event: Received) -> bool:
-        news = self.isolation.isolated or self.isolation.silent(self.known.now)
-        self.isolation.heard_peer(self.known.now)
-        match event.message:
-            case Heartbeat():
-                return self._heartbeat(event.sender, event.message) or news
-            case RestartOrder():
-                self.desk.ordered(event.sender, event.message)
-            case OrderReport():
-                self.recovery.reported(event.sender, event.message)
-            case OperatorWord():
-                self.operator.word_came(event.sender, event.message)
-            case WordReport():
-                self.operator.reported(event.sender, event.message)
-            case TakenOver():
-                self.lost.told(event.sender, event.message)
-            case GiveUp():
-                self.giving_up.asked(event.sender, event.message)
-            case GivenUp():
-                self.recovery.loss.answered(event.sender, event.message)
-            case SettingsWanted():
-                self.settings.wanted_by(event.sender)
-                return news
-            case ListChanged():
-                self.follower.changed(event.message.datastore)
-                return news
-            case SettingsNotice():
-                self.settings.take(event.message.record)
-            case CommandRequest():
-                self.commands.requested(event.sender, event.message)
-            case CommandAnswer():
-                self.commands.answered(event.message)
-            case RetryRequest():
-                self.retrying.requested(event.sender, event.message)
-            case RetryAnswer():
-                self.retrying.answered(event.sender, event.message)
-            case EventNotice(kind=kind, vm=vm, text=text):
-                # The runtime writes it to the event log; it decides nothing.
-                if vm is not None and kind == "vm-crashed":
-                    self.known.troubles[vm] = text
-                return news
-        return True
-
-    def _heartbeat(self, sender: HostId, beat: Heartbeat) -> bool:
-        known, election = self.known, self.election
-        news = in_heartbeat(beat, known.beats.get(sender)) or sender in self.peers.in_question or election.primary is None
-        before = (election.primary, election.term)
-        self.peers.heard(beat)
-        election.heard(beat, self._rank, known.now)
-        self.doubt.heard(beat)
-        self.watch.list_announced(sender, beat.power_on_sequence)
-        self.lost.heard(sender, beat.frozen)
-        self.settings.heard(sender, beat.settings)
-        return news or (election.primary, election.term) != before
 
     def _ping_answered(self, event: PingAnswered) -> None:
         if event.host is not None:
@@ -380,6 +320,7 @@ class AgentMachine:
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
                 self.giving_up.keeper_answered(event)
+                self.migrating.happened(event)
             case KeeperGone():
                 self.known.keeper = None
                 for name in self.known.datastores:
@@ -411,6 +352,7 @@ class AgentMachine:
         self._judge_isolation()
         self.readiness.tick()
         self.follower.tick()
+        self.migrating.tick()
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self._elect()
         self._protect()
@@ -457,7 +399,7 @@ class AgentMachine:
         now = self.known.now
         sure = self.isolation.hears_peers(now) or self.isolation.connected_to_something(now)
         may_lead = not self.isolation.isolated and (sure or not self.known.peers) and not self._leaving
-        if self.election.judge(self._rank(), may_lead, now):
+        if self.election.judge(self.rank(), may_lead, now):
             self.responsibility.read_soon()
             self.peers.beat_soon()
             if self.election.am_primary:
@@ -481,13 +423,14 @@ class AgentMachine:
 
     def _standing(self) -> Standing:
         may_hold = not self.isolation.isolated and not self._leaving
-        return Standing(may_hold, self.election.primary, self._rank(), self.election.term)
+        return Standing(may_hold, self.election.primary, self.rank(), self.election.term)
 
     # -- what it says ---------------------------------------------------------------------------------------------
 
-    def _rank(self) -> Rank:
+    def rank(self) -> Rank:
+        """How good a primary this agent would be."""
         held = len(self.known.datastores) - len(self.known.lapsed())
         return Rank(not self.isolation.isolated, held, self.known.mark.version, self.known.me)
 
     def _beat(self) -> Heartbeat:
-        return own_heartbeat(self, self._rank(), leaving=self._leaving)
+        return own_heartbeat(self, self.rank(), leaving=self._leaving)

@@ -3,6 +3,7 @@
     a command about            is carried out by
     settings, and a pause      the primary (`settings_changing.py`)
     a VM                       whoever is responsible for its home datastore (`wish_keeping.py`)
+    where a VM runs            the host on which it runs (`migration.py`)
 
     on the host where it was given            until
     sent to that host, again and again        it answers, or GIVE_UP: then nobody knows, and it is to be tried again
@@ -19,14 +20,15 @@ from typing import Protocol
 
 import msgspec
 
-from outlast.model.commands import Outcome, WantVm
+from outlast.model.commands import MoveVm, Outcome, WantVm
 from outlast.model.effects import AnswerOperator, Send, StoreDefinition
 from outlast.model.events import CommandGiven
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.messages import CommandAnswer, CommandRequest
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
-from outlast.protocol.naming import UnknownVmError, meant
+from outlast.protocol.migration import Migrations
+from outlast.protocol.naming import UnknownNameError, meant, move_meant
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.wish_keeping import WishKeeper
@@ -64,14 +66,18 @@ class CommandDesk:
         responsibility: Responsibility,
         settings: SettingsChanger,
         wishes: WishKeeper,
+        migrations: Migrations,
     ) -> None:
         self._known = knowledge
         self._out = outbox
         self._responsible = responsibility
         self._settings = settings
         self._wishes = wishes
+        self._migrations = migrations
         self._given: dict[int, _Given] = {}
         self._works: dict[tuple[HostId, int], Work] = {}
+        self._open: set[tuple[HostId, int]] = set()
+        """Those of them that are not answered yet."""
         self._primary: HostId | None = None
 
     # -- on the host where it was given ---------------------------------------------------------------------------
@@ -79,13 +85,15 @@ class CommandDesk:
     def given(self, event: CommandGiven) -> None:
         """An operator gave a command here."""
         command = event.command
-        if isinstance(command, WantVm):
-            try:
+        try:
+            if isinstance(command, WantVm):
                 command = meant(self._known, self._responsible, command)
-            except UnknownVmError as error:
-                self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(str(error),))))
-                return
-            self._store_definition(command)
+                self._store_definition(command)
+            elif isinstance(command, MoveVm):
+                command = move_meant(self._known, self._responsible, command)
+        except UnknownNameError as error:
+            self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(str(error),))))
+            return
         request = CommandRequest(number=event.number, by=event.by, at_ms=event.at_ms, command=command)
         self._given[event.number] = _Given(request, after(self._known.now, GIVE_UP))
 
@@ -119,6 +127,8 @@ class CommandDesk:
 
     def _whose(self, request: CommandRequest) -> tuple[HostId | None, str]:
         """Who is to carry it out; None: nobody now, and why."""
+        if isinstance(request.command, MoveVm):
+            return self._known.lister(VmId(request.command.vm)), "it runs nowhere, as far as this host knows"
         if not isinstance(request.command, WantVm):
             return self._primary, "there is no primary"
         home = request.command.home
@@ -143,6 +153,7 @@ class CommandDesk:
                 for old in answered[: max(0, len(self._works) - KEPT)]:
                     del self._works[old]
                 self._works[key] = taken
+                self._open.add(key)
         elif work.outcome is not None:
             self._answer(key, work.outcome)
 
@@ -153,6 +164,8 @@ class CommandDesk:
             if home is None or not self._wishes.holds(home):
                 return None
             return self._wishes.take(command, DatastoreName(home), request.by, request.at_ms)
+        if isinstance(command, MoveVm):
+            return self._migrations.take(command) if self._known.lister(VmId(command.vm)) == self._known.me else None
         return self._settings.take(request) if self._primary == self._known.me else None
 
     def _answer(self, key: tuple[HostId, int], outcome: Outcome) -> None:
@@ -166,13 +179,14 @@ class CommandDesk:
         """Pass commands on, and answer what is done."""
         self._primary = primary
         self._pass_on()
-        before = {key for key, work in self._works.items() if work.outcome is not None}
         self._settings.tick(primary=primary == self._known.me)
         self._wishes.tick()
         for key, work in list(self._works.items()):
             if work.dropped:
                 del self._works[key]
-            elif work.outcome is not None and key not in before:
+                self._open.discard(key)
+            elif work.outcome is not None and key in self._open:
+                self._open.remove(key)
                 self._answer(key, work.outcome)
 
     def next_deadline(self) -> Instant | None:

@@ -23,21 +23,25 @@ epoch won for nobody is owned, not running, until it is released.
 import msgspec
 
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
-from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, Reply, WatchForProcess
+from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     Admission,
+    AskDropped,
     AskEnded,
+    AskExpect,
     AskForgotten,
     AskGate,
     AskGivenUp,
+    AskIncoming,
+    AskInherit,
     AskKill,
     AskLaunch,
     AskLost,
     AskRelease,
+    AskResumed,
     AskTakeover,
     Happening,
-    KeeperReply,
     KeeperRequest,
     Progress,
     Subscribe,
@@ -46,7 +50,8 @@ from outlast.model.keeping import (
 from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.keeper_books import KeeperBooks
-from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.keeper_replies import no, yes
+from outlast.protocol.ownership import SOON, Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
 """How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
@@ -90,16 +95,20 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
-            case AskLost() | AskGivenUp():
-                return []  # No questions of the gate: `reassertion` and `renouncing` have them.
+            case AskLost() | AskExpect() | AskInherit() | AskDropped() | AskIncoming() | AskResumed():
+                return []  # No question of the gate: `reassertion` and `copies` have them.
+            case AskGivenUp():
+                return self._keeper.renouncing.asked(client, request)
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():
                 known = self._keeper.vms.get(request.vm)
-                effects = known.start_ended() if known is not None else []
-                return [*effects, Changed(), _yes(client, request.request)]
+                effects = known.start_ended() if known is not None and known.phase is not Phase.ARRIVING else []
+                if known is not None and known.phase is Phase.ARRIVING:
+                    effects = self._keeper.copies.expect_no_more(known)
+                return [*effects, Changed(), yes(client, request.request)]
             case AskForgotten():
-                return [*self._look_for(request), _yes(client, request.request)]
+                return [*self._look_for(request), yes(client, request.request)]
             case Progress():
                 self._keeper.agent_tells(request)
                 return []
@@ -114,11 +123,13 @@ class Gatekeeper:
     def _ask_gate(self, client: int, ask: AskGate) -> list[KeeperEffect]:
         home = self._keeper.config.home_of(ask.disks)
         if home is None:
-            return [_yes(client, ask.request, "none of its disks is on a datastore of Outlast")]
-        refusal = self._refusal(ask.vm, ask.name, home)
+            return [yes(client, ask.request, "none of its disks is on a datastore of Outlast")]
+        refusal = self.refusal(ask.vm, ask.name, home)
         if refusal:
-            return [_no(client, ask.request, refusal)]
+            return [no(client, ask.request, refusal)]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
+        if ownership.phase is Phase.EXPECTED:
+            return self._keeper.copies.let_pass(ownership, client, ask.request)
         told = not ownership.unfreezable or self._keeper.is_published_as_unfreezable(home)
         if told and ownership.use_grant(self._keeper.term(home)):
             return self._pass(ownership, client, ask.request)
@@ -127,19 +138,21 @@ class Gatekeeper:
 
     def _ask_takeover(self, client: int, ask: AskTakeover) -> list[KeeperEffect]:
         if ask.home not in self._keeper.places:
-            return [_no(client, ask.request, f"this host has no datastore {ask.home}")]
-        refusal = self._refusal(ask.vm, ask.name, ask.home)
+            return [no(client, ask.request, f"this host has no datastore {ask.home}")]
+        refusal = self.refusal(ask.vm, ask.name, ask.home)
         if not refusal and ask.proof.kind is ProofKind.OWN and ask.proof.owner != self._keeper.config.host:
             refusal = f"only its owner may start {ask.name} anew on the proof 'own', and that is not this host"
         if refusal:
-            return [_no(client, ask.request, refusal)]
+            return [no(client, ask.request, refusal)]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
+        if ownership.phase is Phase.EXPECTED:
+            ownership.expect_no_more()  # Its source is proven gone before it had sent anything.
         if ownership.phase is Phase.GRANTED and ownership.epoch == ask.proof.epoch + 1:
-            return [_yes(client, ask.request, epoch=ownership)]
+            return [yes(client, ask.request, epoch=ownership.epoch)]
         ownership.release_reason = None
         return self._wait(ownership, client, ask.request, ask.proof)
 
-    def _refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str:
+    def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str:
         """Why nothing can be started at all just now, or an empty string."""
         keeper = self._keeper
         lease = keeper.places[home].lease
@@ -153,7 +166,7 @@ class Gatekeeper:
         if lease.left(keeper.now) < lease.length // 3:
             return f"{name} may not start now: the lease on {home} is about to end; try again in a few seconds"
         known = keeper.vms.get(vm)
-        if known is not None and (known.pid is not None or known.phase in (Phase.STARTING, Phase.VOID)):
+        if known is not None and (known.pid is not None or known.phase in SOON):
             return f"{name} is {known.phase} on this host already"
         if vm in self._waiting:
             return f"{name} is being started on this host already"
@@ -161,25 +174,26 @@ class Gatekeeper:
 
     def _ask_release(self, client: int, ask: AskRelease) -> list[KeeperEffect]:
         if ask.home not in self._keeper.places:
-            return [_no(client, ask.request, f"this host has no datastore {ask.home}")]
+            return [no(client, ask.request, f"this host has no datastore {ask.home}")]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
         busy = ownership.pid is not None or ask.vm in self._waiting
         unused: list[KeeperEffect] = []
         if ask.given_up and not busy and self._pending.pop(ask.vm, None) is not None:
             # Whoever wanted it waits no longer, and the gate's last word will be no: it is not launched.
             unused = self._unused(ask.vm)
-        if busy or ownership.phase in (Phase.STARTING, Phase.VOID):
-            return [_no(client, ask.request, f"{ask.name} is {ownership.phase} on this host: it cannot be renounced")]
+        if busy or ownership.phase in SOON:
+            return [no(client, ask.request, f"{ask.name} is {ownership.phase} on this host: it cannot be renounced")]
         ownership.release_reason = ask.reason
-        return [*unused, _yes(client, ask.request)]
+        ownership.release_to = (ask.heir, ask.handover) if ask.heir is not None else None
+        return [*unused, yes(client, ask.request)]
 
     def _ask_kill(self, client: int, ask: AskKill) -> list[KeeperEffect]:
         ownership = self._keeper.vms.get(ask.vm)
         if ownership is None or ownership.pid is None:
-            return [_no(client, ask.request, "no process of that VM runs on this host")]
-        ownership.release_reason = ask.reason
+            return [no(client, ask.request, "no process of that VM runs on this host")]
+        ownership.release_reason, ownership.release_to = ask.reason, None
         told = self._keeper.tell(Happening.KILLED, ownership, str(ask.reason))
-        return [*ownership.kill(), told, Changed(), _yes(client, ask.request)]
+        return [*ownership.kill(), told, Changed(), yes(client, ask.request)]
 
     # -- askers who wait ------------------------------------------------------------------------------------------
 
@@ -241,14 +255,14 @@ class Gatekeeper:
         claimed = self._keeper.tell(Happening.CLAIMED, ownership, f"epoch {record.epoch}, {record.reason}")
         if waiting is None or not granted:
             ownership.phase = Phase.ENDED
-            no: list[KeeperEffect] = []
+            told: list[KeeperEffect] = []
             if waiting is not None:
-                no.append(_no(waiting.client, waiting.request, "the lease lapsed while it was being claimed; try again"))
-            return [*no, claimed, Changed()]
+                told.append(no(waiting.client, waiting.request, "the lease lapsed while it was being claimed; try again"))
+            return [*told, claimed, Changed()]
         ownership.grant()
         if waiting.proof is not None:
             self._pending[ownership.vm] = after(self._keeper.now, GRANT_PATIENCE)
-            return [_yes(waiting.client, waiting.request, epoch=ownership), claimed, Changed()]
+            return [yes(waiting.client, waiting.request, epoch=ownership.epoch), claimed, Changed()]
         ownership.use_grant(self._keeper.term(ownership.home))
         return [*self._pass(ownership, waiting.client, waiting.request), claimed]
 
@@ -256,18 +270,19 @@ class Gatekeeper:
         """Let a start pass. The keeper looks for the process before libvirt can have made it (rule 7)."""
         self._pending[ownership.vm] = after(self._keeper.now, LAUNCH_PATIENCE)
         watch = WatchForProcess(ownership.vm, ownership.name, ownership.home)
-        return [self._keeper.remember(ownership), watch, _yes(client, request, epoch=ownership), Changed()]
+        return [self._keeper.remember(ownership), watch, yes(client, request, epoch=ownership.epoch), Changed()]
 
     def _launch(self, client: int, ask: AskLaunch) -> KeeperEffect:
         """The second question, a moment before the process: minutes may lie between, if libvirt or its storage hung."""
         known = self._keeper.vms.get(ask.vm)
         if known is None:
-            return _no(client, ask.request, "this start did not pass the keeper, or took too long; start it again")
+            return no(client, ask.request, "this start did not pass the keeper, or took too long; start it again")
         if not known.may_launch(self._keeper.term(known.home)):
-            return _no(client, ask.request, f"{known.name} may not start any more: the lease lapsed meanwhile; try again")
+            return no(client, ask.request, f"{known.name} may not start any more: the lease lapsed meanwhile; try again")
         # From now on the process may come at any moment: this start is not given up by time, but by libvirt's word alone.
         self._pending.pop(ask.vm, None)
-        return _yes(client, ask.request)
+        self._keeper.copies.launched(ask.vm)
+        return yes(client, ask.request)
 
     def _look_for(self, ask: AskForgotten) -> list[KeeperEffect]:
         """Nobody carries this start out any more; a process that was begun for it may still be about to show itself."""
@@ -287,7 +302,7 @@ class Gatekeeper:
         ownership.phase = Phase.ENDED
         effects: list[KeeperEffect] = []
         if waiting is not None:
-            effects.append(_no(waiting.client, waiting.request, sentence))
+            effects.append(no(waiting.client, waiting.request, sentence))
             effects.append(self._keeper.tell(Happening.REFUSED, ownership, sentence))
         if ownership.release_reason is None and not self._keeper.busy(ownership.vm):
             # Whether the register calls us its owner is found out by the release that the agent asks for, if it does.
@@ -305,7 +320,7 @@ class Gatekeeper:
         for vm, waiting in list(self._waiting.items()):
             if waiting.deadline <= self._keeper.now:
                 sentence = f"storage did not answer within {GATE_PATIENCE // SECOND} seconds; see 'outlast status'"
-                effects.append(_no(waiting.client, waiting.request, sentence))
+                effects.append(no(waiting.client, waiting.request, sentence))
                 self._abandon(vm)
             else:
                 effects += self.begin(self._keeper.vms[vm])
@@ -321,14 +336,14 @@ class Gatekeeper:
             return []
         effects = ownership.start_ended()
         ownership.phase = Phase.ENDED
-        ownership.release_reason = Reason.HOST_FAULT
+        ownership.release_reason, ownership.release_to = Reason.HOST_FAULT, None
         return [*effects, Changed()]
 
     def close(self) -> list[KeeperEffect]:
         """Nothing starts any more: refuse whoever waits. An epoch that is won for them later is won for nobody."""
         effects: list[KeeperEffect] = []
         for vm, waiting in list(self._waiting.items()):
-            effects.append(_no(waiting.client, waiting.request, "it may not start: this host is shutting down"))
+            effects.append(no(waiting.client, waiting.request, "it may not start: this host is shutting down"))
             self._abandon(vm)
         return effects
 
@@ -381,11 +396,3 @@ class Gatekeeper:
         if not ours and ownership.vm not in self._waiting:
             self._keeper.forget(ownership.vm)
         return [Changed()]
-
-
-def _yes(client: int, request: RequestId, sentence: str = "", epoch: Ownership | None = None) -> Reply:
-    return Reply(client, KeeperReply(request, True, sentence, epoch.epoch if epoch is not None else None))
-
-
-def _no(client: int, request: RequestId, sentence: str) -> Reply:
-    return Reply(client, KeeperReply(request, False, sentence))

@@ -31,7 +31,7 @@ _MEANT = {
     StopReason.SHUTDOWN: Reason.SWITCHED_OFF,
     StopReason.DESTROYED: Reason.SWITCHED_OFF,
     StopReason.SAVED: Reason.SWITCHED_OFF,
-    StopReason.MIGRATED: Reason.SWITCHED_OFF,
+    StopReason.MIGRATED: Reason.MIGRATED,
     StopReason.HOST_SHUTDOWN: Reason.HOST_SHUTDOWN,
 }
 """What an end means while isolation has nothing to do with it; any other is a crash."""

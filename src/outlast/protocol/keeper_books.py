@@ -2,16 +2,36 @@
 
 from typing import Protocol
 
-from outlast.model.ids import DatastoreName, LeaseTerm, VmId
+from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import KeeperEffect, Remember, Tell
 from outlast.model.keeper_events import FoundProcess
-from outlast.model.keeping import Happening, Progress, UseSettings
+from outlast.model.keeping import AskGivenUp, Happening, Progress, UseSettings
 from outlast.model.records import ProofKind, Reason, RegisterState
 from outlast.model.settings import Settings
-from outlast.model.time import Instant
+from outlast.model.time import Duration, Instant
 from outlast.protocol.lease import Place
 from outlast.protocol.ownership import Ownership, Purpose
+
+
+class Gate(Protocol):
+    """What the other parts ask of the gate."""
+
+    def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str: ...
+
+
+class CopyDesk(Protocol):
+    """What the gate asks about copies."""
+
+    def let_pass(self, ownership: Ownership, client: int, request: RequestId) -> list[KeeperEffect]: ...
+    def launched(self, vm: VmId) -> None: ...
+    def expect_no_more(self, known: Ownership) -> list[KeeperEffect]: ...
+
+
+class WordDesk(Protocol):
+    """Who gives this keeper's word to others."""
+
+    def asked(self, client: int, ask: AskGivenUp) -> list[KeeperEffect]: ...
 
 
 class KeeperBooks(Protocol):
@@ -24,6 +44,13 @@ class KeeperBooks(Protocol):
     now: Instant
     closing: bool
     said_last_word: bool
+
+    @property
+    def gate(self) -> Gate: ...
+    @property
+    def copies(self) -> CopyDesk: ...
+    @property
+    def renouncing(self) -> WordDesk: ...
 
     def term(self, home: DatastoreName) -> LeaseTerm | None: ...
     def busy(self, vm: VmId) -> bool: ...
@@ -44,4 +71,5 @@ class KeeperBooks(Protocol):
     def is_published_as_unfreezable(self, home: DatastoreName) -> bool: ...
     def agent_tells(self, progress: Progress) -> None: ...
     def use_settings(self, request: UseSettings) -> list[KeeperEffect]: ...
+    def not_before(self, ownership: Ownership, wait: Duration) -> None: ...
     def not_before_long(self, ownership: Ownership) -> None: ...

@@ -55,5 +55,5 @@ def keeper_report(
         enforcement=config.enforcement,
         settings=mark,
         leases=leases,
-        vms=tuple(KeptVm(vm=v.vm, name=v.name, home=v.home, epoch=v.epoch, phase=v.phase, pid=v.pid) for v in vms),
+        vms=tuple(KeptVm(v.vm, v.name, v.home, v.epoch, v.phase, v.pid, v.inherited, v.handover) for v in vms),
     )

@@ -14,7 +14,7 @@ answered is in `gatekeeping.py`, how a frozen VM goes on in `reassertion.py`.
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId
+from outlast.model.ids import NO_TERM, DatastoreName, LeaseTerm, RequestId, VmId
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import (
     Changed,
@@ -46,7 +46,7 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskGivenUp, AskLost, Happened, Happening, KeeperReport, Progress, UseSettings
+from outlast.model.keeping import AskLost, CopyRequest, Happened, Happening, KeeperReport, Progress, UseSettings
 from outlast.model.records import (
     Enforcement,
     HeartbeatRecord,
@@ -54,16 +54,17 @@ from outlast.model.records import (
     Reason,
     RegisterState,
 )
-from outlast.model.time import LONG_AGO, Instant, after
+from outlast.model.time import LONG_AGO, Duration, Instant, after
 from outlast.protocol.audit import Audit
+from outlast.protocol.copies import Copies
 from outlast.protocol.enforcement import enforcement_level, may_pet, works_on_unnoticed
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeper_report import heartbeat_record, keeper_report
 from outlast.protocol.lease import Adopted, Lease, Place, Renewal
 from outlast.protocol.lease_length import fit
-from outlast.protocol.ownership import Identity, Ownership, Phase, Purpose
+from outlast.protocol.ownership import SOON, Identity, Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
-from outlast.protocol.renouncing import Renouncing, count_refusals, is_failing
+from outlast.protocol.renouncing import Renouncing, count_refusals
 from outlast.protocol.under_way import Task, UnderWay
 
 
@@ -93,6 +94,7 @@ class KeeperMachine:
         self.gate = Gatekeeper(self)
         self.reassertion = Reassertion(self)
         self.renouncing = Renouncing(self)
+        self.copies = Copies(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
 
@@ -123,8 +125,8 @@ class KeeperMachine:
                 effects += self._exited(event.vm)
             case Asked(_, AskLost() as told):
                 effects += self.reassertion.told_lost(told)
-            case Asked(client, AskGivenUp() as ask):
-                effects += self.renouncing.asked(client, ask)
+            case Asked(client, request) if isinstance(request, CopyRequest):
+                effects += self.copies.asked(client, request)
             case Asked():
                 effects += self.gate.asked(event.client, event.request)
             case ClientGone():
@@ -134,14 +136,14 @@ class KeeperMachine:
                 effects += self.gate.close()
             case Woken():
                 pass
-        effects += self.gate.expire()
+        effects += [*self.gate.expire(), *self.copies.expire()]
         effects += self._work()
         return effects
 
     def deadline(self) -> Instant | None:
         """When to be called again with `Woken`."""
         due = [t for place in self.places.values() if (t := self._lease_deadline(place)) is not None]
-        due += [*self._retry_at.values(), *self.gate.deadlines()]
+        due += [*self._retry_at.values(), *self.gate.deadlines(), *self.copies.deadlines()]
         if any(v.phase is Phase.RUNNING for v in self.vms.values()):
             due.append(self._audit.due)
         return min(due) if due else None
@@ -174,6 +176,8 @@ class KeeperMachine:
                 if works_on_unnoticed(ownership, self.config, self.places[name]):
                     effects += ownership.kill()
                     told.append(self.tell(Happening.KILLED, ownership, "a freeze does not stop its device"))
+            elif frozen:
+                told.append(self.tell(Happening.KILLED, ownership, "its lease lapsed before it had arrived"))
             elif ownership.phase is Phase.VOID:
                 told.append(self.tell(Happening.START_VOIDED, ownership, "its lease lapsed while it was starting"))
         lapsed = Happened(kind=Happening.LEASE_LAPSED, at=self.now, datastore=name, detail=why)
@@ -203,14 +207,13 @@ class KeeperMachine:
         place.problem = event.problem
         if event.ok:
             place.published = place.writing
-        was_failing = is_failing(place)
         if event.foreign:
             place.lease.end_write(event.sequence, False, self.now)
             return self._foreign(name, event.problem)
         renewal = place.lease.end_write(event.sequence, event.ok, self.now)
-        count_refusals(place, event, self.settings.datastore_heartbeat_interval)
+        fails_now = count_refusals(place, event, self.settings.datastore_heartbeat_interval)
         if renewal is Renewal.NOTHING or place.lease.deadline is None:
-            return [Changed()] if is_failing(place) is not was_failing else []
+            return [Changed()] if fails_now else []
         effects: list[KeeperEffect] = [self._publish(name)]
         if renewal is Renewal.NEW_TERM:
             began = Happened(kind=Happening.LEASE_BEGAN, at=self.now, datastore=name, detail=f"term {place.lease.term}")
@@ -248,7 +251,7 @@ class KeeperMachine:
             # It did not come through the gate (no hook, or libvirtd not restarted since): it may run only once asserted.
             effects = ownership.adopt(process.pid, process.stopped, None, process.session)
             return [*effects, self.tell(Happening.ADOPTED, ownership, "it did not pass the gate"), Changed()]
-        effects = ownership.process_appeared(process.pid)
+        effects = ownership.process_appeared(process.pid, incoming=process.incoming)
         if ownership.phase is Phase.KILLING:
             effects.append(self.tell(Happening.KILLED, ownership, "it appeared when its start was void"))
         return [*effects, Changed()]
@@ -258,13 +261,17 @@ class KeeperMachine:
         if ownership is None:
             return []
         ownership.process_exited()
-        effects: list[KeeperEffect] = [self.tell(Happening.EXITED, ownership, ""), Changed()]
+        effects = [*self._without_right(ownership), self.tell(Happening.EXITED, ownership, ""), Changed()]
         if ownership.phase is Phase.IDLE:
             self.forget(vm)
         return effects
 
+    def _without_right(self, ownership: Ownership) -> list[KeeperEffect]:
+        """For a successor: what it finds of this VM in this very term, a copy that comes back, is not what ran by right."""
+        return [Remember(ownership.vm, ownership.home, NO_TERM, Duration(0))]
+
     def _device_seen(self, event: DeviceSeen) -> list[KeeperEffect]:
-        """Rule 6: from now on, and until that VM has ended, the end of our lease on its home is proof to nobody."""
+        """Rule 6: until that VM has ended, the end of our lease on its home is proof to nobody."""
         ownership = self.vms.get(event.vm)
         if ownership is None or ownership.unfreezable:
             return []
@@ -346,6 +353,8 @@ class KeeperMachine:
                 return self.gate.start_after_read(ownership, event.last)
             case Purpose.RELEASE:
                 return self.gate.release_after_read(ownership, event.last)
+            case Purpose.INHERIT:
+                return self.copies.after_read(ownership, event.last)
             case _:
                 return self.gate.refuse(ownership, "another host won its register at the same moment")
 
@@ -365,6 +374,8 @@ class KeeperMachine:
                 return self.reassertion.won(ownership, record) if granted else []
             case Purpose.START | Purpose.TAKE_OVER:
                 return self.gate.won(ownership, record, granted)
+            case Purpose.INHERIT:
+                return self.copies.won(ownership, record, granted)
             case _:
                 return self.gate.released(ownership, record)
 
@@ -391,7 +402,7 @@ class KeeperMachine:
                 effects.append(WriteHeartbeat(name, record))
         for ownership in list(self.vms.values()):
             if self._may_work_on(ownership.vm):
-                effects += self.reassertion.begin(ownership)
+                effects += [*self.reassertion.begin(ownership), *self.copies.begin(ownership)]
                 effects += self.gate.release_if_asked(ownership)
         audited = self._audit.next(self.vms, self.now)
         if audited is not None and self._may_work_on(audited.vm):
@@ -416,7 +427,11 @@ class KeeperMachine:
 
     def not_before_long(self, ownership: Ownership) -> None:
         """What has failed for this VM is not tried again at once."""
-        self._retry_at[ownership.vm] = after(self.now, self.settings.datastore_heartbeat_interval)
+        self.not_before(ownership, self.settings.datastore_heartbeat_interval)
+
+    def not_before(self, ownership: Ownership, wait: Duration) -> None:
+        """Nothing is done for this VM for so long."""
+        self._retry_at[ownership.vm] = after(self.now, wait)
 
     def _may_work_on(self, vm: VmId) -> bool:
         if vm not in self.vms or not self.may_begin(self.vms[vm]):
@@ -440,7 +455,7 @@ class KeeperMachine:
     # -- what others see ------------------------------------------------------------------------------------------
 
     def _record(self, name: DatastoreName, sequence: int) -> HeartbeatRecord:
-        nothing_left = not any(v.pid is not None or v.phase in (Phase.STARTING, Phase.VOID) for v in self.vms.values())
+        nothing_left = not any(v.pid is not None or v.phase in SOON for v in self.vms.values())
         # Once said, it stays said: what appears after it was never let pass, and will not be asserted.
         self.said_last_word = self.said_last_word or (self.closing and nothing_left)
         level = enforcement_level(self.config, self.settings, self._homed(name))

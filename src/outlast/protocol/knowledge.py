@@ -182,6 +182,8 @@ class Knowledge:
         self.ready: frozenset[VmId] = frozenset()
         """This host's VMs that are ready for those that wait for them (`readiness`)."""
         self.capacity = Capacity()
+        self.left_paused: frozenset[VmId] = frozenset()
+        """Those of them whose guest a failed migration has left paused."""
         self.hypervisor_up = False
         self.hypervisor_problem = "not connected yet"
         self._inventory: dict[HostId, tuple[object, ...]] = {}
@@ -286,7 +288,7 @@ class Knowledge:
         self.definitions = {definition.vm: definition for definition in event.definitions}
         for definition in event.definitions:
             self.learn_vm_name(definition.vm, definition.name)
-        self.running = event.running
+        self.running, self.left_paused = event.running, event.left_paused
         self.forget_orders(event.running)
         self.capacity = event.capacity
 

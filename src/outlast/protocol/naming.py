@@ -1,6 +1,6 @@
-"""Which VM an operator means: by its name or uuid, among all that this host has ever heard of."""
+"""Which VM or host an operator means: by its name or id, among all that this host has ever heard of."""
 
-from outlast.model.commands import WantVm
+from outlast.model.commands import MoveVm, WantVm
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.inventory import VmDefinition
 from outlast.model.policy import VmPolicy
@@ -10,13 +10,29 @@ from outlast.protocol.protection import as_listed
 from outlast.protocol.responsibility import Responsibility
 
 
-class UnknownVmError(Exception):
-    """No VM is meant, or more than one; the text is a sentence."""
+class UnknownNameError(Exception):
+    """No VM or host is meant, or more than one; the text is a sentence."""
 
 
 def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> WantVm:
-    """The command with the VM's uuid, home and what is known of it. Raises UnknownVmError."""
-    word = command.vm
+    """The command with the VM's uuid, home and what is known of it. Raises UnknownNameError."""
+    vm, home, entry = _find(known, responsible, command.vm)
+    return WantVm(vm=vm, wanted=command.wanted, name=entry.name, home=home, entry=entry)
+
+
+def move_meant(known: Knowledge, responsible: Responsibility, command: MoveVm) -> MoveVm:
+    """The command with the ids of its VM, which runs, and of its host. Raises UnknownNameError."""
+    hosts = [member.id for member in known.members.values() if command.host in (member.id, member.name)]
+    if len(hosts) != 1:
+        names = ", ".join(sorted(member.name for member in known.members.values()))
+        raise UnknownNameError(f"there is no host {command.host}; there are {names}")
+    vm, _, entry = _find(known, responsible, command.vm)
+    if known.lister(vm) is None:
+        raise UnknownNameError(f"{entry.name} runs nowhere, as far as this host knows: there is nothing to migrate")
+    return MoveVm(vm=vm, host=hosts[0])
+
+
+def _find(known: Knowledge, responsible: Responsibility, word: str) -> tuple[VmId, DatastoreName, ProtectedVm]:
     found: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
     why = ""
     for host, content in known.power_on.items():
@@ -35,11 +51,11 @@ def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> Wan
                 found.setdefault(vm, (definition.home, _defined(definition, known.me)))
     if not found:
         remedy = f"it cannot be protected: {why}" if why else "give the command on a host that has it defined"
-        raise UnknownVmError(f"no VM {word} is known here: {remedy}")
+        raise UnknownNameError(f"no VM {word} is known here: {remedy}")
     if len(found) > 1:
-        raise UnknownVmError(f"{len(found)} VMs are called {word}: name one by its uuid ({', '.join(sorted(found))})")
+        raise UnknownNameError(f"{len(found)} VMs are called {word}: name one by its uuid ({', '.join(sorted(found))})")
     ((vm, (home, entry)),) = found.items()
-    return WantVm(vm=vm, wanted=command.wanted, name=entry.name, home=home, entry=entry)
+    return vm, home, entry
 
 
 def _ours(responsible: Responsibility) -> dict[VmId, tuple[DatastoreName, ProtectedVm]]:

@@ -6,6 +6,7 @@ libvirt says that a definition changed                    the definition, on its
 a VM ended, and libvirt says why                          release: switched off, or crashed
 a VM was shut down because its host is                    release: host shutdown, which nobody meant for the VM
 a VM ended, and nobody says why for ENDED_PATIENCE        release: crashed
+a VM ended because it has migrated                        release, naming the copy (`migration.py`)
 a process was killed by the keeper itself                 release: host fault, which is not the VM's own
 a start of ours failed                                    its order says why (`orders`)
 this host became isolated                                 the list says so; then `isolation_response.py`
@@ -25,13 +26,14 @@ import msgspec
 
 from outlast.model.effects import AskKeeper, StoreDefinition, WritePowerOnList
 from outlast.model.events import DatastoreSurveyed, HypervisorState, InventoryChanged, StopReason, Stored, VmStopped
-from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
+from outlast.model.ids import NO_HANDOVER, DatastoreName, Epoch, Handover, HostId, RequestId, VmId, VmName
 from outlast.model.inventory import VmDefinition
 from outlast.model.keeping import AskRelease, Happened, KeptVm
 from outlast.model.records import PoweredVm, PowerOnList, Reason
 from outlast.model.time import LONG_AGO, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.isolation_response import IsolationResponses
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.migration import Migrations
 from outlast.protocol.news import in_reach
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.wish_following import WishFollower
@@ -78,8 +80,17 @@ class _Memory(msgspec.Struct, frozen=True):
 class OwnHost:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, *, desk: OrderDesk, wishes: WishFollower) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        outbox: Outbox,
+        *,
+        desk: OrderDesk,
+        wishes: WishFollower,
+        migrations: Migrations,
+    ) -> None:
         self._wishes = wishes
+        self._migrations = migrations
         self._known = knowledge
         self._out = outbox
         self._desk = desk
@@ -242,7 +253,7 @@ class OwnHost:
         if report is None or (report.vms == self._kept and now < self._definitions_due):
             return
         self._kept, self._definitions_due = report.vms, NEVER
-        homes = {kept.vm: kept.home for kept in report.vms}
+        homes = {kept.vm: kept.home for kept in report.vms if kept.phase in _STATES}
         for vm in sorted(self._known.running):
             definition = self._known.definitions.get(vm)
             if definition is None or definition.unprotectable or vm not in homes:
@@ -336,6 +347,13 @@ class OwnHost:
             del self._ended_since[vm]
             self._asked.pop(vm, None)
         for vm, each in ended.items():
+            if self._migrations.keeps_its_end(vm):
+                continue
+            if (heir := self._migrations.heir(vm)) is not None:
+                self._stopped.pop(vm, None)
+                self._ended_since[vm] = self._asked[vm] = now
+                self._release(vm, each.name, each.home, Reason.MIGRATED, heir=heir)
+                continue
             since = self._ended_since.setdefault(vm, now)
             patience = ENDED_PATIENCE if self._known.hypervisor_up else BLIND_PATIENCE
             reason = self._stopped.pop(vm, None)
@@ -366,8 +384,20 @@ class OwnHost:
             if definition is not None and definition.home is not None and not definition.unprotectable:
                 self._release(vm, definition.name, definition.home, reason)
 
-    def _release(self, vm: VmId, name: VmName, home: DatastoreName, reason: Reason) -> None:
-        self._out.put(AskKeeper(AskRelease(request=self._out.request(), vm=vm, name=name, home=home, reason=reason)))
+    def _release(
+        self,
+        vm: VmId,
+        name: VmName,
+        home: DatastoreName,
+        reason: Reason,
+        *,
+        heir: tuple[HostId, Handover] | None = None,
+    ) -> None:
+        to, handover = heir if heir is not None else (None, NO_HANDOVER)
+        ask = AskRelease(
+            request=self._out.request(), vm=vm, name=name, home=home, reason=reason, heir=to, handover=handover
+        )
+        self._out.put(AskKeeper(ask))
 
     # -- isolation ------------------------------------------------------------------------------------------------
 

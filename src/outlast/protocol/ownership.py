@@ -14,6 +14,10 @@ process. It follows safety rules 3, 4 and 7 of design.md; each is cited where it
     killing      yes      SIGKILL was sent; waits for the exit
     ended        none     the process is gone; the register may still call us the owner
     releasing    none     the release is being written
+    expected     none     a copy of it is to arrive from the host on which it runs (`copies.py`); one start may pass for it
+    arriving     soon     that start has passed; the process is looked for
+    copy         yes      receives the memory; executes nothing, and has no right to
+    heir         yes      whole, and frozen; waits for the release that names it, and for the epoch that it makes of that
 
 What a lapse does to each phase is `lapse`; what a new term does is `new_term`. Links are never assumed: WON counts only
 if the term in which it was issued is still unbroken when the confirmation arrives; LOST and UNKNOWN lead to a read of
@@ -22,7 +26,18 @@ the register, and a read may only refuse, or tell which epoch to compare-and-swa
 
 import enum
 
-from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, LeaseTerm, Nonce, VmId, VmName
+from outlast.model.ids import (
+    NO_HANDOVER,
+    DatastoreName,
+    Epoch,
+    Handover,
+    HostId,
+    Incarnation,
+    LeaseTerm,
+    Nonce,
+    VmId,
+    VmName,
+)
 from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, StopWatching, Thaw
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
@@ -43,6 +58,14 @@ class Phase(enum.StrEnum):
     KILLING = "killing"
     ENDED = "ended"
     RELEASING = "releasing"
+    EXPECTED = "expected"
+    ARRIVING = "arriving"
+    COPY = "copy"
+    HEIR = "heir"
+
+
+SOON = frozenset({Phase.STARTING, Phase.VOID, Phase.ARRIVING})
+"""A process may appear at any moment."""
 
 
 class Purpose(enum.Enum):
@@ -52,6 +75,7 @@ class Purpose(enum.Enum):
     START = enum.auto()
     TAKE_OVER = enum.auto()
     RELEASE = enum.auto()
+    INHERIT = enum.auto()
     AUDIT = enum.auto()
 
 
@@ -88,6 +112,12 @@ class Ownership:
         self.span: LeaseSpan | None = None
         """What the epoch that it runs on names, and no more than what one under way or of unknown outcome does."""
         self.release_reason: Reason | None = None
+        self.release_to: tuple[HostId, Handover] | None = None
+        """Whose copy may go on after the release, and of which migration."""
+        self.handover = NO_HANDOVER
+        """The migration by which it comes here, or came."""
+        self.inherited = False
+        """Whether libvirt has yet to let the guest go on that came here."""
         self.failed_link: tuple[Epoch | None, str] = (None, "")
         """The last epoch that we tried to make and did not win, and what the storage said."""
         self._identity = identity
@@ -96,11 +126,17 @@ class Ownership:
 
     # -- what the world did to the process ------------------------------------------------------------------------
 
-    def process_appeared(self, pid: int) -> list[KeeperEffect]:
-        """The process of a start was found. In `void` it must never run: rule 3, a lapse voids every pending start."""
+    def process_appeared(self, pid: int, *, incoming: bool) -> list[KeeperEffect]:
+        """The process of a start was found. In `void` it must never run: rule 3, a lapse voids every pending start.
+
+        What passed as a copy must be one: it is let in without an epoch because it cannot execute by itself.
+        """
         self.pid = pid
         if self.phase is Phase.STARTING:
             self.phase = Phase.RUNNING
+            return [StopWatching(self.vm)]
+        if self.phase is Phase.ARRIVING and incoming:
+            self.phase = Phase.COPY
             return [StopWatching(self.vm)]
         return [StopWatching(self.vm), *self.kill()]
 
@@ -108,10 +144,14 @@ class Ownership:
         """The pidfd reported the exit. The epoch that it ran on is used up (rule 3: after a crash, a new epoch)."""
         self.pid = None
         self._granted_in = None
+        self.inherited = False
         self.phase = Phase.IDLE if self.owned_elsewhere else Phase.ENDED
 
     def start_ended(self) -> list[KeeperEffect]:
         """Libvirt let go of a start whose process was never seen."""
+        if self.phase is Phase.ARRIVING:
+            self.phase = Phase.IDLE
+            return [StopWatching(self.vm)]
         if self.phase not in (Phase.STARTING, Phase.VOID):
             return []
         self.phase = Phase.ENDED
@@ -150,6 +190,11 @@ class Ownership:
                 self.phase = Phase.VOID
             case Phase.GRANTED:
                 self.phase = Phase.ENDED
+            case Phase.ARRIVING:
+                self.phase = Phase.VOID
+            case Phase.COPY:
+                # What it has received so far is nobody's loss: its source goes on.
+                return self.kill()
             case _:
                 pass
         return []
@@ -185,7 +230,8 @@ class Ownership:
         proof: ProofKind | None = None,
     ) -> RegisterRecord:
         """The record to create next, from `self.epoch` (None: the first epoch), remembered until `linked`."""
-        if state is RegisterState.OWNED:
+        owned = state is RegisterState.OWNED
+        if owned:
             # What runs is bound by the shorter of both until this link is won: then nothing else can turn up there.
             runs_for = self.span.lease if self.phase is Phase.RUNNING and self.span is not None else span.lease
             self.span = LeaseSpan(min(runs_for, span.lease), Duration(0))
@@ -200,9 +246,16 @@ class Ownership:
             reason=reason,
             proof=proof,
             window=span.window,
+            heir=self.release_to[0] if self.release_to is not None and not owned else None,
+            handover=self._handover_of(owned=owned),
         )
         self._linking = (record, term, span)
         return record
+
+    def _handover_of(self, *, owned: bool) -> Handover:
+        if owned:
+            return self.handover if self.phase is Phase.HEIR else NO_HANDOVER
+        return self.release_to[1] if self.release_to is not None else NO_HANDOVER
 
     @property
     def linking(self) -> RegisterRecord | None:
@@ -239,8 +292,31 @@ class Ownership:
         self.phase = Phase.RUNNING
         return [Thaw(self.vm)]
 
+    # -- a copy that arrives by a migration (`copies.py`) -----------------------------------------------------------
+
+    def expect(self, handover: Handover) -> None:
+        """A copy may arrive. The register names another host, and a copy changes nothing about that."""
+        self.phase, self.handover, self.owned_elsewhere, self.epoch = Phase.EXPECTED, handover, True, None
+
+    def expect_no_more(self) -> None:
+        """Nobody is sent."""
+        self.phase, self.handover, self.owned_elsewhere = Phase.IDLE, NO_HANDOVER, False
+
+    def is_whole(self) -> list[KeeperEffect]:
+        """All memory is here: it is frozen, so that it obeys nobody's order to go on before it is ours."""
+        self.phase = Phase.HEIR
+        return [Freeze(self.vm)]
+
+    def inherit(self) -> None:
+        """Its next epoch was made of the release that names it; from here on it is a frozen VM like any other."""
+        self.phase, self.owned_elsewhere, self.inherited, self.release_reason = Phase.FROZEN, False, True, None
+
+    # -- what may begin, and go on ----------------------------------------------------------------------------------
+
     def may_launch(self, term: LeaseTerm | None) -> bool:
         """Whether the start that the gate let pass is good still, now that libvirt is about to make the process."""
+        if self.phase is Phase.ARRIVING:
+            return term is not None
         return self.phase is Phase.STARTING and term is not None and self._granted_in == term
 
     def runs_by_right(self, term: LeaseTerm | None) -> bool:

@@ -19,11 +19,14 @@ import msgspec
 
 from outlast.model.ids import DatastoreName, HostId
 from outlast.model.records import Enforcement, HeartbeatRecord, ProofKind, RegisterRecord, RegisterState
-from outlast.model.time import Duration, Instant
+from outlast.model.time import SECOND, Duration, Instant
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.observation import RecordWatch
 from outlast.protocol.peers import Peers
 from outlast.protocol.verdict import SUSPECT
+
+HEIR_GRACE = Duration(10 * SECOND)
+"""How long a copy that a release names may take to go on, before the VM is started afresh."""
 
 
 class Proven(msgspec.Struct, frozen=True):
@@ -75,6 +78,12 @@ class Prover:
             found = self._expiry(last, home, watch, epoch_read_at)
             return found if isinstance(found, Proven) else NotYet(found, last.owner)
         return NotYet(f"it waits for a verdict about {known.name(last.owner)}")
+
+    def heir(self, last: RegisterRecord, since: Instant) -> HostId | None:
+        """The host whose copy of it is to go on, by its last release, while that can be talked to, and not for ever."""
+        if last.heir is None or not self._known.live(last.heir) or self._known.now - since >= HEIR_GRACE:
+            return None
+        return last.heir
 
     def has_rebooted(self, last: RegisterRecord, home: DatastoreName) -> bool:
         """Whether the owner has booted since it made this epoch."""

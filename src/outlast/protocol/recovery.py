@@ -10,6 +10,7 @@ asks for it. What happens then depends on its register, read afresh:
     released, switched off                      not wanted any more: off the protected list, unless an operator has asked
                                                 for it since (then proof `renounced`)
     released, the VM itself failed              counted (`attempts`); then proof `renounced`, or it is given up
+    released to a copy that has migrated        waits for that for HEIR_GRACE, if its host can be talked to
     released, anything else                     proof `renounced`
     owned, and `proving` finds proof            that proof
     owned by a host that lives, and has lost    it is asked to give it up (`storage_loss`); then proof `renounced`
@@ -229,6 +230,9 @@ class Recovery:
                 self._responsible.protection(case.home).drop(case.vm)
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)
+                return
+            if (heir := self._prover.heir(last, case.opened)) is not None:
+                case.wait(f"{self._known.name(heir)} has a copy of it that goes on", now, LOOK_AGAIN)
                 return
             faulty = last.reason in (Reason.HOST_FAULT, Reason.ISOLATED, Reason.HOST_SHUTDOWN)
             if faulty and not self._prover.has_rebooted(last, case.home):

@@ -38,12 +38,13 @@ REFUSALS = 3
 _MEANT = (Reason.SWITCHED_OFF, Reason.AS_WISHED)
 
 
-def count_refusals(place: Place, event: HeartbeatWritten, at_once: Duration) -> None:
-    """A heartbeat write ended, and the lease knows how long it took."""
+def count_refusals(place: Place, event: HeartbeatWritten, at_once: Duration) -> bool:
+    """A heartbeat write ended, and the lease knows how long it took. True if that makes the datastore a failing one."""
     if event.ok or not event.refused or place.lease.took > at_once:
         place.refusals = 0
     else:
         place.refusals += 1
+    return is_failing(place) and place.refusals == REFUSALS
 
 
 def is_failing(place: Place) -> bool:

@@ -117,14 +117,7 @@ class AgentProcess:
         opener = Opener(config.cluster_key, config.host.id, frozenset(member.id for member in members))
         sealer = Sealer(config.cluster_key, config.host.id, number, random)
         self._network = HeartbeatSocket(config.host, members, sealer, opener, self._happen)
-        self._hypervisor = Hypervisor(
-            config.libvirt_uri,
-            config.datastores,
-            Path(config.state_dir),
-            self._happen,
-            self._note,
-            reserved=(config.reserved_memory_mib, config.reserved_cpu),
-        )
+        self._hypervisor = self._follow_libvirt(config)
         self._keeper = KeeperLink(config.keeper_socket, self._happen)
         self._commands = Commands(config.host.name, number, self._happen)
         self._pinger = Pinger(in_seconds(machine.known.settings.ping_timeout), self._happen)
@@ -145,6 +138,17 @@ class AgentProcess:
         self._fence_desk = FenceDesk(machine, self._fencer, self._happen)
         self._control = ControlServer(config.control_socket, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _follow_libvirt(self, config: Config) -> Hypervisor:
+        return Hypervisor(
+            config.libvirt_uri,
+            config.datastores,
+            Path(config.state_dir),
+            self._happen,
+            self._note,
+            reserved=(config.reserved_memory_mib, config.reserved_cpu),
+            migration_uri=config.migration_uri,
+        )
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises OutlastError if the agent cannot start at all."""

@@ -10,7 +10,7 @@ Tables and keys:
     [[rules]]     kind, vms, hosts, required, failback, by; see model/rules.py
     [settings]    durations ("6s", "500ms") and numbers; see model/settings.py. They count until somebody changes one for
                   the whole fault domain (`outlast settings set`)
-    [paths]       run, state          [hypervisor] uri
+    [paths]       run, state          [hypervisor] uri; migration_uri: another host's libvirt
     [watchdog]    device, timeout (whole seconds; it and the reset must fit in lease_margin)
 """
 
@@ -171,6 +171,14 @@ class _Paths(_Table):
 
 class _Hypervisor(_Table):
     uri: str = "qemu:///system"
+    migration_uri: str = "qemu+tls://{address}/system"
+
+    @field_validator("migration_uri")
+    @classmethod
+    def _names_the_host(cls, value: str) -> str:
+        if "{address}" not in value:
+            raise ValueError("must hold {address}, in the place of which the destination's address is put")
+        return value
 
 
 class _Watchdog(_Table):
@@ -207,6 +215,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     state_dir: str
     libvirt_uri: str
+    migration_uri: str
     watchdog_device: str
     watchdog_timeout_s: int
     fencing: dict[HostId, tuple[FenceMethod, ...]] = {}
@@ -283,6 +292,7 @@ def load_config(path: Path) -> Config:
         run_dir=str(file.paths.run),
         state_dir=str(file.paths.state),
         libvirt_uri=file.hypervisor.uri,
+        migration_uri=file.hypervisor.migration_uri,
         watchdog_device=file.watchdog.device,
         watchdog_timeout_s=file.watchdog.timeout // SECOND,
         fencing={HostId(m.id): tuple(_method(each) for each in m.fencing) for m in file.hosts if m.fencing},

@@ -28,6 +28,7 @@ from outlast.model.effects import (
     KeepSettings,
     LinkPrimary,
     LookAtVm,
+    MigrateVm,
     Note,
     Ping,
     ProbeGuest,
@@ -37,6 +38,7 @@ from outlast.model.effects import (
     ReadSettings,
     ReadSightings,
     RememberTold,
+    ResumeVm,
     Send,
     ShutDownVm,
     StartVm,
@@ -144,6 +146,11 @@ class Executor:
                 self._keeper.ask(effect.request)
             case StartVm():
                 self._spawn(self._start_vm(effect))
+            case MigrateVm():
+                member = self.machine.known.members[effect.destination]
+                self._hypervisor.migrate_vm(effect.request, effect.vm, member.address)
+            case ResumeVm():
+                self._hypervisor.resume_vm(effect.request, effect.vm)
             case RememberTold():
                 self._told_is_written = False
                 self._told.write(effect.told)

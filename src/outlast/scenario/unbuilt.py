@@ -12,7 +12,6 @@ Path = tuple[str | int, ...]
 
 VERBS = frozenset(
     {
-        "migrate",
         "maintenance-on",
         "maintenance-off",
         "health",

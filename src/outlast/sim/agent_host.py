@@ -18,6 +18,7 @@ from outlast.model.effects import (
     KeepSettings,
     LinkPrimary,
     LookAtVm,
+    MigrateVm,
     Note,
     Ping,
     ProbeGuest,
@@ -27,6 +28,7 @@ from outlast.model.effects import (
     ReadSettings,
     ReadSightings,
     RememberTold,
+    ResumeVm,
     Send,
     ShutDownVm,
     StartVm,
@@ -55,6 +57,8 @@ from outlast.model.events import (
     StopReason,
     Stored,
     VmLookedAt,
+    VmMigrationEnded,
+    VmResumed,
     VmStartEnded,
     VmStopped,
     Woken,
@@ -108,6 +112,10 @@ class AgentHost:
     def works(self) -> bool:
         """Whether an agent process exists and is not stopped."""
         return self._alive and not self._stopped
+
+    def is_in(self, life: int) -> bool:
+        """Whether the process that lived then lives still."""
+        return self._alive and self._life == life
 
     @property
     def machine(self) -> AgentMachine | None:
@@ -225,7 +233,8 @@ class AgentHost:
         self._running = {vm: process.name for vm, process in processes.items()}
         definitions = tuple(hypervisor.definitions.values())
         off = {vm: reason for vm, reason in hypervisor.off.items() if vm not in processes}
-        self.happen(InventoryChanged(definitions, frozenset(processes), self._host.capacity(), off))
+        left_paused = frozenset(vm for vm, process in processes.items() if process.left_paused)
+        self.happen(InventoryChanged(definitions, frozenset(processes), self._host.capacity(), off, left_paused))
 
     def vm_stopped(self, vm: VmId, name: VmName, reason: StopReason) -> None:
         """A process ended, and libvirt says so if it answers."""
@@ -268,6 +277,19 @@ class AgentHost:
                 self._host.ask_keeper(effect.request)
             case StartVm():
                 self._start_vm(effect)
+            case MigrateVm():
+                life = self._life
+                self._host.migrate(
+                    effect.vm,
+                    effect.destination,
+                    life,
+                    lambda problem: self._tell(life, VmMigrationEnded(effect.request, effect.vm, not problem, problem)),
+                )
+            case ResumeVm():
+                life = self._life
+                self._host.let_guest_go_on(
+                    effect.vm, lambda problem: self._hear(life, VmResumed(effect.request, effect.vm, not problem, problem))
+                )
             case RememberTold():
                 self._told = effect.told
             case ShutDownVm() | StopVm():

@@ -338,7 +338,7 @@ class Ground:
 
     def _process_changed(self, host: HostId, vm: VmId) -> None:
         process = self.hosts[host].hypervisor.processes.get(vm)
-        if process is not None and process.instance not in self._seen:
+        if process is not None and process.instance not in self._seen and not process.incoming:
             self._seen.add(process.instance)
             self.starts.setdefault(vm, []).append((self.scheduler.now, host))
         self.invariants.process_changed(self.hosts[host], vm)

@@ -57,39 +57,63 @@ class Guests:
 
     # -- starting -------------------------------------------------------------------------------------------------
 
-    def start(self, vm: VmId, ended: Ended) -> None:
-        """What `virsh start` does: the gate, then the process. `ended` gets the problem, or an empty string."""
+    def start(self, vm: VmId, ended: Ended, *, incoming: bool = False) -> None:
+        """What `virsh start` does: the gate, then the process. `ended` gets the problem, or an empty string.
+
+        `incoming`: the same for a process that is to receive a migration.
+        """
         host, hypervisor = self._host, self._hypervisor
         definition = host.domain.definitions.get(vm)
         if definition is None or hypervisor.mode == "dead":
             ended("libvirt does not answer" if definition is not None else "no such definition")
             return
         if vm in self._untold:
-            host.later(LIBVIRT_TELLS[0], lambda: self.start(vm, ended))
+            host.later(LIBVIRT_TELLS[0], lambda: self.start(vm, ended, incoming=incoming))
             return
         ended = _Once(ended)
         host.later(LIBVIRT_PATIENCE, functools.partial(ended, "libvirtd gave no answer"))
         if hypervisor.mode == "hung":
-            hypervisor.queued.append(lambda: self.start(vm, ended))
+            hypervisor.queued.append(lambda: self.start(vm, ended, incoming=incoming))
             return
         host.definitions[vm] = definition
         if vm in hypervisor.processes:
-            ended("")
+            ended("domain is already active" if incoming else "")
         elif vm in hypervisor.starting:
             ended("domain is already being started")
         else:
             hypervisor.starting.add(vm)
             told = _Once(ended)
-            _Start(self, host, vm, told).ask()
+            _Start(self, host, vm, told, incoming=incoming).ask()
             # Whoever asked waits no longer for a daemon that hangs in the middle of it, whatever still comes of it.
             host.later(LIBVIRT_PATIENCE, lambda: told("libvirtd gave no answer") if hypervisor.mode == "hung" else None)
 
-    def process_begins(self, vm: VmId) -> Process:
+    def process_begins(self, vm: VmId, *, incoming: bool) -> Process:
         """QEMU exists from now on, and its guest writes."""
-        process = self._hypervisor.begin(self._host.definitions[vm], self._host.next_instance())
+        process = self._hypervisor.begin(self._host.definitions[vm], self._host.next_instance(), incoming=incoming)
         self._host.keeper.process_appeared(vm)
         self._write_again(process)
         return process
+
+    def receive(self, vm: VmId, ended: Ended) -> None:
+        """The libvirt of another host asks for a process that receives a migration."""
+        self._host.when_awake(lambda: self.start(vm, ended, incoming=True))
+
+    def pause(self, vm: VmId) -> None:
+        """QEMU stops the guest for the last part of its memory."""
+        process = self._hypervisor.processes.get(vm)
+        if process is not None and not process.paused:
+            self.last_write(process)
+            self._hypervisor.pause(process)
+
+    def go_on(self, vm: VmId, ended: Ended) -> None:
+        """Libvirt is told to let a guest go on."""
+        process = self._hypervisor.processes.get(vm)
+        if process is None or process.ending is not None or not self._hypervisor.answers:
+            ended("no such domain, or no answer")
+            return
+        self._hypervisor.let_run(process)
+        ended("")
+        self._host.agent.hypervisor_changed()
 
     def answers(self, vm: VmId) -> bool:
         """Whether its guest agent answers now, if libvirt asks it."""
@@ -162,7 +186,7 @@ class Guests:
                 land = functools.partial(self._host.on_write, each.vm, each.instance)
                 self._host.scheduler.after(self._rng.randrange(50 * MILLISECOND), land)
 
-    def _until_written(self, process: Process) -> int:
+    def until_written(self, process: Process) -> int:
         """How long the kernel will have writes of a process under way, as far as can be told; zero if it has none."""
         now = self._host.scheduler.now
         if any(h.instance == process.instance and now < h.until for h in self._held):
@@ -192,7 +216,7 @@ class Guests:
             return
         self.last_write(process)
         self._hypervisor.stop(process.vm)
-        wait = self._until_written(process)
+        wait = self.until_written(process)
         if wait:
             self._host.later(wait + 1, lambda: self._gone(process, reason))
             return
@@ -231,8 +255,9 @@ class _Once:
 class _Start:
     """One start that libvirt carries out, also when nobody waits for its answer any more. A hung libvirt does nothing."""
 
-    def __init__(self, guests: Guests, host: "Host", vm: VmId, ended: Ended) -> None:
+    def __init__(self, guests: Guests, host: "Host", vm: VmId, ended: Ended, *, incoming: bool) -> None:
         self._guests = guests
+        self._incoming = incoming
         self._host = host
         self._vm = vm
         self._hypervisor = host.hypervisor
@@ -332,7 +357,11 @@ class _Start:
         if self._hypervisor.mode == "hung" or home is None or self._host.storage_mode(home) == "hang":
             self._host.later(SECOND // 4, self._make)
             return
-        process = self._guests.process_begins(self._vm)
+        process = self._guests.process_begins(self._vm, incoming=self._incoming)
+        if self._incoming:
+            process.beats_from = 0
+            self._host.later(LIBVIRT_TELLS[0], lambda: self._started(process))
+            return
         process.beats_from = self._host.now + GUEST_BOOTS
         self._host.later((20 + self._host.rng.randrange(30)) * MILLISECOND, lambda: self._let_run(process))
         self._host.later(self._host.start_time(self._vm), lambda: self._started(process))

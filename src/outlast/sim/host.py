@@ -28,6 +28,7 @@ from outlast.sim.fence_device import FenceDevice
 from outlast.sim.guests import Ended, Guests
 from outlast.sim.hypervisor import Hypervisor
 from outlast.sim.keeper_host import KeeperHost
+from outlast.sim.migrating import MigrationRun
 from outlast.sim.physics import DAEMON_STARTS, within
 from outlast.sim.scheduler import Action, Scheduler, Timer
 from outlast.sim.truth import LeaseTruth
@@ -451,6 +452,14 @@ class Host:
     def start_process(self, vm: VmId, ended: Ended) -> None:
         """What `virsh start` does. `ended` gets the problem, or an empty string."""
         self.guests.start(vm, ended)
+
+    def migrate(self, vm: VmId, to: HostId, life: int, ended: Ended) -> None:
+        """What `virsh migrate` does, called by the agent of that life. `ended` gets the problem, or an empty string."""
+        MigrationRun(self, self.peers[to], vm, life, ended).begin()
+
+    def let_guest_go_on(self, vm: VmId, ended: Ended) -> None:
+        """What `virsh resume` does."""
+        self.guests.go_on(vm, ended)
 
     def guest_answers(self, vm: VmId) -> bool:
         """Whether its guest agent answers now."""

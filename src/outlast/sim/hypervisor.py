@@ -17,6 +17,8 @@ class Process(msgspec.Struct):
 
     `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to.
     `instance`: its number among all processes of a world. `beats_from`: when its guest agent begins to answer.
+    `incoming`: it was begun to receive a migration; `whole`: it has; `stale`: the guest has executed elsewhere since.
+    `left_paused`: a migration has failed, and nobody was there to let its guest go on.
     """
 
     vm: VmId
@@ -30,6 +32,10 @@ class Process(msgspec.Struct):
     hung: bool = False
     ending: StopReason | None = None
     beats_from: int | None = None
+    incoming: bool = False
+    whole: bool = False
+    stale: bool = False
+    left_paused: bool = False
 
     @property
     def executing(self) -> bool:
@@ -72,12 +78,12 @@ class Hypervisor:
             for work in queued:
                 work()
 
-    def begin(self, definition: VmDefinition, instance: int) -> Process:
+    def begin(self, definition: VmDefinition, instance: int, *, incoming: bool = False) -> Process:
         """The process of a start that passed the gate comes into being; its guest does not run yet."""
         if definition.home is None:
             raise ValueError(f"{definition.name} has no home datastore")
         self._pids += 1
-        process = Process(definition.vm, definition.name, definition.home, self._pids, instance)
+        process = Process(definition.vm, definition.name, definition.home, self._pids, instance, incoming=incoming)
         self.processes[definition.vm] = process
         self.off.pop(definition.vm, None)
         self._changed(definition.vm)
@@ -85,9 +91,14 @@ class Hypervisor:
 
     def let_run(self, process: Process) -> None:
         """What libvirt calls `cont`: the guest runs, unless the process is stopped or dying."""
-        process.paused = False
+        process.paused = process.left_paused = False
         if process.executing:
             self._changed(process.vm)
+
+    def pause(self, process: Process) -> None:
+        """What QEMU itself does at the end of a migration: the guest stands still."""
+        process.paused = True
+        self._changed(process.vm)
 
     def stop(self, vm: VmId) -> None:
         """SIGSTOP."""

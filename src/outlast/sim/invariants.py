@@ -10,6 +10,7 @@
     wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it, or will; which is not so where its home is lost to
                              that host, and not to all others
+    no-stale-copy            no copy goes on that is not whole, or whose guest has executed elsewhere since it was
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
 Each is looked at when something changes that it is about: a process begins, goes on or ends; a link or a guest's write
@@ -117,10 +118,26 @@ class Invariants:
         if host.id in hosts:
             return
         hosts[host.id] = process.instance
-        process.executed = True
+        if not process.executed:
+            process.executed = True
+            self._goes_on(process)
+        self._outdates_copies(process)
         self._begins(host, process)
         if len(hosts) > 1:
             self._doubled(vm)
+
+    def _goes_on(self, process: Process) -> None:
+        """It executes for the first time."""
+        if process.stale or (process.incoming and not process.whole):
+            fault = "is older than what its guest did since" if process.stale else "has not all of its memory"
+            self.violated("no-stale-copy", f"a copy of {process.vm} goes on that {fault}")
+
+    def _outdates_copies(self, process: Process) -> None:
+        """Every copy that waits is the memory of a moment that is over."""
+        for host in self._hosts.values():
+            other = host.hypervisor.processes.get(process.vm)
+            if other is not None and other is not process and other.whole and not other.executed:
+                other.stale = True
 
     def _stops(self, host: Host, vm: VmId) -> None:
         self._loose.discard((host.id, vm))

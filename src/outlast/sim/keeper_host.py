@@ -126,6 +126,7 @@ class KeeperHost:
                 process.stopped,
                 by_right=lease if (where, term) == (home, before.get(home)) else None,
                 session=term[0] if term is not None else "",
+                incoming=process.incoming,
             )
             for process in self._host.hypervisor.processes.values()
             if (home := self._host.home_of(process.vm)) is not None and process.ending is None
@@ -245,8 +246,15 @@ class KeeperHost:
         if process is None or home is None or (known is not None and known.pid == process.pid):
             return
         _, term, _ = self._remembered.get(vm, (None, None, None))
-        session = term[0] if term is not None else ""
-        found = FoundProcess(vm, process.name, home, process.pid, process.stopped, session=session)
+        found = FoundProcess(
+            vm,
+            process.name,
+            home,
+            process.pid,
+            process.stopped,
+            session=term[0] if term is not None else "",
+            incoming=process.incoming,
+        )
         self.happen(ProcessAppeared(found))
 
     def process_exited(self, vm: VmId) -> None:

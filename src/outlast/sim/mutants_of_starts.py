@@ -49,8 +49,8 @@ _process_appeared = Ownership.process_appeared
 @mutant(
     7, "a process that appears after its start was void goes on", "a-start-meets-a-lapse", (Ownership, "process_appeared")
 )
-def _void_start_runs(self: Ownership, pid: int) -> list[KeeperEffect]:
-    effects = _process_appeared(self, pid)
+def _void_start_runs(self: Ownership, pid: int, *, incoming: bool) -> list[KeeperEffect]:
+    effects = _process_appeared(self, pid, incoming=incoming)
     if any(isinstance(effect, Kill) for effect in effects):
         self.phase = Phase.RUNNING
         return [StopWatching(self.vm)]

@@ -39,6 +39,11 @@ class Network:
         percent = self.loss.get(source, 0) + self.loss.get(target, 0)
         return not percent or self._rng.randrange(100) >= percent
 
+    def connects(self, one: HostId, other: HostId) -> bool:
+        """Whether packets pass both ways, as far as nothing is cut."""
+        apart = {one, other} & (self.cut | self.muted)
+        return not apart and (one, other) not in self.blocked and (other, one) not in self.blocked
+
     def answers_isolation_ping(self, host: HostId) -> bool:
         """Whether a ping of a host to an isolation address comes back."""
         lost = host in self.cut or host in self.muted or self._rng.randrange(100) < self.loss.get(host, 0)

@@ -174,7 +174,7 @@ class Observer:
         process = machine.hypervisor.processes.get(vm)
         if process is not None and (key := (vm, host, machine.boots, process.pid)) not in self._seen:
             self._seen.add(key)
-            if self._zero is not None:
+            if self._zero is not None and not process.incoming:
                 self._histories[vm].started(self.now())
         if self._zero is not None:
             self._look_at(vm)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from outlast.model.commands import ChangeSettings, Command, Outcome, PauseRecovery, ResumeRecovery, Wanted, WantVm
+from outlast.model.commands import ChangeSettings, Command, MoveVm, Outcome, PauseRecovery, ResumeRecovery, Wanted, WantVm
 from outlast.model.ids import VmId
 from outlast.model.settings import parse_setting
 from outlast.model.time import SECOND
@@ -52,6 +52,10 @@ class Operating(Ground):
         if state == "running":
             self.recovery.failures.pop(VmId(vm), None)
         self._give(WantVm(vm=vm, wanted=state), f"wants {vm} to be {state}")
+
+    def migrate(self, vm: str, host: str) -> None:
+        """A VM that runs is to go on, running, on that host."""
+        self._give(MoveVm(vm=vm, host=host), f"wants {vm} to go on on {host}")
 
     def begin(self) -> None:
         """The domain has settled; what runs and is not to run is to be stopped from now on."""

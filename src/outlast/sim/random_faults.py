@@ -240,6 +240,15 @@ def _wish(t: Trouble) -> None:
     t.undo("set-state", t.length(50, 40_000), vm=vm, state="running")
 
 
+def _migrations(t: Trouble) -> None:
+    """An operator moves VMs about, now and then the same one on and on."""
+    vm, at = t.vm(), 0
+    for _ in range(t.rng.randrange(1, 4)):
+        t.do("migrate", at, vm=vm, host=t.host())
+        at += t.length(10, 8_000)
+        vm = t.rng.choice([vm, t.vm()])
+
+
 KINDS: dict[str, Callable[[Trouble], None]] = {
     "power": lambda t: t.pair("power-off", "power-on", host=t.host()),
     "reboot": _reboot,
@@ -278,5 +287,6 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "settings": lambda t: t.do("set", **dict[str, Any](random_settings.one(t.rng))),
     "pause": lambda t: t.pair("pause", "resume", 20_000),
     "wish": _wish,
+    "migrate": _migrations,
 }
 """Each draws one fault, at the present moment of the scenario."""

@@ -313,6 +313,9 @@ class World(Operating):
 
     def _end(self, vm: str, reason: StopReason) -> None:
         for name in self.processes(vm):
+            process = self.hosts[name].hypervisor.processes[VmId(vm)]
+            if process.incoming and not process.executed:
+                continue  # A copy is not the guest.
             # Nothing ends on a host that stands still, nor writes its last there.
             self.hosts[name].when_awake(functools.partial(self.hosts[name].guests.end, VmId(vm), reason))
 

@@ -24,6 +24,7 @@ import structlog
 from outlast.drivers.host_shutdown import host_goes_down
 from outlast.drivers.hypervisor import domains, host_facts
 from outlast.drivers.hypervisor.needs import CpuUse, with_use
+from outlast.drivers.hypervisor.policy_memory import PolicyMemory
 from outlast.drivers.hypervisor.traces import last_words
 from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
@@ -34,6 +35,8 @@ from outlast.model.events import (
     InventoryChanged,
     StopReason,
     VmLookedAt,
+    VmMigrationEnded,
+    VmResumed,
     VmStartEnded,
     VmStopped,
 )
@@ -45,7 +48,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
 
-from outlast.drivers.hypervisor import guest_agent
+from outlast.drivers.hypervisor import guest_agent, migration
 from outlast.drivers.hypervisor.faults import is_host_fault
 
 _log = structlog.get_logger()
@@ -54,6 +57,8 @@ RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 5.0
 CALL_TIMEOUT_S = 12.0
 SETTLE_S = 0.1
 LOOK_EVERY_S = 15.0
+MIGRATIONS_AT_ONCE = 4
+"""From one host; who asks for more waits for a thread."""
 
 _STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: StopReason.SHUTDOWN,
@@ -73,40 +78,13 @@ _SHUT_OFF = {
 }
 
 
-class PolicyMemory:
-    """The last policy of each VM, so that a redefinition without our metadata never silently unprotects one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._policies: dict[VmId, domains.Policy] = {}
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            self._policies = msgspec.json.decode(path.read_bytes(), type=dict[VmId, domains.Policy])
-
-    def take(self, vm: VmId, found: domains.PolicyFound) -> tuple[domains.Policy, bool]:
-        """The policy that holds, and whether it is one that was kept although the definition has lost it."""
-        if found.policy is None:
-            kept = self._policies.get(vm)
-            return (kept, True) if kept is not None else (domains.Policy(), False)
-        if self._policies.get(vm) != found.policy:
-            self._policies[vm] = found.policy
-            self._save()
-        return found.policy, False
-
-    def _save(self) -> None:
-        # Losing this file loses a memory of what definitions say themselves, so a full disk is no reason to stop.
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".new")
-            temporary.write_bytes(msgspec.json.encode(self._policies))
-            temporary.replace(self._path)
-
-
 class _Inventory(msgspec.Struct):
     """One reading of all domains. `off`: why those that are shut off are."""
 
     definitions: tuple[VmDefinition, ...]
     running: frozenset[VmId]
     off: dict[VmId, StopReason]
+    left_paused: frozenset[VmId]
     capacity: Capacity
     notes: list[Note]
 
@@ -123,8 +101,13 @@ class Hypervisor:
         on_note: Callable[[Note], None],
         *,
         reserved: tuple[int, int] = (0, 0),
+        migration_uri: str = "",
     ) -> None:
-        """`reserved`: the memory (MiB) and CPU (hundredths of a core) that the host keeps for itself."""
+        """`reserved`: the memory (MiB) and CPU (hundredths of a core) that the host keeps for itself.
+
+        `migration_uri`: where another host's libvirt is, with `{address}` in the place of its address.
+        """
+        self._migration_uri = migration_uri
         self._uri = uri
         self._datastores = datastores
         self._reserved = reserved
@@ -136,6 +119,7 @@ class Hypervisor:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="libvirt-call")
         self._guest_pool = guest_agent.pool()
+        self._migration_pool = ThreadPoolExecutor(MIGRATIONS_AT_ONCE, thread_name_prefix="libvirt-migration")
         self._connection: Any = None
         self._up = False
         self._told_problem = ""
@@ -163,6 +147,7 @@ class Hypervisor:
                 await self._call(connection.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._guest_pool.shutdown(wait=False, cancel_futures=True)
+        self._migration_pool.shutdown(wait=False, cancel_futures=True)
 
     # -- the connection -------------------------------------------------------------------------------------------
 
@@ -269,6 +254,7 @@ class Hypervisor:
             raise libvirt.libvirtError("the connection to libvirt is closed")
         found: list[VmDefinition] = []
         running: set[VmId] = set()
+        left_paused: set[VmId] = set()
         off: dict[VmId, StopReason] = {}
         notes: list[Note] = []
         for domain in connection.listAllDomains():
@@ -279,13 +265,15 @@ class Hypervisor:
                 found.append(with_use(definition, self._cpu_of(vm, domain)) if active else definition)
                 if active:
                     running.add(vm)
+                    if migration.is_left_paused(domain):
+                        left_paused.add(vm)
                 else:
                     off[vm] = _meant(_SHUT_OFF.get(domain.state()[1], StopReason.UNKNOWN))
         if not connection.isAlive():
             # What could not be asked must not look as if it had vanished.
             raise libvirt.libvirtError("the connection to libvirt broke")
         self._cpu_use.keep(running)
-        return _Inventory(tuple(found), frozenset(running), off, self._capacity(connection), notes)
+        return _Inventory(tuple(found), frozenset(running), off, frozenset(left_paused), self._capacity(connection), notes)
 
     def _cpu_of(self, vm: VmId, domain: Any) -> int:
         with contextlib.suppress(libvirt.libvirtError):
@@ -333,10 +321,10 @@ class Hypervisor:
             self._on_note(note)
         # Free memory moves all the time; only a change that matters to a placement is news.
         coarse = msgspec.structs.replace(found.capacity, free_memory_mib=found.capacity.free_memory_mib // 64)
-        content = (found.definitions, found.running, coarse)
+        content = (found.definitions, found.running, found.left_paused, coarse)
         if content != self._told:
             self._told = content
-            self._happen(InventoryChanged(found.definitions, found.running, found.capacity, found.off))
+            self._happen(InventoryChanged(found.definitions, found.running, found.capacity, found.off, found.left_paused))
 
     # -- what the agent asks for ----------------------------------------------------------------------------------
 
@@ -364,6 +352,40 @@ class Hypervisor:
         domain = connection.defineXML(xml)
         if not domain.isActive():
             domain.create()
+
+    def migrate_vm(self, request: RequestId, vm: VmId, address: str) -> None:
+        """Migrate to the host at `address`; answered by `VmMigrationEnded`, however long it takes."""
+
+        async def work() -> None:
+            connection, uri = self._connection, self._migration_uri.replace("{address}", address)
+            try:
+                if connection is None:
+                    raise libvirt.libvirtError("libvirt is not connected")
+                target = migration.Target(address, uri, self._datastores)
+                await self._loop.run_in_executor(self._migration_pool, migration.migrate, connection, vm, target)
+                self._happen(VmMigrationEnded(request, vm, True))
+            except libvirt.libvirtError as error:
+                self._happen(VmMigrationEnded(request, vm, False, _words(error)))
+            self._wanted.set()
+
+        self._spawn(work())
+
+    def resume_vm(self, request: RequestId, vm: VmId) -> None:
+        """Let a guest go on; answered by `VmResumed`."""
+
+        async def work() -> None:
+            try:
+                if self._connection is None:
+                    raise libvirt.libvirtError("libvirt is not connected")
+                await self._call(migration.resume, self._connection, vm)
+                self._happen(VmResumed(request, vm, True))
+            except libvirt.libvirtError as error:
+                self._happen(VmResumed(request, vm, False, _words(error)))
+            except TimeoutError:
+                self._happen(VmResumed(request, vm, False, f"libvirtd gave no answer within {CALL_TIMEOUT_S:g} s"))
+            self._wanted.set()
+
+        self._spawn(work())
 
     def probe_guest(self, request: RequestId, vm: VmId) -> None:
         """Ask the guest agent whether it is there; answered by `GuestProbed`, or never if libvirt hangs."""
