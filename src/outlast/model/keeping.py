@@ -257,7 +257,8 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
 class LeaseReport(msgspec.Struct, frozen=True):
     """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed.
 
-    `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer.
+    `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer. `write_ms`:
+    how long a heartbeat write takes of late; `slow`: that is so long that the lease might not be held much longer.
     """
 
     datastore: DatastoreName
@@ -267,6 +268,8 @@ class LeaseReport(msgspec.Struct, frozen=True):
     incarnation: Incarnation | None
     problem: str = ""
     failing: bool = False
+    write_ms: int = 0
+    slow: bool = False
 
 
 class KeptVm(msgspec.Struct, frozen=True):

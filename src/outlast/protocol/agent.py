@@ -22,6 +22,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     admission          which VMs may not be newly started here, for the gate
     lost_copies        frozen VMs that another host owns by now
     giving_up          VMs whose home is lost to this host, and that another one asks for (`recovery`, by `storage_loss`)
+    storage_pace       datastores that answer slowly, told before it hurts
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -96,6 +97,7 @@ from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
+from outlast.protocol.storage_pace import StoragePace
 from outlast.protocol.wish_following import WishFollower
 from outlast.protocol.wish_keeping import WishKeeper
 
@@ -152,6 +154,7 @@ class AgentMachine:
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
+        self.pace = StoragePace(self.known, self._out)
         self.giving_up = GivingUp(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
@@ -370,6 +373,7 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
+        self.pace.tick()
 
     def _use_settings(self) -> None:
         """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""

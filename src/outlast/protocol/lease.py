@@ -26,6 +26,9 @@ from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
 
+SLOW = 12
+"""A datastore is slow when a write takes this part of the lease, until one takes half of that: long before it is lost."""
+
 
 class Renewal(enum.Enum):
     """What the end of a heartbeat write meant for the lease."""
@@ -54,6 +57,9 @@ class Lease:
         self.sequence = 0
         self.took = Duration(0)
         """How long the last write took that ended, whatever came of it."""
+        self.usual = Duration(0)
+        """How long a write takes of late that is confirmed: each one moves it an eighth of the way."""
+        self.slow = False
         self.length = settings.lease_duration
         self.deadline: Instant | None = None
         self._granted_from = now
@@ -129,6 +135,8 @@ class Lease:
             retry = Duration(self._interval // 2)
             self._write_due = after(now, retry)
             return Renewal.NOTHING
+        self.usual = Duration((7 * self.usual + self.took) // 8) if self.usual else self.took
+        self.slow = self.usual * (2 * SLOW if self.slow else SLOW) >= self.length
         granted_until = after(started, min(self.length, self._written_for))
         if granted_until <= now:
             return Renewal.NOTHING

@@ -61,10 +61,18 @@ def in_report(report: KeeperReport, before: KeeperReport | None, now: Instant) -
 
 
 def _in_lease(lease: LeaseReport, before: LeaseReport, now: Instant) -> bool:
-    return before.deadline <= now or (lease.datastore, lease.held, lease.term, lease.incarnation, lease.failing) != (
+    return before.deadline <= now or (
+        lease.datastore,
+        lease.held,
+        lease.term,
+        lease.incarnation,
+        lease.failing,
+        lease.slow,
+    ) != (
         before.datastore,
         before.held,
         before.term,
         before.incarnation,
         before.failing,
+        before.slow,
     )

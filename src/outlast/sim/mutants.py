@@ -3,9 +3,9 @@
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
 by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
 leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
-devices and operators are in `mutants_of_fencing.py`, those about starts in `mutants_of_starts.py`, those about waiting for a
-turn in `mutants_of_order.py`, those about migrations in `mutants_of_migration.py`, and those about VMs whose host has lost
-their storage in `mutants_of_storage.py`.
+devices and operators are in `mutants_of_fencing.py`, about starts in `mutants_of_starts.py`, about waiting for a turn in
+`mutants_of_order.py`, about migrations in `mutants_of_migration.py`, and about VMs whose host has lost their storage in
+`mutants_of_storage.py`.
 """
 
 from __future__ import annotations
