@@ -358,3 +358,14 @@ def test_it_is_longer_than_a_new_keeper_needs() -> None:
     assert problems(Settings(storage_loss_after=Duration(seconds(3)))) == []
     (problem,) = problems(Settings(storage_loss_after=Duration(seconds(2))))
     assert problem.startswith("storage_loss_after")
+
+
+@pytest.mark.parametrize(
+    ("bound_s", "accepted", "leaves"), [(None, True, True), (None, False, False), (1, False, True), (5, False, False)]
+)
+def test_what_a_kernel_may_hold_is_a_risk_to_be_accepted(bound_s: float | None, accepted: bool, leaves: bool) -> None:
+    agent = Agent()
+    bound = Duration(seconds(bound_s)) if bound_s is not None else None
+    member = msgspec.structs.replace(agent.known.datastores[DS], in_flight_bound=bound, accept_in_flight_risk=accepted)
+    agent.known.datastores[DS] = member
+    assert agent.lost().leaves(41) is leaves

@@ -401,7 +401,7 @@ class Knowledge:
         word = self.renounced.get(line.vm)
         if word is None or (word.owner, word.home) != (host, line.home):
             return False
-        return line.epoch is None or line.epoch <= word.epoch
+        return line.epoch is not None and line.epoch <= word.epoch
 
     def has_given_up(self, last: RegisterRecord, home: DatastoreName) -> bool:
         """Whether the owner of exactly this epoch has said that it does not and will not run it."""

@@ -23,6 +23,8 @@ What was feared, and what becomes of it:
 - *The word comes before the exit.* Then the guest may wake up beside its successor, or its writes may. The keeper waits for
   the pidfd. A process that cannot exit (its kernel waits for the storage) gets no word: it is asked again until it can, and
   people are told. The host is not fenced for it: it lives, and other VMs may run there.
+- *The process is gone, and its kernel holds a write of it still*, which lands when the storage is back. As for the end of a
+  lease: where writes may be held for longer than the margin, nothing is given up unless the operator accepted that risk.
 - *The word comes late, or twice, or is about an earlier epoch than the one that was read.* It is true for ever, about its
   own epoch. It counts only for the very record (owner, epoch, keeper session) that was read.
 - *A re-assertion was under way when the storage went.* Its outcome is unknown, and it may land after the word. It makes the
@@ -136,9 +138,17 @@ class StorageLoss:
         if lapsed is None or held is None or not self._known.live(host) or self._responsible.holds(home) is None:
             return None
         settings = self._known.settings
+        if not self._nothing_is_held(home):
+            return None
         if home in self._known.beats[host].beat.failing:
             return max(lapsed, after(held[1], min(settings.window, settings.storage_loss_after)))
         return after(max(lapsed, held[1]), settings.storage_loss_after)
+
+    def _nothing_is_held(self, home: DatastoreName) -> bool:
+        """Whether no kernel holds writes for longer than until a VM is given up, or that risk was accepted."""
+        member, settings = self._known.datastores[home], self._known.settings
+        least = min(settings.lease_margin, settings.storage_loss_after)
+        return member.accept_in_flight_risk or (member.in_flight_bound is not None and member.in_flight_bound <= least)
 
     def _is_due(self, host: HostId, home: DatastoreName) -> bool:
         due, lease = self._due_at(host, home), self._known.lease(home)

@@ -12,6 +12,7 @@ from outlast.protocol import renouncing
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.ownership import Ownership, Phase
 from outlast.protocol.renouncing import Renouncing
+from outlast.protocol.storage_loss import StorageLoss
 from outlast.sim.mutation import also, mutant
 
 _asked, _refusal, _not_yet = Renouncing.asked, Renouncing._refusal, Renouncing._not_yet
@@ -74,3 +75,13 @@ def _given_up_with_the_lease_held(self: Renouncing, known: Ownership, ask: AskGi
 def _given_up_by_others_clocks(self: Renouncing, known: Ownership, ask: AskGivenUp) -> str:
     found = _refusal(self, known, ask)
     return "" if "long enough" in found else found
+
+
+@mutant(
+    5,
+    "a VM is given up although nobody accepted that the storage may hold writes for longer",
+    "lost-where-writes-may-be-held",
+    (StorageLoss, "_nothing_is_held"),
+)
+def _given_up_with_writes_held(self: StorageLoss, home: Any) -> bool:
+    return True

@@ -9,7 +9,7 @@ violation all the same, so that a broken rule is seen where it is broken.
                      in-flight bound allow it
     rebooted         a higher incarnation of the owner exists on the home datastore
     renounced        the epoch to take from says so; or its owner gave its word, and no process of the VM is left there,
-                     unless a later epoch has been made since
+                     unless a later epoch has been made since; and the in-flight bound of the datastore allows it
     power_fenced, operator_confirmed
                      the boot that made the epoch to take from is over: its host has no power, or has booted since
     clean_shutdown   the owner's last word stands in its record, and no process of the VM is left there
@@ -57,6 +57,8 @@ def _renounced(proof: Proof, vm: VmId, home: DatastoreName, owner: Host) -> str:
     record, last = store.registers[vm].get(proof.epoch), store.last(vm)
     if record is None or record.state is RegisterState.RELEASED or last is None or last.epoch > proof.epoch:
         return ""
+    if not owner.domain.expiry_allowed(home):
+        return f"epoch {proof.epoch} is not released, and nobody accepted that {home} may hold writes for longer"
     left = owner.powered and vm in owner.hypervisor.processes
     return f"epoch {proof.epoch} is not released, and a process of it is left on {owner.id}" if left else ""
 

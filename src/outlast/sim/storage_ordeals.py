@@ -32,6 +32,14 @@ def _a_process_that_cannot_exit(rng: random.Random) -> Scenario:
 
 
 @an_ordeal
+def _lost_where_writes_may_be_held(rng: random.Random) -> Scenario:
+    store = DatastoreSpec(name=DatastoreName("ds1"), in_flight_bound=None, accept_in_flight_risk=False)
+    s = Story(rng, "A host loses a datastore whose risk nobody accepted", stores=(store,), settings=_SOON)
+    s.store(rng.uniform(500, 2_000), "lost", "host1")
+    return s.done(24_000)
+
+
+@an_ordeal
 def _given_up_and_started_there_again(rng: random.Random) -> Scenario:
     s = Story(rng, "A VM is given up by a host, and comes back to it when it fails elsewhere", settings=_SOON)
     s.store(1000, "cut", "host1")
