@@ -89,7 +89,9 @@ def _launched_anyway(_self: Ownership, _term: LeaseTerm | None) -> bool:
 _adopt, _starts = Ownership.adopt, SmallWorld.starts
 
 
-def _adopted_by_right(self: Ownership, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
+def _adopted_by_right(
+    self: Ownership, pid: int, stopped: bool, by_right: Duration | None, session: str = ""
+) -> list[KeeperEffect]:
     return _adopt(self, pid, stopped, by_right=small_settings(2, 1).lease_duration)
 
 

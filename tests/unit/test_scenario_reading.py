@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     ("old", "new", "line", "what"),
     [
         ('do = "power-off"', 'do = "maintenance-on"', 36, "the verb maintenance-on"),
-        ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
+        ('do = "power-off"', 'do = "maintenance-off"', 36, "the verb maintenance-off"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(old: str, new: str, line: int, what: str) -> None:

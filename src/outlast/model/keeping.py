@@ -149,6 +149,20 @@ class AskLost(msgspec.Struct, frozen=True, tag="lost"):
     epoch: Epoch
 
 
+class AskGivenUp(msgspec.Struct, frozen=True, tag="given-up"):
+    """The agent: the VM's home is lost to this host; is it certain that nothing runs here on this epoch, nor ever will?
+
+    What stands frozen on it is killed for that. "Yes" is proof to others (`protocol/renouncing.py`). `session`: the keeper
+    session that made the epoch, as its register says.
+    """
+
+    request: RequestId
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """The agent works; the keeper publishes the counter in its heartbeats. `isolated`: it hears nobody on the network."""
 
@@ -193,6 +207,7 @@ KeeperRequest = (
     | AskIncoming
     | AskResumed
     | AskLost
+    | AskGivenUp
     | Progress
     | UseSettings
     | Admission
@@ -241,7 +256,11 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
 
 
 class LeaseReport(msgspec.Struct, frozen=True):
-    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed."""
+    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed.
+
+    `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer. `write_ms`:
+    how long a heartbeat write takes of late; `slow`: that is so long that the lease might not be held much longer.
+    """
 
     datastore: DatastoreName
     held: bool
@@ -249,6 +268,9 @@ class LeaseReport(msgspec.Struct, frozen=True):
     deadline: int
     incarnation: Incarnation | None
     problem: str = ""
+    failing: bool = False
+    write_ms: int = 0
+    slow: bool = False
 
 
 class KeptVm(msgspec.Struct, frozen=True):

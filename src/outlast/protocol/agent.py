@@ -21,6 +21,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
     lost_copies        frozen VMs that another host owns by now
+    giving_up          VMs whose home is lost to this host, and that another one asks for (`recovery`, by `storage_loss`)
+    storage_pace       datastores that answer slowly, told before it hurts
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -77,6 +79,7 @@ from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
+from outlast.protocol.giving_up import GivingUp
 from outlast.protocol.hearing import hear
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import AgentConfig, Knowledge, Outbox
@@ -94,6 +97,7 @@ from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
+from outlast.protocol.storage_pace import StoragePace
 from outlast.protocol.wish_following import WishFollower
 from outlast.protocol.wish_keeping import WishKeeper
 
@@ -143,13 +147,15 @@ class AgentMachine:
             fencing=self.fencing,
             doubt=self.doubt,
         )
-        self.retrying = Retrying(self.known, self._out, self.recovery)
+        self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower, migrations=self.migrating.leaving)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
+        self.pace = StoragePace(self.known, self._out)
+        self.giving_up = GivingUp(self.known, self._out)
         self._isolation_ping_due = now
         self._progress_due = now
         self._decide_at = now
@@ -316,6 +322,7 @@ class AgentMachine:
                 self.own.keeper_did(event.happened)
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
+                self.giving_up.keeper_answered(event)
                 self.migrating.happened(event)
             case KeeperGone():
                 self.known.keeper = None
@@ -366,6 +373,7 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
+        self.pace.tick()
 
     def _use_settings(self) -> None:
         """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""

@@ -32,6 +32,7 @@ from outlast.model.keeping import (
     AskExpect,
     AskForgotten,
     AskGate,
+    AskGivenUp,
     AskIncoming,
     AskInherit,
     AskKill,
@@ -96,6 +97,8 @@ class Gatekeeper:
                 return self._ask_kill(client, request)
             case AskLost() | AskExpect() | AskInherit() | AskDropped() | AskIncoming() | AskResumed():
                 return []  # No question of the gate: `reassertion` and `copies` have them.
+            case AskGivenUp():
+                return self._keeper.renouncing.asked(client, request)
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():

@@ -6,7 +6,7 @@ from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import KeeperEffect, Remember, Tell
 from outlast.model.keeper_events import FoundProcess
-from outlast.model.keeping import Happening, Progress, UseSettings
+from outlast.model.keeping import AskGivenUp, Happening, Progress, UseSettings
 from outlast.model.records import ProofKind, Reason, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant
@@ -29,6 +29,12 @@ class CopyDesk(Protocol):
     def expect_no_more(self, known: Ownership) -> list[KeeperEffect]: ...
 
 
+class WordDesk(Protocol):
+    """Who gives this keeper's word to others."""
+
+    def asked(self, client: int, ask: AskGivenUp) -> list[KeeperEffect]: ...
+
+
 class KeeperBooks(Protocol):
     """Its leases, its VMs, and somebody who reads and links for them."""
 
@@ -44,6 +50,8 @@ class KeeperBooks(Protocol):
     def gate(self) -> Gate: ...
     @property
     def copies(self) -> CopyDesk: ...
+    @property
+    def renouncing(self) -> WordDesk: ...
 
     def term(self, home: DatastoreName) -> LeaseTerm | None: ...
     def busy(self, vm: VmId) -> bool: ...

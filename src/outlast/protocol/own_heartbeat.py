@@ -42,4 +42,5 @@ def own_heartbeat(agent: "AgentMachine", rank: Rank, *, leaving: bool) -> Heartb
         starting_ms=agent.doubt.starting_ms,
         settings=known.mark,
         least_margin=known.config.least_margin,
+        failing=known.failing(),
     )

@@ -109,6 +109,8 @@ class Ownership:
         self.unfreezable = False
         """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
+        self.adopted_from = ""
+        """The keeper session of this boot that let the process run that was found; whatever it made is ours to renounce."""
         self.span: LeaseSpan | None = None
         """What the epoch that it runs on names, and no more than what one under way or of unknown outcome does."""
         self.release_reason: Reason | None = None
@@ -171,13 +173,13 @@ class Ownership:
         self.phase = Phase.KILLING
         return [Kill(self.vm)]
 
-    def adopt(self, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
+    def adopt(self, pid: int, stopped: bool, by_right: Duration | None, session: str = "") -> list[KeeperEffect]:
         """A process was found that this session did not let start (rule 8). It is frozen at once, unless it runs by right:
 
         an unexpired lease was adopted, and the session before us had asserted this VM in that very term, for a lease of
-        `by_right`.
+        `by_right`. `session`: the one of this boot that let it run last, if that is known.
         """
-        self.pid = pid
+        self.pid, self.adopted_from = pid, session
         if by_right is not None and not stopped:
             self.phase = Phase.RUNNING
             self.span = LeaseSpan(by_right, by_right)
@@ -364,6 +366,10 @@ class Ownership:
         return failed == wanted
 
     # -- reads ----------------------------------------------------------------------------------------------------
+
+    def is_of_this_boot(self, session: str) -> bool:
+        """Whether a keeper session made its epochs on this very machine, in this very boot; "no" if that is not known."""
+        return bool(session) and session in (self._identity.session, self.adopted_from)
 
     def is_ours(self, last: RegisterRecord, incarnation: Incarnation) -> bool:
         """Whether the register's last record was written by this boot of this host (any keeper session of it)."""

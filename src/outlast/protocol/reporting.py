@@ -315,6 +315,8 @@ class Reporter:
         if self._machine.election.primary is None:
             found.append("there is no primary: nothing would be restarted now")
         found += self._machine.doubt.problems()
+        found += self._machine.recovery.loss.problems()
+        found += self._machine.pace.problems()
         if known.keeper is None:
             found.append("the keeper of this host does not answer: systemctl status outlast-keeper")
         if not known.hypervisor_up:

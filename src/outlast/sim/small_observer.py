@@ -89,6 +89,9 @@ class _Facts:
     def holds_lease(self, _home: object) -> bool:
         return True
 
+    def has_given_up(self, *_: object) -> bool:
+        return False
+
     def said_off(self, *_: object) -> None:
         """Nobody here can tell that a host is off: the small world is about leases."""
 
