@@ -102,7 +102,7 @@ def words_of(value: Any) -> Iterator[str]:
 
 def words_not_built() -> set[str]:
     keys = {str(place[-1]) for place, _ in unbuilt.not_built(read(EVERY_KEY, built_only=False))}
-    return keys | unbuilt.VERBS | unbuilt.SETTINGS
+    return keys | unbuilt.VERBS
 
 
 FEATURES = features()

@@ -64,6 +64,8 @@ def expecting() -> Keeper:
     keeper = Keeper().guarded()
     keeper.asks(EXPECT)
     assert keeper.reply() == (True, "")
+    keeper.asks(AskIncoming(RequestId(1), VM))
+    assert keeper.reply() == (True, "")
     return keeper
 
 
@@ -267,3 +269,13 @@ def test_what_is_remembered_of_a_vm_ends_with_its_process() -> None:
     forgotten = keeper.one(Remember)
     assert isinstance(forgotten, Remember)
     assert forgotten.term == NO_TERM
+
+
+def test_what_had_migrated_here_before_outlast_came_is_not_killed() -> None:
+    """Its command line says that it was begun for a migration, and no register knows of it."""
+    keeper = Keeper(PROCESS).guarded()
+    assert phase(keeper) == "frozen"
+    keeper.reads(None)
+    assert not keeper.has(Kill)
+    keeper.links()
+    assert keeper.has(Thaw)

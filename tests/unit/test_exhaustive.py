@@ -7,10 +7,11 @@ from outlast.model.keeper_effects import KeeperEffect
 from outlast.model.time import Duration
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.ownership import Ownership
-from outlast.sim.exhaustive import BOUNDS, Search, explore, told
+from outlast.sim.exhaustive import BOUNDS, explore, told
 from outlast.sim.mutants import broken
-from outlast.sim.small_keeper import small_settings
-from outlast.sim.small_world import Bounds, HostMemory, SmallWorld
+from outlast.sim.small_parts import Bounds, HostMemory, small_settings
+from outlast.sim.small_search import Search
+from outlast.sim.small_world import SmallWorld
 
 TWO_ASKS = Bounds(asks=2)
 LATE_START = Bounds(asks=2, running=False, late_starts=True)
@@ -37,8 +38,7 @@ DROPPED = {
 
 
 def test_every_state_is_safe() -> None:
-    (bounds,) = BOUNDS["small"]
-    explored = explore(bounds)
+    explored = explore(BOUNDS["small"][0])
     assert explored.violation is None, told(explored)
     assert explored.complete
     assert explored.states > 300_000
@@ -89,7 +89,9 @@ def _launched_anyway(_self: Ownership, _term: LeaseTerm | None) -> bool:
 _adopt, _starts = Ownership.adopt, SmallWorld.starts
 
 
-def _adopted_by_right(self: Ownership, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
+def _adopted_by_right(
+    self: Ownership, pid: int, stopped: bool, by_right: Duration | None, session: str = ""
+) -> list[KeeperEffect]:
     return _adopt(self, pid, stopped, by_right=small_settings(2, 1).lease_duration)
 
 

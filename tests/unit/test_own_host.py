@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from agent_values import agent_config, keeper_report
 
-from outlast.model.effects import AskKeeper, WritePowerOnList
-from outlast.model.events import InventoryChanged, KeeperAnswered, StopReason
-from outlast.model.ids import DatastoreName, Epoch, HostId, Incarnation, VmId, VmName
-from outlast.model.inventory import Capacity, DatastoreMember, Needs, VmDefinition
+from outlast.model.effects import AskKeeper, MigrateVm, Send, WritePowerOnList
+from outlast.model.events import InventoryChanged, KeeperAnswered, StopReason, VmMigrationEnded
+from outlast.model.ids import DatastoreName, Epoch, HostId, HostName, Incarnation, VmId, VmName
+from outlast.model.inventory import Capacity, DatastoreMember, HostMember, Needs, VmDefinition
 from outlast.model.keeping import AskRelease, AskTakeover, KeeperReply, KeptVm
-from outlast.model.messages import RestartOrder
+from outlast.model.messages import CopyReport, CopyWanted, MigrateOrder, RestartOrder
 from outlast.model.policy import VmPolicy
 from outlast.model.records import PoweredVm, Proof, ProofKind, ProtectedVm, Reason
 from outlast.model.settings import IsolationResponse
@@ -35,8 +35,8 @@ class Agent:
         self.known.keeper = keeper_report()
         follower = WishFollower(self.known, self.out, Responsibility(self.known, self.out))
         self.desk = OrderDesk(self.known, self.out)
-        migrations = Migrations(self.known, self.out, tell=lambda _: None)
-        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower, migrations=migrations)
+        self.migrations = Migrations(self.known, self.out, tell=lambda _: None)
+        self.own = OwnHost(self.known, self.out, desk=self.desk, wishes=follower, migrations=self.migrations)
 
     def ordered(self, response: IsolationResponse | None, *, entry: bool = True) -> None:
         """The primary orders a start of the VM, whose policy is that."""
@@ -161,3 +161,25 @@ def test_a_vm_that_was_taken_and_never_started_did_not_crash() -> None:
     assert agent.released("ended") == []
     agent.known.now = Instant(agent.known.now + seconds(10))
     assert agent.released("ended") == [Reason.CRASHED]
+
+
+@pytest.mark.parametrize(("ended", "heirs"), [(42, [OTHER]), (43, []), (None, [])], ids=["it", "another", "unknown"])
+def test_only_the_end_of_the_process_that_migrated_releases_a_vm_to_its_copy(
+    ended: int | None, heirs: list[HostId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one was started here since then, and may have written to the disk: its copy is older than that."""
+    agent = Agent()
+    agent.known.members[OTHER] = HostMember(OTHER, HostName("beta"), "192.0.2.2", 1)
+    monkeypatch.setattr(agent.known, "live", lambda _: True)
+    agent.known.keeper = keeper_report(vms=(KeptVm(VM, NAME, DS, Epoch(1), "running", 42),))
+    agent.migrations.ordered(OTHER, MigrateOrder(order=1, vm=VM, destination=OTHER))
+    agent.migrations.tick()
+    sent = [effect.message for effect in agent.out.take() if isinstance(effect, Send)]
+    (wanted,) = [message for message in sent if isinstance(message, CopyWanted)]
+    agent.migrations.reported(OTHER, CopyReport(handover=wanted.handover, vm=VM, stage="expected"))
+    (begun,) = [effect for effect in agent.out.take() if isinstance(effect, MigrateVm)]
+    agent.migrations.ended(VmMigrationEnded(begun.request, VM, True))
+    agent.known.keeper = keeper_report(vms=(KeptVm(VM, NAME, DS, Epoch(1), "ended", None, ended=ended),))
+    agent.own.tick(False)
+    asked = [effect.request for effect in agent.out.take() if isinstance(effect, AskKeeper)]
+    assert [ask.heir for ask in asked if isinstance(ask, AskRelease)] == heirs

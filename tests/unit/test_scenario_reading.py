@@ -157,14 +157,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_file(tmp_path / "a.toml")
 
 
-_POWER_OFF = 'do = "power-off"\nhost = "host1"'
+_STEP = '[[steps]]\nat = "10s"'
+_FAILBACK = '[[rules]]\nkind = "run-on"\nvms = ["web1"]\nhosts = ["host1"]\nfailback = true\n\n'
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        (_POWER_OFF, 'do = "set"\nsetting = "storage_loss_after"\nvalue = "9s"', 37, "storage_loss_after"),
-        ('lease_duration = "8s"', 'storage_loss_after = "30s"', 8, "storage_loss_after"),
+        (_STEP, _FAILBACK + _STEP, 38, "failback of a rule"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(old: str, new: str, line: int, what: str) -> None:

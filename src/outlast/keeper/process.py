@@ -235,7 +235,7 @@ class KeeperProcess:
             self.log(f"process {qemu.pid} claims to be {qemu.vm} ({qemu.name}) too: it is guarded with the other one")
             return None
         unfreezable = qemu.unfreezable or bool(device_of(qemu))
-        by_right = self._ran_by_right(memory)
+        by_right, session = self._ran_by_right(memory), memory.session if memory is not None else ""
         return FoundProcess(
             qemu.vm,
             qemu.name,
@@ -244,6 +244,7 @@ class KeeperProcess:
             qemu.stopped,
             unfreezable,
             by_right=by_right,
+            session=session,
             incoming=qemu.incoming,
         )
 

@@ -268,9 +268,10 @@ class KeeperStorage:
             if foreign:
                 # Which boot of this host counts is found out anew, before anything is written again.
                 self._has_incarnation, self._twin, self.retry_at = False, None, clock.now()
-            self._happen(
-                HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, "" if ok else _problem(result))
-            )
+            # Without a helper it was its end that answered, and not the storage.
+            refused = not ok and not foreign and self._helper is not None
+            problem = "" if ok else _problem(result)
+            self._happen(HeartbeatWritten(effect.datastore, effect.record.sequence, ok, foreign, problem, refused))
 
         data = records.seal_heartbeat(effect.record, self._key)
         self._ask(Renew(places.heartbeat(self._config.host), data), written)

@@ -104,7 +104,7 @@ class Remember(msgspec.Struct, frozen=True):
     """Write down for our successor that this VM has its home there, and runs by right in this term of this session.
 
     Done before what follows in the batch: a start that passes, a thaw. `lease`: what its epoch allows its owner. NO_TERM:
-    it has ended, and whatever is found of it later has no right from before.
+    it has ended, or what comes is a copy, and whatever is found of it later has no right from before.
     """
 
     vm: VmId

@@ -33,13 +33,17 @@ class IncarnationWon(msgspec.Struct, frozen=True):
 
 
 class HeartbeatWritten(msgspec.Struct, frozen=True):
-    """A heartbeat write ended. `ok` only if the storage confirmed it; `foreign`: our place held another's record."""
+    """A heartbeat write ended. `ok` only if the storage confirmed it; `foreign`: our place held another's record.
+
+    `refused`: the storage itself answered, with an error.
+    """
 
     datastore: DatastoreName
     sequence: int
     ok: bool
     foreign: bool = False
     problem: str = ""
+    refused: bool = False
 
 
 class RegisterRead(msgspec.Struct, frozen=True):
@@ -64,6 +68,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
 
     `unfreezable`: it has a device that works on while the process is stopped (safety rule 6). `by_right`: the keeper
     session before us had asserted it in the term whose unexpired lease we may adopt (rule 8), for a lease of that length.
+    `session`: the keeper session of this boot that let it run last, empty if none wrote that down.
     `incoming`: it was begun to receive the memory of a VM that runs elsewhere.
     """
 
@@ -74,6 +79,7 @@ class FoundProcess(msgspec.Struct, frozen=True):
     stopped: bool
     unfreezable: bool = False
     by_right: Duration | None = None
+    session: str = ""
     incoming: bool = False
 
 

@@ -76,7 +76,7 @@ class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     """The agent: this VM's process has ended for `reason`; write that we will not run its epoch any more.
 
     `given_up`: it is a start that nobody waits for any more, whether or not there was a process. `heir`: it ended because
-    it has migrated, and its copy on that host may go on; `handover` is the migration's number.
+    it has migrated, and its copy on that host may go on; `handover` is the migration's number, `pid` the process that has.
     """
 
     request: RequestId
@@ -87,6 +87,7 @@ class AskRelease(msgspec.Struct, frozen=True, tag="release"):
     given_up: bool = False
     heir: HostId | None = None
     handover: Handover = NO_HANDOVER
+    pid: int | None = None
 
 
 class AskKill(msgspec.Struct, frozen=True, tag="kill"):
@@ -117,7 +118,7 @@ class AskInherit(msgspec.Struct, frozen=True, tag="inherit"):
 
 
 class AskIncoming(msgspec.Struct, frozen=True, tag="incoming"):
-    """The hook: may a migration of this domain come in here?"""
+    """The hook: may a migration of this domain come in here? If so, the gate is asked about its process next."""
 
     request: RequestId
     vm: VmId
@@ -146,6 +147,20 @@ class AskLost(msgspec.Struct, frozen=True, tag="lost"):
     home: DatastoreName
     owner: HostId
     epoch: Epoch
+
+
+class AskGivenUp(msgspec.Struct, frozen=True, tag="given-up"):
+    """The agent: the VM's home is lost to this host; is it certain that nothing runs here on this epoch, nor ever will?
+
+    What stands frozen on it is killed for that. "Yes" is proof to others (`protocol/renouncing.py`). `session`: the keeper
+    session that made the epoch, as its register says.
+    """
+
+    request: RequestId
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -195,6 +210,7 @@ KeeperRequest = (
     | AskIncoming
     | AskResumed
     | AskLost
+    | AskGivenUp
     | Progress
     | UseSettings
     | Admission
@@ -243,7 +259,11 @@ class Happened(msgspec.Struct, frozen=True, tag="happened"):
 
 
 class LeaseReport(msgspec.Struct, frozen=True):
-    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed."""
+    """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed.
+
+    `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer. `write_ms`:
+    how long a heartbeat write takes of late; `slow`: that is so long that the lease might not be held much longer.
+    """
 
     datastore: DatastoreName
     held: bool
@@ -251,13 +271,16 @@ class LeaseReport(msgspec.Struct, frozen=True):
     deadline: int
     incarnation: Incarnation | None
     problem: str = ""
+    failing: bool = False
+    write_ms: int = 0
+    slow: bool = False
 
 
 class KeptVm(msgspec.Struct, frozen=True):
     """A virtual machine in the keeper's care. `phase` as in `protocol/ownership.py`.
 
-    `handover`: the migration by which it comes here, or came. `inherited`: it is ours
-    by that, and nobody has said yet that libvirt has let its guest go on.
+    `handover`: the migration by which it comes here, or came. `inherited`: it is ours by that, and nobody has said yet that
+    libvirt has let its guest go on. `ended`: the process of it that ended last, while no other epoch is wanted.
     """
 
     vm: VmId
@@ -268,6 +291,7 @@ class KeptVm(msgspec.Struct, frozen=True):
     pid: int | None
     inherited: bool = False
     handover: Handover = NO_HANDOVER
+    ended: int | None = None
 
 
 class KeeperReport(msgspec.Struct, frozen=True, tag="report", kw_only=True):

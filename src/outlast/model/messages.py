@@ -60,7 +60,9 @@ class Emptying(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
-    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed.
+    """A network heartbeat. `lapsed` names the datastores on which the sender's lease has lapsed, `failing` those of them
+
+    that answer it with errors in place of no answer: they will not come back by themselves.
 
     `settings`: which settings it uses; who has older ones asks for them. `least_margin`: what its watchdog needs.
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
@@ -90,6 +92,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     starting_ms: int | None = None
     health: Health = Health()
     emptying: tuple[Emptying, ...] = ()
+    failing: tuple[DatastoreName, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):
@@ -169,6 +172,32 @@ class TakenOver(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
     vm: VmId
     home: DatastoreName
     epoch: Epoch
+
+
+class GiveUp(msgspec.Struct, frozen=True, kw_only=True, tag="give-up"):
+    """To the owner of this epoch, which has lost the VM's home: end what you hold of it, and say so.
+
+    Repeated until it is answered. `session`: of the keeper that made the epoch.
+    """
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+
+
+class GivenUp(msgspec.Struct, frozen=True, kw_only=True, tag="given-up"):
+    """The owner's word (proof `renounced`): nothing of this VM runs on the sender on that epoch, nor ever will.
+
+    `done` False: not yet, or not at all, and why.
+    """
+
+    vm: VmId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+    done: bool
+    sentence: str = ""
 
 
 class EventNotice(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
@@ -264,6 +293,8 @@ Message = (
     | CopyDropped
     | CopyReport
     | TakenOver
+    | GiveUp
+    | GivenUp
     | EventNotice
     | OperatorWord
     | WordReport

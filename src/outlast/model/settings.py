@@ -209,6 +209,12 @@ def problems(settings: Settings) -> list[str]:
         Duration(3 * s.datastore_heartbeat_interval),
         "3 x datastore_heartbeat_interval",
     )
+    at_least(
+        "storage_loss_after",
+        s.storage_loss_after,
+        Duration(3 * s.datastore_heartbeat_interval),
+        "3 x datastore_heartbeat_interval: a keeper that was restarted holds its leases again by then",
+    )
     at_least("datastore_stale_after", s.datastore_stale_after, s.window, "lease_duration + lease_margin")
     at_least(
         "lease_margin",

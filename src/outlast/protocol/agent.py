@@ -23,6 +23,8 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
     lost_copies        frozen VMs that another host owns by now
+    giving_up          VMs whose home is lost to this host, and that another one asks for (`recovery`, by `storage_loss`)
+    storage_pace       datastores that answer slowly, told before it hurts
     forgotten_starts   starts that libvirt carries out no more, and does not say so
 
 Order of a turn: the event becomes knowledge; then, if it is news (`news`) or time alone may have changed something, the
@@ -79,6 +81,7 @@ from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
+from outlast.protocol.giving_up import GivingUp
 from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.hearing import hear
 from outlast.protocol.isolation import Isolation
@@ -99,6 +102,7 @@ from outlast.protocol.responsibility import Responsibility, Standing
 from outlast.protocol.retrying import Retrying
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.shared_settings import SharedSettings
+from outlast.protocol.storage_pace import StoragePace
 from outlast.protocol.wish_following import WishFollower
 from outlast.protocol.wish_keeping import WishKeeper
 
@@ -152,16 +156,16 @@ class AgentMachine:
         )
         self.mover = Mover(self.known, self._out)
         self.maintenance = Maintenance(self.known, self._out, self.mover, self.recovery.placement)
-        self.retrying = Retrying(self.known, self._out, self.recovery)
+        self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower, migrations=self.migrating.leaving)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
-        self._isolation_ping_due = now
-        self._progress_due = now
-        self._decide_at = now
+        self.pace = StoragePace(self.known, self._out)
+        self.giving_up = GivingUp(self.known, self._out)
+        self._isolation_ping_due = self._progress_due = self._decide_at = now
         self._progress = 0
         self._leaving = False
         self._protected_from: tuple[int, tuple[DatastoreName, ...]] = (-1, ())
@@ -326,6 +330,7 @@ class AgentMachine:
                 self.own.keeper_did(event.happened)
             case KeeperAnswered():
                 self.desk.keeper_answered(event)
+                self.giving_up.keeper_answered(event)
                 self.migrating.happened(event)
             case KeeperGone():
                 self.known.keeper = None
@@ -380,6 +385,7 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
+        self.pace.tick()
 
     def _empty_hosts(self) -> None:
         """What this host has ordered of itself goes no way round, nor does its answer."""

@@ -16,12 +16,12 @@ ended; no other proof makes it go on, because its source may have written to the
 knows of no copy: it finds a process that its register does not name, and kills it.
 """
 
-from outlast.model.ids import HostId, Incarnation, RequestId, VmId
-from outlast.model.keeper_effects import Changed, KeeperEffect, WatchForProcess
+from outlast.model.ids import NO_TERM, HostId, Incarnation, RequestId, VmId
+from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import AskDropped, AskExpect, AskIncoming, AskInherit, AskResumed, Happening
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
-from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.keeper_books import KeeperBooks
 from outlast.protocol.keeper_replies import no, yes
 from outlast.protocol.ownership import Ownership, Phase, Purpose
@@ -31,6 +31,8 @@ EXPECT_PATIENCE = Duration(60 * SECOND)
 HEIR_PATIENCE = Duration(60 * SECOND)
 """How long a whole copy waits for its release. Its source has ended it long before that, or will not."""
 
+COMES_IN = Duration(5 * SECOND)
+"""How long libvirt may take from its word that a migration comes in to the gate. Nothing but disks is looked at between."""
 LOOKS_AGAIN = Duration(SECOND // 10)
 """How soon the register is read again by a copy that waits for its release; a guest stands still meanwhile."""
 
@@ -42,6 +44,7 @@ class Copies:
         self._keeper = keeper
         self._sources: dict[VmId, HostId] = {}
         self._until: dict[VmId, Instant] = {}
+        self._coming_in: dict[VmId, Instant] = {}
 
     def asked(
         self, client: int, request: AskExpect | AskInherit | AskDropped | AskIncoming | AskResumed
@@ -83,18 +86,29 @@ class Copies:
         """Whoever migrates it by another way than ours has asked nobody for a place."""
         known = self._keeper.vms.get(ask.vm)
         if known is not None and known.phase is Phase.EXPECTED:
+            self._coming_in[ask.vm] = after(self._keeper.now, COMES_IN)
             return yes(client, ask.request)
         name = known.name if known is not None else ask.vm
         here = self._keeper.config.name
         sentence = f"{name} is not expected here: its ownership goes with it by `outlast vm migrate {name} {here}` alone"
         return no(client, ask.request, sentence)
 
+    def comes_in(self, vm: VmId) -> bool:
+        """Whether the start that asks the gate is the one that libvirt has just told of. Asked once, and then forgotten."""
+        known, until = self._keeper.vms.get(vm), self._coming_in.pop(vm, LONG_AGO)
+        return known is not None and known.phase is Phase.EXPECTED and self._keeper.now < until
+
     def let_pass(self, ownership: Ownership, client: int, request: RequestId) -> list[KeeperEffect]:
-        """The one start that may pass for a copy. Its process is looked for before libvirt can have made it (rule 7)."""
+        """The one start that may pass for a copy. Its process is looked for before libvirt can have made it (rule 7).
+
+        That a start of this VM has passed here before, perhaps in this very term, says nothing about what comes now: a
+        keeper that is started anew must not take it for its own (rule 8).
+        """
         ownership.phase = Phase.ARRIVING
         self._until[ownership.vm] = after(self._keeper.now, EXPECT_PATIENCE)
+        no_right = Remember(ownership.vm, ownership.home, NO_TERM, Duration(0))
         watch = WatchForProcess(ownership.vm, ownership.name, ownership.home)
-        return [watch, yes(client, request), Changed()]
+        return [no_right, watch, yes(client, request), Changed()]
 
     def launched(self, vm: VmId) -> None:
         """Its process may come at any moment: it is not given up by time any more."""

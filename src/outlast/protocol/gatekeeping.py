@@ -34,6 +34,7 @@ from outlast.model.keeping import (
     AskExpect,
     AskForgotten,
     AskGate,
+    AskGivenUp,
     AskIncoming,
     AskInherit,
     AskKill,
@@ -98,6 +99,8 @@ class Gatekeeper:
                 return self._ask_kill(client, request)
             case AskLost() | AskExpect() | AskInherit() | AskDropped() | AskIncoming() | AskResumed():
                 return []  # No question of the gate: `reassertion` and `copies` have them.
+            case AskGivenUp():
+                return self._keeper.renouncing.asked(client, request)
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():
@@ -123,17 +126,24 @@ class Gatekeeper:
         home = self._keeper.config.home_of(ask.disks)
         if home is None:
             return [yes(client, ask.request, "none of its disks is on a datastore of Outlast")]
-        refusal = self.refusal(ask.vm, ask.name, home) or self._kept_empty(ask)
+        comes_in = self._keeper.copies.comes_in(ask.vm)
+        refusal = self.refusal(ask.vm, ask.name, home) or self._copy_alone(ask, comes_in=comes_in) or self._kept_empty(ask)
         if refusal:
             return [no(client, ask.request, refusal)]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, home, 0, False, ask.unfreezable))
-        if ownership.phase is Phase.EXPECTED:
+        if comes_in:
             return self._keeper.copies.let_pass(ownership, client, ask.request)
         told = not ownership.unfreezable or self._keeper.is_published_as_unfreezable(home)
         if told and ownership.use_grant(self._keeper.term(home)):
             return self._pass(ownership, client, ask.request)
         ownership.release_reason = None
         return self._wait(ownership, client, ask.request, None)
+
+    def _copy_alone(self, ask: AskGate, *, comes_in: bool) -> str:
+        """Without an epoch passes what is to receive the copy, and nothing else: any other process executes at once."""
+        known = self._keeper.vms.get(ask.vm)
+        expected = known is not None and known.phase is Phase.EXPECTED
+        return f"{ask.name} may not start: it is about to migrate here" if expected and not comes_in else ""
 
     def _kept_empty(self, ask: AskGate) -> str:
         known = self._keeper.vms.get(ask.vm)
@@ -184,6 +194,10 @@ class Gatekeeper:
     def _ask_release(self, client: int, ask: AskRelease) -> list[KeeperEffect]:
         if ask.home not in self._keeper.places:
             return [no(client, ask.request, f"this host has no datastore {ask.home}")]
+        known = self._keeper.vms.get(ask.vm)
+        if ask.heir is not None and (known is None or known.ended != ask.pid):
+            # What has been owned since then may have written to the disk: the copy is older than that (decision 19).
+            return [no(client, ask.request, f"{ask.name} cannot be handed over: what ended here last is not what migrated")]
         ownership = self._keeper.ensure(FoundProcess(ask.vm, ask.name, ask.home, 0, False))
         busy = ownership.pid is not None or ask.vm in self._waiting
         unused: list[KeeperEffect] = []

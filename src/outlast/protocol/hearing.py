@@ -12,6 +12,8 @@ from outlast.model.messages import (
     CopyWanted,
     CopyWhole,
     EventNotice,
+    GivenUp,
+    GiveUp,
     Heartbeat,
     ListChanged,
     MigrateOrder,
@@ -51,6 +53,10 @@ def hear(agent: "AgentMachine", event: Received) -> bool:
             agent.migrating.received(event.sender, event.message)
         case TakenOver():
             agent.lost.told(event.sender, event.message)
+        case GiveUp():
+            agent.giving_up.asked(event.sender, event.message)
+        case GivenUp():
+            agent.recovery.loss.answered(event.sender, event.message)
         case SettingsWanted():
             agent.settings.wanted_by(event.sender)
             return news

@@ -18,6 +18,7 @@ for another one to be emptied. An agent that has never heard it takes it for wel
 
 from outlast.model.health import Health
 from outlast.model.ids import HostId
+from outlast.model.settings import Maintenance
 from outlast.model.time import SECOND
 from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
@@ -31,6 +32,11 @@ def health_of(known: Knowledge, host: HostId) -> Health:
     return seen.beat.health if seen is not None else Health()
 
 
+def in_maintenance(known: Knowledge) -> dict[HostId, Maintenance]:
+    """The hosts that an operator keeps empty."""
+    return known.record.maintenance if known.record is not None else {}
+
+
 def emptied_for_health(known: Knowledge) -> dict[HostId, Health]:
     """The hosts that are kept empty because their hardware fails."""
     failing = {host: health for host in known.members if (health := health_of(known, host)).level == "failing"}
@@ -41,7 +47,7 @@ def emptied_for_health(known: Knowledge) -> dict[HostId, Health]:
 def kept_empty(known: Knowledge) -> dict[HostId, str]:
     """Every host that is kept empty, and why, as the end of a sentence that begins with the host."""
     kept = {host: health.sentence for host, health in emptied_for_health(known).items()}
-    return kept | {host: each.sentence for host, each in known.maintenance.items() if host in known.members}
+    return kept | {host: each.sentence for host, each in in_maintenance(known).items() if host in known.members}
 
 
 def last_resort(known: Knowledge) -> dict[HostId, str]:
@@ -54,7 +60,7 @@ def condition_problems(known: Knowledge) -> list[str]:
     """What is out of order about hosts that work, a sentence each."""
     kept, name, found = kept_empty(known), known.name, list[str]()
     for host, why in kept.items():
-        ends = f"`outlast host undrain {name(host)}`" if host in known.maintenance else "its hardware is well again"
+        ends = f"`outlast host undrain {name(host)}`" if host in in_maintenance(known) else "its hardware is well again"
         found.append(f"{name(host)} is kept empty until {ends}: {why}")
     for host in known.members:
         health = health_of(known, host)

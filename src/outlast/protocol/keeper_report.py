@@ -7,9 +7,10 @@ from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeping import KeeperReport, KeptVm, LeaseReport
 from outlast.model.records import Enforcement, HeartbeatRecord
 from outlast.model.settings import Settings, SettingsMark
-from outlast.model.time import Duration
+from outlast.model.time import MILLISECOND, Duration
 from outlast.protocol.lease import Place
 from outlast.protocol.ownership import Ownership
+from outlast.protocol.renouncing import is_failing
 
 
 def heartbeat_record(
@@ -43,6 +44,9 @@ def keeper_report(
             deadline=place.lease.deadline or 0,
             incarnation=place.incarnation,
             problem=place.problem,
+            failing=is_failing(place),
+            write_ms=place.lease.usual // MILLISECOND,
+            slow=place.lease.held and place.lease.slow,
         )
         for name, place in places.items()
     )
@@ -53,5 +57,5 @@ def keeper_report(
         enforcement=config.enforcement,
         settings=mark,
         leases=leases,
-        vms=tuple(KeptVm(v.vm, v.name, v.home, v.epoch, v.phase, v.pid, v.inherited, v.handover) for v in vms),
+        vms=tuple(KeptVm(v.vm, v.name, v.home, v.epoch, v.phase, v.pid, v.inherited, v.handover, v.ended) for v in vms),
     )

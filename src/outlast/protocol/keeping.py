@@ -64,6 +64,7 @@ from outlast.protocol.lease import Adopted, Lease, Place, Renewal
 from outlast.protocol.lease_length import fit
 from outlast.protocol.ownership import SOON, Identity, Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
+from outlast.protocol.renouncing import Renouncing, count_refusals
 from outlast.protocol.under_way import Task, UnderWay
 
 
@@ -92,6 +93,7 @@ class KeeperMachine:
         self._retry_at: dict[VmId, Instant] = {}
         self.gate = Gatekeeper(self)
         self.reassertion = Reassertion(self)
+        self.renouncing = Renouncing(self)
         self.copies = Copies(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
@@ -209,8 +211,9 @@ class KeeperMachine:
             place.lease.end_write(event.sequence, False, self.now)
             return self._foreign(name, event.problem)
         renewal = place.lease.end_write(event.sequence, event.ok, self.now)
+        fails_now = count_refusals(place, event, self.settings.datastore_heartbeat_interval)
         if renewal is Renewal.NOTHING or place.lease.deadline is None:
-            return []
+            return [Changed()] if fails_now else []
         effects: list[KeeperEffect] = [self._publish(name)]
         if renewal is Renewal.NEW_TERM:
             began = Happened(kind=Happening.LEASE_BEGAN, at=self.now, datastore=name, detail=f"term {place.lease.term}")
@@ -226,7 +229,7 @@ class KeeperMachine:
         """
         self.places[name].incarnation = None
         alarm = Tell(Happened(kind=Happening.CLONED_HOST, at=self.now, datastore=name, detail=problem))
-        if self.places[name].lease.void():
+        if self.places[name].lease.void(self.now):
             return [*self._lapsed(name, problem), alarm]
         return [alarm]
 
@@ -237,7 +240,7 @@ class KeeperMachine:
         for process in found:
             ownership = self.ensure(process)
             by_right = process.by_right if self.term(process.home) is not None else None
-            effects += ownership.adopt(process.pid, process.stopped, by_right)
+            effects += ownership.adopt(process.pid, process.stopped, by_right, process.session)
             effects.append(self.tell(Happening.ADOPTED, ownership, f"process {process.pid}, {ownership.phase}"))
         self._ready = True
         return [*effects, Changed()]
@@ -246,7 +249,7 @@ class KeeperMachine:
         ownership = self.ensure(process)
         if ownership.phase is Phase.IDLE:
             # It did not come through the gate (no hook, or libvirtd not restarted since): it may run only once asserted.
-            effects = ownership.adopt(process.pid, process.stopped, by_right=None)
+            effects = ownership.adopt(process.pid, process.stopped, None, process.session)
             return [*effects, self.tell(Happening.ADOPTED, ownership, "it did not pass the gate"), Changed()]
         effects = ownership.process_appeared(process.pid, incoming=process.incoming)
         if ownership.phase is Phase.KILLING:
@@ -484,7 +487,7 @@ class KeeperMachine:
         if known is None:
             known = Ownership(process.vm, process.name, process.home, self.identity)
             self.vms[process.vm] = known
-        known.unfreezable = known.unfreezable or process.unfreezable
+        known.meet(process)
         return known
 
     def forget(self, vm: VmId) -> None:

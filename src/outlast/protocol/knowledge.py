@@ -11,7 +11,7 @@ import msgspec
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
 from outlast.model.health import Health
-from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, HostName, RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
 from outlast.model.keeping import KeeperReport, LeaseReport
 from outlast.model.messages import Heartbeat
@@ -26,7 +26,7 @@ from outlast.model.records import (
     RegisterRecord,
 )
 from outlast.model.rules import Rule
-from outlast.model.settings import Maintenance, Pause, Settings, SettingsMark, SettingsRecord
+from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import LONG_AGO, MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.flapping import Flapping, avoided
 from outlast.protocol.heartbeat_datastores import Scored, choose
@@ -94,11 +94,17 @@ class PoweredOff(msgspec.Struct, frozen=True):
     marks: tuple[RecordMark, ...] = ()
 
 
-class Outbox:
-    """The effects of one turn, in order.
+class Renounced(msgspec.Struct, frozen=True):
+    """A host's word that it runs nothing of a VM on this epoch, made by that keeper session of it, and never will."""
 
-    `first_order`: higher than every number that an earlier agent of this host used.
-    """
+    owner: HostId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+
+
+class Outbox:
+    """The effects of one turn, in order. Orders are numbered from `first_order` on: above those of all earlier agents."""
 
     def __init__(self, first_order: int = 0) -> None:
         self._effects: list[Effect] = []
@@ -196,6 +202,8 @@ class Knowledge:
         self.flapping = Flapping()
         self.judgements: dict[HostId, Judgement] = {host: first_judgement(now) for host in self.peers}
         self.powered_off: dict[HostId, PoweredOff] = {}
+        self.renounced: dict[VmId, Renounced] = {}
+        """The newest word of an owner that gave a VM up whose home it has lost (`storage_loss`)."""
         self.silent = self.peers
         """The hosts that cannot be talked to, or of which nothing is known yet."""
 
@@ -208,11 +216,6 @@ class Knowledge:
     def pause(self) -> Pause | None:
         """Whether an operator holds all automatic recovery, and who."""
         return self.record.pause if self.record is not None else None
-
-    @property
-    def maintenance(self) -> dict[HostId, Maintenance]:
-        """The hosts that an operator keeps empty."""
-        return self.record.maintenance if self.record is not None else {}
 
     def take_record(self, record: SettingsRecord) -> None:
         """The fault domain's settings are others now."""
@@ -347,6 +350,11 @@ class Knowledge:
         """The datastores on which this host holds no lease."""
         return tuple(name for name in self.datastores if not self.holds_lease(name))
 
+    def failing(self) -> tuple[DatastoreName, ...]:
+        """The datastores on which this host's lease has lapsed by errors, as its keeper says."""
+        leases = self.keeper.leases if self.keeper is not None else ()
+        return tuple(lease.datastore for lease in leases if lease.failing and not self.holds_lease(lease.datastore))
+
     def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
         """Whether a host says that its lease on a datastore is good."""
         if host == self.me:
@@ -385,23 +393,48 @@ class Knowledge:
         for host in self._listers.get(vm, ()):
             if self.boot_of(host) not in (None, self.power_on[host].boot_id):
                 continue
-            if best is None or (self.lives(host), host) > (self.lives(best), best):
+            if vm in self.renounced and self._is_given_up(host, self._line(host, vm)):
+                continue
+            if best is None or self._rank(host, self._line(host, vm)) > self._rank(best, self._line(best, vm)):
                 best = host
         return best
+
+    def _rank(self, host: HostId, line: PoweredVm) -> tuple[bool, int, HostId]:
+        """Of two hosts that list a VM, whose list tells where it is: who cannot write any more lists an older epoch."""
+        return self.lives(host), line.epoch if line.epoch is not None else -1, host
+
+    def _line(self, host: HostId, vm: VmId) -> PoweredVm:
+        return next(line for line in self.power_on[host].vms if line.vm == vm)
+
+    def _is_given_up(self, host: HostId, line: PoweredVm) -> bool:
+        """Whether its host has said since that it runs nothing of what it lists there."""
+        word = self.renounced.get(line.vm)
+        if word is None or (word.owner, word.home) != (host, line.home):
+            return False
+        return line.epoch is not None and line.epoch <= word.epoch
+
+    def has_given_up(self, last: RegisterRecord, home: DatastoreName) -> bool:
+        """Whether the owner of exactly this epoch has said that it does not and will not run it."""
+        word = Renounced(last.owner, home, last.epoch, last.session)
+        return self.renounced.get(VmId(last.subject)) == word
 
     def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
         """Every VM on any host's power-on list: its `lister` and its line there, found in one go."""
         found: dict[VmId, tuple[HostId, PoweredVm]] = {}
-        for host in sorted(self.power_on, key=lambda host: (self.lives(host), host)):
-            content = self.power_on[host]
-            if self.boot_of(host) in (None, content.boot_id):
-                found |= {line.vm: (host, line) for line in content.vms}
+        for host, content in self.power_on.items():
+            if self.boot_of(host) not in (None, content.boot_id):
+                continue
+            for line in content.vms:
+                before = found.get(line.vm)
+                if self._is_given_up(host, line) or (before is not None and self._rank(*before) > self._rank(host, line)):
+                    continue
+                found[line.vm] = (host, line)
         return found
 
     def listed(self, vm: VmId) -> PoweredVm | None:
         """The VM's line on the power-on list of `lister`."""
         host = self.lister(vm)
-        return next((e for e in self.power_on[host].vms if e.vm == vm), None) if host is not None else None
+        return self._line(host, vm) if host is not None else None
 
     def domain_reach(self) -> dict[HostId, tuple[DatastoreReach, ...]]:
         """What every host reaches, as far as it ever said so."""

@@ -26,6 +26,9 @@ from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
 
+SLOW = 12
+"""A datastore is slow when a write takes this part of the lease, until one takes half of that: long before it is lost."""
+
 
 class Renewal(enum.Enum):
     """What the end of a heartbeat write meant for the lease."""
@@ -52,9 +55,16 @@ class Lease:
         self._written_for = Duration(0)
         self._write_due = now
         self.sequence = 0
+        self.took = Duration(0)
+        """How long the last write took that ended, whatever came of it."""
+        self.usual = Duration(0)
+        """How long a write takes of late that is confirmed: each one moves it an eighth of the way."""
+        self.slow = False
         self.length = settings.lease_duration
         self.deadline: Instant | None = None
         self._granted_from = now
+        self.lapsed_at = now
+        """When it was found to be over the last time; at first, when its holder began."""
         self.term = LeaseTerm(0)
         if adopted is not None and now < adopted.deadline <= after(now, adopted.length):
             self._granted_from = Instant(adopted.deadline - adopted.length)
@@ -92,13 +102,15 @@ class Lease:
         """True once, when the deadline has passed: what runs on this lease must be frozen now (safety rule 4)."""
         if self.deadline is None or now < self.deadline:
             return False
-        self.deadline = None
+        self.deadline, self.lapsed_at = None, now
         return True
 
-    def void(self) -> bool:
+    def void(self, now: Instant) -> bool:
         """Give the lease up at once (our place on the datastore holds a foreign record). True if it was held."""
-        was_held, self.deadline = self.held, None
-        return was_held
+        if self.deadline is None:
+            return False
+        self.deadline, self.lapsed_at = None, now
+        return True
 
     def begin_write(self, now: Instant) -> int | None:
         """The sequence number of the write to start now, or None if none is due."""
@@ -118,10 +130,13 @@ class Lease:
         if self._writing is None or self._writing[0] != sequence:
             return Renewal.NOTHING
         started, self._writing = self._writing[1], None
+        self.took = Duration(now - started)
         if not ok:
             retry = Duration(self._interval // 2)
             self._write_due = after(now, retry)
             return Renewal.NOTHING
+        self.usual = Duration((7 * self.usual + self.took) // 8) if self.usual else self.took
+        self.slow = self.usual * (2 * SLOW if self.slow else SLOW) >= self.length
         granted_until = after(started, min(self.length, self._written_for))
         if granted_until <= now:
             return Renewal.NOTHING
@@ -140,11 +155,15 @@ class Lease:
 
 
 class Place(msgspec.Struct):
-    """This host's standing on one datastore. `problem`: what the storage said last, empty when it is well."""
+    """This host's standing on one datastore. `problem`: what the storage said last, empty when it is well.
+
+    `refusals`: how many writes in a row it has answered with an error at once (`protocol/renouncing.py`).
+    """
 
     lease: Lease
     incarnation: Incarnation | None = None
     problem: str = ""
+    refusals: int = 0
     writing: Enforcement | None = None
     published: Enforcement | None = None
     """The enforcement level in the write that is under way, and in the last one that was confirmed."""

@@ -20,7 +20,7 @@ from outlast.model.messages import Emptying
 from outlast.model.planning import Snapshot
 from outlast.model.records import PoweredVm
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.host_condition import kept_empty
+from outlast.protocol.host_condition import in_maintenance, kept_empty
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.moving import Mover
 from outlast.protocol.placement import Placement
@@ -71,7 +71,7 @@ class Maintenance:
 
     def _look(self) -> None:
         known = self._known
-        empty = [h for h in kept_empty(known) if known.pause is None or h in known.maintenance]
+        empty = [h for h in kept_empty(known) if known.pause is None or h in in_maintenance(known)]
         self._there = {host: {} for host in sorted(empty)}
         for vm, (host, line) in known.whereabouts().items() if empty else ():
             if host in self._there and line.state != "ending":

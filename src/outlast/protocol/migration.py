@@ -44,6 +44,7 @@ class _Migration(msgspec.Struct):
     name: VmName
     home: DatastoreName
     destination: HostId
+    pid: int
     stage: str
     deadline: Instant
     sender: HostId | None = None
@@ -109,7 +110,17 @@ class Migrations:
         handover = Handover(f"{self._known.me}-{self._known.config.first_sequence}-{self._count}")
         deadline = after(self._known.now, ASK_PATIENCE)
         self._all[vm] = _Migration(
-            handover, vm, kept.name, kept.home, destination, "asking", deadline, sender=sender, order=order, work=work
+            handover,
+            vm,
+            kept.name,
+            kept.home,
+            destination,
+            kept.pid or 0,
+            "asking",
+            deadline,
+            sender=sender,
+            order=order,
+            work=work,
         )
         self._out.note("migration-begun", vm=vm, host=destination, relay=True, name=kept.name)
         return ""
@@ -146,13 +157,19 @@ class Migrations:
         migration = self._all.get(vm)
         return migration is not None and migration.stage in _NOT_TO_BE_SAID
 
-    def heir(self, vm: VmId) -> tuple[HostId, Handover] | None:
-        """Whose copy may go on, of a VM whose process has ended: the release is to name it. Asked once, and then handed."""
+    def heir(self, vm: VmId, ended: int | None) -> tuple[HostId, Handover, int] | None:
+        """Whose copy may go on, of a VM whose process has ended: the release is to name it. Asked once, and then handed.
+
+        `ended`: the process that ended last. If that is another one, the VM was started here once more since it migrated.
+        """
         migration = self._all.get(vm)
         if migration is None or migration.stage != "ending":
             return None
+        if ended != migration.pid:
+            self._fail(migration, "it was started here once more")
+            return None
         self._enter(migration, "handed", HANDED_PATIENCE)
-        return migration.destination, migration.handover
+        return migration.destination, migration.handover, migration.pid
 
     # -- what happens ---------------------------------------------------------------------------------------------
 

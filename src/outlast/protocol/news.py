@@ -28,6 +28,7 @@ def in_heartbeat(beat: Heartbeat, before: BeatSeen | None) -> bool:
         or beat.primary != old.primary
         or beat.power_on_sequence != old.power_on_sequence
         or beat.lapsed != old.lapsed
+        or beat.failing != old.failing
         or beat.hypervisor_up != old.hypervisor_up
         or beat.leaving != old.leaving
         or beat.settings != old.settings
@@ -61,9 +62,18 @@ def in_report(report: KeeperReport, before: KeeperReport | None, now: Instant) -
 
 
 def _in_lease(lease: LeaseReport, before: LeaseReport, now: Instant) -> bool:
-    return before.deadline <= now or (lease.datastore, lease.held, lease.term, lease.incarnation) != (
+    return before.deadline <= now or (
+        lease.datastore,
+        lease.held,
+        lease.term,
+        lease.incarnation,
+        lease.failing,
+        lease.slow,
+    ) != (
         before.datastore,
         before.held,
         before.term,
         before.incarnation,
+        before.failing,
+        before.slow,
     )

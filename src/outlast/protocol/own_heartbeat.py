@@ -44,4 +44,5 @@ def own_heartbeat(agent: "AgentMachine", rank: Rank, *, leaving: bool) -> Heartb
         health=known.health,
         emptying=agent.maintenance.emptying,
         least_margin=known.config.least_margin,
+        failing=known.failing(),
     )

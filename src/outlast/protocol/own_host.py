@@ -349,7 +349,7 @@ class OwnHost:
         for vm, each in ended.items():
             if self._migrations.keeps_its_end(vm):
                 continue
-            if (heir := self._migrations.heir(vm)) is not None:
+            if (heir := self._migrations.heir(vm, each.ended)) is not None:
                 self._stopped.pop(vm, None)
                 self._ended_since[vm] = self._asked[vm] = now
                 self._release(vm, each.name, each.home, Reason.MIGRATED, heir=heir)
@@ -391,11 +391,11 @@ class OwnHost:
         home: DatastoreName,
         reason: Reason,
         *,
-        heir: tuple[HostId, Handover] | None = None,
+        heir: tuple[HostId, Handover, int] | None = None,
     ) -> None:
-        to, handover = heir if heir is not None else (None, NO_HANDOVER)
+        to, handover, pid = heir if heir is not None else (None, NO_HANDOVER, None)
         ask = AskRelease(
-            request=self._out.request(), vm=vm, name=name, home=home, reason=reason, heir=to, handover=handover
+            request=self._out.request(), vm=vm, name=name, home=home, reason=reason, heir=to, handover=handover, pid=pid
         )
         self._out.put(AskKeeper(ask))
 

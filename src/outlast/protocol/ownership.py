@@ -39,7 +39,7 @@ from outlast.model.ids import (
     VmName,
 )
 from outlast.model.keeper_effects import Freeze, KeeperEffect, Kill, StopWatching, Thaw
-from outlast.model.keeper_events import LinkOutcome
+from outlast.model.keeper_events import FoundProcess, LinkOutcome
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import LeaseSpan
 from outlast.model.time import Duration
@@ -104,9 +104,13 @@ class Ownership:
         self.epoch: Epoch | None = None
         """The last epoch that is known to be ours, or that we compare-and-swap from."""
         self.pid: int | None = None
+        self.ended: int | None = None
+        """The process that ended last; None as soon as the VM is to be owned anew, for another process."""
         self.unfreezable = False
         """Whether a freeze does not stop all of it (rule 6): its host's lease is then no proof to anybody."""
         self.owned_elsewhere = False
+        self.adopted_from = ""
+        """The keeper session of this boot that let the process run that was found; whatever it made is ours to renounce."""
         self.span: LeaseSpan | None = None
         """What the epoch that it runs on names, and no more than what one under way or of unknown outcome does."""
         self.release_reason: Reason | None = None
@@ -116,6 +120,8 @@ class Ownership:
         """The migration by which it comes here, or came."""
         self.inherited = False
         """Whether libvirt has yet to let the guest go on that came here."""
+        self.incoming = False
+        """Whether its process was begun to receive a migration: no epoch speaks for it but those that bear its number."""
         self.failed_link: tuple[Epoch | None, str] = (None, "")
         """The last epoch that we tried to make and did not win, and what the storage said."""
         self._identity = identity
@@ -123,6 +129,12 @@ class Ownership:
         self._linking: tuple[RegisterRecord, LeaseTerm, LeaseSpan] | None = None
 
     # -- what the world did to the process ------------------------------------------------------------------------
+
+    def meet(self, process: FoundProcess) -> None:
+        """What is to be seen of its process, or of its definition while there is none."""
+        self.unfreezable = self.unfreezable or process.unfreezable
+        if process.pid:
+            self.incoming = process.incoming
 
     def process_appeared(self, pid: int, *, incoming: bool) -> list[KeeperEffect]:
         """The process of a start was found. In `void` it must never run: rule 3, a lapse voids every pending start.
@@ -140,9 +152,9 @@ class Ownership:
 
     def process_exited(self) -> None:
         """The pidfd reported the exit. The epoch that it ran on is used up (rule 3: after a crash, a new epoch)."""
-        self.pid = None
+        self.ended, self.pid = self.pid, None
         self._granted_in = None
-        self.inherited = False
+        self.inherited, self.incoming, self.handover = False, False, NO_HANDOVER
         self.phase = Phase.IDLE if self.owned_elsewhere else Phase.ENDED
 
     def start_ended(self) -> list[KeeperEffect]:
@@ -161,13 +173,13 @@ class Ownership:
         self.phase = Phase.KILLING
         return [Kill(self.vm)]
 
-    def adopt(self, pid: int, stopped: bool, by_right: Duration | None) -> list[KeeperEffect]:
+    def adopt(self, pid: int, stopped: bool, by_right: Duration | None, session: str = "") -> list[KeeperEffect]:
         """A process was found that this session did not let start (rule 8). It is frozen at once, unless it runs by right:
 
         an unexpired lease was adopted, and the session before us had asserted this VM in that very term, for a lease of
-        `by_right`.
+        `by_right`. `session`: the one of this boot that let it run last, if that is known.
         """
-        self.pid = pid
+        self.pid, self.adopted_from = pid, session
         if by_right is not None and not stopped:
             self.phase = Phase.RUNNING
             self.span = LeaseSpan(by_right, by_right)
@@ -230,6 +242,7 @@ class Ownership:
         """The record to create next, from `self.epoch` (None: the first epoch), remembered until `linked`."""
         owned = state is RegisterState.OWNED
         if owned:
+            self.ended = None
             # What runs is bound by the shorter of both until this link is won: then nothing else can turn up there.
             runs_for = self.span.lease if self.phase is Phase.RUNNING and self.span is not None else span.lease
             self.span = LeaseSpan(min(runs_for, span.lease), Duration(0))
@@ -252,7 +265,7 @@ class Ownership:
 
     def _handover_of(self, *, owned: bool) -> Handover:
         if owned:
-            return self.handover if self.phase is Phase.HEIR else NO_HANDOVER
+            return self.handover if self.incoming else NO_HANDOVER
         return self.release_to[1] if self.release_to is not None else NO_HANDOVER
 
     @property
@@ -305,6 +318,20 @@ class Ownership:
         self.phase = Phase.HEIR
         return [Freeze(self.vm)]
 
+    def came_by(self, last: RegisterRecord | None) -> bool:
+        """Whether our register's last record is an epoch of the migration by which its process came, as far as is known.
+
+        A keeper that was started anew learns the number from there: the chain of such epochs begins with the release that
+        named the copy, and ends with its process.
+        """
+        if last is None:
+            return True  # Whoever migrated it did so before Outlast was here: a copy of ours has its source's register.
+        if last.state is RegisterState.RELEASED or last.handover == NO_HANDOVER:
+            return False
+        if self.handover == NO_HANDOVER:
+            self.handover = last.handover
+        return self.handover == last.handover
+
     def inherit(self) -> None:
         """Its next epoch was made of the release that names it; from here on it is a frozen VM like any other."""
         self.phase, self.owned_elsewhere, self.inherited, self.release_reason = Phase.FROZEN, False, True, None
@@ -339,6 +366,10 @@ class Ownership:
         return failed == wanted
 
     # -- reads ----------------------------------------------------------------------------------------------------
+
+    def is_of_this_boot(self, session: str) -> bool:
+        """Whether a keeper session made its epochs on this very machine, in this very boot; "no" if that is not known."""
+        return bool(session) and session in (self._identity.session, self.adopted_from)
 
     def is_ours(self, last: RegisterRecord, incarnation: Incarnation) -> bool:
         """Whether the register's last record was written by this boot of this host (any keeper session of it)."""

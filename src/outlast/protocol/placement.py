@@ -13,10 +13,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from outlast.model.ids import HostId, VmId
+from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
+from outlast.model.policy import rank
+from outlast.model.records import ProtectedVm
 from outlast.model.time import SECOND, Duration, Instant, after
-from outlast.protocol.domain_snapshot import as_listed, take
+from outlast.protocol.domain_snapshot import as_listed, needs_of, take
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.planning.board import Board
 from outlast.protocol.planning.explaining import Explanation, explain, judge
@@ -109,6 +111,12 @@ class Placement:
     def _keeps_room(self, case: Restart) -> bool:
         soon = case.stage is not Stage.SETTLED and not case.in_doubt and self._known.now - case.opened < RESERVED_FOR
         return soon or case.stage is Stage.QUEUED
+
+    def could_take(self, leaving: Mapping[VmId, tuple[ProtectedVm, DatastoreName]]) -> list[VmId]:
+        """Which of these, with their homes, would have a host if their owners gave them up, along with all that waits."""
+        vms = {vm: _leaves(*each) for vm, each in leaving.items()} | self.waiting() | self._to_come(lately=True)
+        plan = make_plan(Problem(take(self._known, vms, self.ordered())))
+        return [vm for vm in leaving if plan.targets.get(vm) is not None]
 
     # -- choosing -------------------------------------------------------------------------------------------------
 
@@ -230,6 +238,10 @@ def _waits(case: Restart) -> PlanVm:
         prefer=prefer if prefer not in case.failed_on else None,
         only=case.only,
     )
+
+
+def _leaves(entry: ProtectedVm, home: DatastoreName) -> PlanVm:
+    return PlanVm(vm=entry.vm, name=entry.name, needs=needs_of(entry, home), tier=rank(entry.policy.priority))
 
 
 def _goes(case: Restart) -> PlanVm:

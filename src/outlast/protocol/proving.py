@@ -2,6 +2,8 @@
 
     the register says                           proof
     released                                    `renounced`
+    owned, and its owner has given its word     `renounced`
+      about this very epoch (`storage_loss`)
     owned by a host with a higher incarnation   `rebooted`
     owned, its keeper session's last word       `clean_shutdown`
       was the end
@@ -59,6 +61,8 @@ class Prover:
         """What is known of the owner of this last record of a register."""
         known = self._known
         if last.state is RegisterState.RELEASED:
+            return Proven(ProofKind.RENOUNCED)
+        if known.has_given_up(last, home):
             return Proven(ProofKind.RENOUNCED)
         watch = known.watches.get((last.owner, home))
         if self.has_rebooted(last, home):

@@ -7,6 +7,9 @@ running, for another lease than     the same, while it runs on (`lease_length.py
 that link is won within the term    thawed
 the link is lost, or nobody knows   the register is read: a read may only refuse, or tell which epoch to link from
 the register names another host     killed: the process is stale
+it was begun to receive a copy, and the same: no other epoch speaks for a copy, also not our own (decision 19)
+  the register's last record is no
+  epoch of ours by that migration
 the owner of a later epoch says so  the same, while it stands frozen (`lost_copies.py`)
 it runs on what an audit misses     frozen, and asserted anew (`audit.py`)
 """
@@ -50,6 +53,8 @@ class Reassertion:
         if last is not None and not ownership.is_ours(last, incarnation):
             owner = keeper.config.host_name(last.owner)
             return self._lost(ownership, f"{owner} owns it since epoch {last.epoch}")
+        if ownership.incoming and not ownership.came_by(last):
+            return self._lost(ownership, "it is a copy, and its register knows nothing of its migration")
         term = keeper.term(ownership.home)
         if term is None or not ownership.needs_assertion(term, keeper.settings.span):
             return []

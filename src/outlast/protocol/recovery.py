@@ -13,6 +13,8 @@ asks for it. What happens then depends on its register, read afresh:
     released to a copy that has migrated        waits for that for HEIR_GRACE, if its host can be talked to
     released, anything else                     proof `renounced`
     owned, and `proving` finds proof            that proof
+    owned by a host that lives, and has lost    it is asked to give it up (`storage_loss`); then proof `renounced`
+      its home for good, as it says
     owned by a host that lives and lists it     settled: it runs there
     owned by a host that lives, not listed      after a while that host is told to start it anew (proof `own`)
 
@@ -42,6 +44,7 @@ from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import LIST_PATIENCE, LOOK_AGAIN, ORDER_PATIENCE, READ_PATIENCE, Restart, Stage
 from outlast.protocol.sequence import Slots, turns
 from outlast.protocol.shared_settings import SharedSettings
+from outlast.protocol.storage_loss import StorageLoss
 from outlast.protocol.trials import Trials
 from outlast.protocol.verdict import SUSPECT, Verdict
 
@@ -87,6 +90,14 @@ class Recovery:
         self.cases: dict[VmId, Restart] = {}
         self.placement = Placement(knowledge, self.cases)
         self._trials = Trials(knowledge, outbox, responsibility)
+        self.loss = StorageLoss(
+            knowledge,
+            outbox,
+            responsibility=responsibility,
+            shared=shared,
+            placement=self.placement,
+            cases=self.cases,
+        )
         self._settled: dict[VmId, Instant] = {}
         """Until when each settled case is left alone."""
 
@@ -94,6 +105,7 @@ class Recovery:
 
     def tick(self) -> None:
         """Open new cases, and move the open ones along."""
+        self.loss.look()
         for vm in [vm for vm, until in self._settled.items() if self._known.now >= until]:
             del self._settled[vm]
         at_rest: list[tuple[DatastoreName, ProtectedVm]] = []
@@ -118,13 +130,13 @@ class Recovery:
                 self._settled[case.vm] = after(self._known.now, SETTLED_FOR)
                 del self.cases[case.vm]
         self._give_turns()
+        self.loss.tick()
 
     def _is_a_case(self, entry: ProtectedVm) -> bool:
         if entry.attempts.failed or (entry.policy.priority == "disabled" and not entry.attempts.asked):
             return False
-        lister = self._known.lister(entry.vm)
-        if lister is not None:
-            return self._known.verdict(lister) in SUSPECT
+        if self._known.lister(entry.vm) is not None:
+            return self.lists_it(entry.vm) is None
         # On nobody's list. Its host may not have been heard of yet: give everybody the time that a verdict takes.
         verdict = self._known.verdict(entry.last_host)
         return verdict is not Verdict.UNKNOWN and verdict is not Verdict.UNREACHABLE
@@ -152,24 +164,26 @@ class Recovery:
             case Stage.PROVING:
                 self._prove(case)
             case Stage.QUEUED:
-                if self._lists_it(case.vm) is not None:
+                if self.lists_it(case.vm) is not None:
                     self._reopen(case)
             case Stage.ORDERED | Stage.STARTING:
                 self._follow_order(case)
             case Stage.STARTED:
                 gone = case.target is not None and self._known.verdict(case.target) in SUSPECT
-                if self._lists_it(case.vm) is not None or gone or now >= case.deadline:
+                if self.lists_it(case.vm) is not None or gone or now >= case.deadline:
                     self._reopen(case)
             case Stage.SETTLED:
                 pass
 
-    def _lists_it(self, vm: VmId) -> HostId | None:
-        """The host on whose list it stands, if that one is not suspect."""
+    def lists_it(self, vm: VmId) -> HostId | None:
+        """The host on whose list it stands, if that one is not suspect, nor is to give it up."""
         lister = self._known.lister(vm)
-        return lister if lister is not None and self._known.verdict(lister) not in SUSPECT else None
+        if lister is None or self._known.verdict(lister) in SUSPECT or self.loss.calls_for(vm, lister):
+            return None
+        return lister
 
     def _reopen(self, case: Restart) -> None:
-        found, lister = self._responsible.protected_vm(case.vm), self._lists_it(case.vm)
+        found, lister = self._responsible.protected_vm(case.vm), self.lists_it(case.vm)
         if found is None:
             case.settle("it is not protected any more", self._known.now)
         elif lister is not None:
@@ -180,38 +194,13 @@ class Recovery:
             case.policy, case.asked = found[1].policy, found[1].asked
             self._read(case)
 
-    def retry(self, vm: str) -> str | None:
-        """An operator asks for a VM (by name or id) to be tried once more, at once. An empty string, or why not.
-
-        None: this agent is not responsible for any VM of that name.
-        """
-        for datastore in self._responsible.held_datastores():
-            protection = self._responsible.protection(datastore)
-            aside = next((each for each in protection.aside.values() if vm in (each.entry.name, each.entry.vm)), None)
-            if aside is not None:
-                name = aside.entry.name
-                return f"{aside.by} wants {name} to be {aside.wanted}; `outlast vm start {name}` overrules that"
-            entry = next((each for each in protection.vms.values() if vm in (each.name, each.vm)), None)
-            if entry is None:
-                continue
-            lister = self._lists_it(entry.vm)
-            if lister is not None:
-                return f"{entry.name} is on the list of {self._known.name(lister)} already"
-            protection.tried(entry.vm, counting.asked_again(entry.attempts))
-            self._out.note("retry-asked", vm=entry.vm, relay=True, name=entry.name)
-            case = self.cases.get(entry.vm)
-            if case is not None and case.stage is Stage.WAITING:
-                case.deadline = self._known.now
-            return ""
-        return None
-
     # -- the register ---------------------------------------------------------------------------------------------
 
     def registers_read(self, event: RegistersRead) -> bool:
         """Whether this answers one of our reads."""
         case = next((c for c in self.cases.values() if c.request == event.request), None)
         if case is None:
-            return False
+            return self.loss.registers_read(event)
         case.request = None
         if self._known.now >= case.deadline:
             # This agent stood still meanwhile: the answer tells how things were, and the turn that follows backs off.
@@ -275,9 +264,19 @@ class Recovery:
 
     def _owner_lives(self, case: Restart, owner: HostId) -> None:
         known, now = self._known, self._known.now
-        if known.lister(case.vm) == owner:
+        if self.loss.calls_for(case.vm, owner):
+            why = self.loss.ask(case)
+            if why is None:
+                case.wait("its register has changed", now, LOOK_AGAIN)
+            else:
+                case.why = why
+        elif known.lister(case.vm) == owner:
             case.settle(f"it is on the list of its owner {known.name(owner)}", now)
-            return
+        else:
+            self._owner_is_idle(case, owner)
+
+    def _owner_is_idle(self, case: Restart, owner: HostId) -> None:
+        known, now = self._known, self._known.now
         if case.owned_idle_since is None:
             case.owned_idle_since = now
         reachable = owner == known.me or known.live(owner)
@@ -292,7 +291,7 @@ class Recovery:
         if last is not None:
             owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
             why = self._doubt.why_held(owner, kind, case.home, booted=booted)
-            if why and self._lists_it(case.vm) is None and not self._is_asked_for(case):
+            if why and self.lists_it(case.vm) is None and not self._is_asked_for(case):
                 case.doubt(why, self._known.now)
                 return
         case.proven(kind, self._known.me, first_seen, last_read)
@@ -479,8 +478,8 @@ class Recovery:
 
     def next_deadline(self) -> Instant | None:
         """When the next case has to be moved by time alone."""
-        look = self.placement.next_deadline()
-        due = [*self._settled.values(), *([look] if look is not None else [])]
+        looks = (self.placement.next_deadline(), self.loss.next_deadline())
+        due = [*self._settled.values(), *(look for look in looks if look is not None)]
         for case in self.cases.values():
             match case.stage:
                 case Stage.PROVING:

@@ -21,7 +21,7 @@ from outlast.model.status import (
 )
 from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
-from outlast.protocol.host_condition import condition_problems, health_of, kept_empty
+from outlast.protocol.host_condition import condition_problems, health_of, in_maintenance, kept_empty
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
 from outlast.protocol.policy_text import policy_sentences
@@ -117,7 +117,7 @@ class Reporter:
         record = next((known.watches[host, d].record for d in known.datastores if known.watches[host, d].record), None)
         enforcement = str(record.enforcement) if record is not None else ""
         fenced = self._machine.fencing.outcomes.get(host)
-        drained, health = known.maintenance.get(host), health_of(known, host)
+        drained, health = in_maintenance(known).get(host), health_of(known, host)
         lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
         return HostStatus(
             name=known.name(host),
@@ -340,6 +340,8 @@ class Reporter:
         if self._machine.election.primary is None:
             found.append("there is no primary: nothing would be restarted now")
         found += self._machine.doubt.problems()
+        found += self._machine.recovery.loss.problems()
+        found += self._machine.pace.problems()
         if known.keeper is None:
             found.append("the keeper of this host does not answer: systemctl status outlast-keeper")
         if not known.hypervisor_up:

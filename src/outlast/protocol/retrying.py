@@ -16,8 +16,11 @@ from outlast.model.events import RetryAsked
 from outlast.model.ids import HostId
 from outlast.model.messages import RetryAnswer, RetryRequest
 from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.protocol import attempts as counting
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.recovery import Recovery
+from outlast.protocol.responsibility import Responsibility
+from outlast.protocol.restart import Stage
 
 PATIENCE = Duration(4 * SECOND)
 RESEND = Duration(SECOND // 2)
@@ -37,10 +40,11 @@ class _Asked(msgspec.Struct):
 class Retrying:
     """See the top of this file."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, recovery: Recovery) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, recovery: Recovery, responsibility: Responsibility) -> None:
         self._known = knowledge
         self._out = outbox
         self._recovery = recovery
+        self._responsible = responsibility
         self._asked: dict[str, _Asked] = {}
 
     def asked(self, event: RetryAsked) -> None:
@@ -68,10 +72,35 @@ class Retrying:
             self._take(asked, sender, answer)
 
     def _answer(self, token: str, vm: str) -> RetryAnswer:
-        sentence = self._recovery.retry(vm)
+        sentence = self._retry(vm)
         if sentence is None:
             return RetryAnswer(token=token, known=False, done=False)
         return RetryAnswer(token=token, known=True, done=not sentence, sentence=sentence)
+
+    def _retry(self, vm: str) -> str | None:
+        """An operator asks for a VM (by name or id) to be tried once more, at once. An empty string, or why not.
+
+        None: this agent is not responsible for any VM of that name.
+        """
+        for datastore in self._responsible.held_datastores():
+            protection = self._responsible.protection(datastore)
+            aside = next((each for each in protection.aside.values() if vm in (each.entry.name, each.entry.vm)), None)
+            if aside is not None:
+                name = aside.entry.name
+                return f"{aside.by} wants {name} to be {aside.wanted}; `outlast vm start {name}` overrules that"
+            entry = next((each for each in protection.vms.values() if vm in (each.name, each.vm)), None)
+            if entry is None:
+                continue
+            lister = self._recovery.lists_it(entry.vm)
+            if lister is not None:
+                return f"{entry.name} is on the list of {self._known.name(lister)} already"
+            protection.tried(entry.vm, counting.asked_again(entry.attempts))
+            self._out.note("retry-asked", vm=entry.vm, relay=True, name=entry.name)
+            case = self._recovery.cases.get(entry.vm)
+            if case is not None and case.stage is Stage.WAITING:
+                case.deadline = self._known.now
+            return ""
+        return None
 
     def _take(self, asked: _Asked, host: HostId, answer: RetryAnswer) -> None:
         if answer.known:

@@ -25,6 +25,7 @@ from outlast.model.ids import ElectionTerm, HostId
 from outlast.model.messages import CommandRequest
 from outlast.model.settings import Maintenance, Pause, Settings, SettingsRecord, problems, setting_text
 from outlast.model.time import SECOND, Duration, Instant, in_seconds
+from outlast.protocol.host_condition import in_maintenance
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.shared_settings import Change, SharedSettings
 
@@ -83,7 +84,7 @@ class SettingsChanger:
     def _begin(self, work: SettingsWork) -> Outcome | None:
         """Begin to write another record; an outcome if there is nothing to change, or it may not be."""
         known, request = self._known, work.request
-        settings, pause, maintenance = known.settings, known.pause, known.maintenance
+        settings, pause, maintenance = known.settings, known.pause, in_maintenance(known)
         match request.command:
             case ChangeSettings():
                 changed = _changed(settings, request.command)

@@ -11,13 +11,10 @@ from outlast.scenario.model import Scenario, Step
 Path = tuple[str | int, ...]
 
 VERBS: frozenset[str] = frozenset()
-SETTINGS = frozenset({"storage_loss_after"})
 
 
 def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
     """Everything in a scenario that is not built yet: where it stands, and what it is."""
-    for name in sorted(SETTINGS & scenario.settings.keys()):
-        yield ("settings", name), f"the setting {name}"
     for i, rule in enumerate(scenario.rules):
         if rule.failback:
             yield ("rules", i, "failback"), "failback of a rule"
@@ -28,5 +25,3 @@ def not_built(scenario: Scenario) -> Iterator[tuple[Path, str]]:
 def _step(step: Step) -> Iterator[tuple[str, str]]:
     if step.do in VERBS:
         yield "do", f"the verb {step.do}"
-    if step.keys.get("setting") in SETTINGS:
-        yield "setting", f"the setting {step.keys['setting']}"

@@ -14,7 +14,7 @@ import msgspec
 
 from outlast.model.events import StopReason
 from outlast.model.ids import DatastoreName, RequestId, VmId
-from outlast.model.keeping import AskEnded, AskGate, AskLaunch, KeeperReply
+from outlast.model.keeping import AskEnded, AskGate, AskIncoming, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
 from outlast.sim.hypervisor import Process
 from outlast.sim.physics import FABRIC, HELD_FOREVER, LIBVIRT_TELLS, QEMU_STARTS, within
@@ -263,21 +263,41 @@ class _Start:
         self._hypervisor = host.hypervisor
         self._generation = host.hypervisor.generation
         self._ended = ended
-        self._hook_returned = False
         self._over = False
 
     def ask(self) -> None:
-        """The hook asks the keeper."""
-        host = self._host
-        definition = host.definitions[self._vm]
+        """The hook asks the keeper; of a migration it asks first whether that may come in."""
+        if self._incoming:
+            self._question(AskIncoming(RequestId(1), self._vm), self._may_come_in)
+        else:
+            self._ask_gate()
+
+    def _may_come_in(self, reply: KeeperReply) -> None:
+        if reply.allowed:
+            self._ask_gate()
+        else:
+            self._fail(reply.sentence)
+
+    def _ask_gate(self) -> None:
+        definition = self._host.definitions[self._vm]
+        disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
+        self._question(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
+
+    def _question(self, question: AskGate | AskIncoming | AskLaunch, answered: Callable[[KeeperReply], None]) -> None:
+        host, waiting = self._host, [question]
         if not host.keeper.alive:
             self._fail("the keeper of this host cannot be asked")
             return
-        disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
-        client = host.keeper.ask(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
+
+        def told(reply: KeeperReply) -> None:
+            waiting.clear()
+            if not self._is_over():
+                answered(reply)
+
+        client = host.keeper.ask(question, told)
 
         def give_up() -> None:
-            if not self._hook_returned:
+            if waiting and not self._over:
                 host.keeper.client_gone(client)
                 self._fail("the keeper of this host cannot be asked: no answer in time")
 
@@ -290,9 +310,6 @@ class _Start:
         return self._over
 
     def _replied(self, reply: KeeperReply) -> None:
-        if self._is_over():
-            return
-        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
         elif self._host.start_failures(self._vm, self._host.id):
@@ -324,24 +341,10 @@ class _Start:
             # libvirt and QEMU wait for the disk; nobody is told anything meanwhile.
             self._host.later(SECOND // 4, self._begin)
             return
-        if not self._host.keeper.alive:
-            self._fail("the keeper of this host cannot be asked")
-            return
-        client = self._host.keeper.ask(AskLaunch(RequestId(2), self._vm), self._launch)
-        self._hook_returned = False
-
-        def give_up() -> None:
-            if not self._hook_returned and not self._over:
-                self._host.keeper.client_gone(client)
-                self._fail("the keeper of this host cannot be asked: no answer in time")
-
-        self._host.later(HOOK_PATIENCE, give_up)
+        self._question(AskLaunch(RequestId(2), self._vm), self._launch)
 
     def _launch(self, reply: KeeperReply) -> None:
         """The hook's second question is answered: now, or not at all."""
-        if self._is_over():
-            return
-        self._hook_returned = True
         if not reply.allowed:
             self._fail(reply.sentence)
             return

@@ -85,6 +85,7 @@ class Host:
         self.next_instance: Callable[[], int] = lambda: 0
         self.storage_modes: dict[DatastoreName, str] = {}
         self._storage_slow: dict[DatastoreName, int] = {}
+        self.storage_changed_at: dict[DatastoreName, int] = {}
         self._drift = 0
         self.booted_at = self.off_since = 0
         """When this boot began, and when the last one ended, in true time."""
@@ -291,7 +292,7 @@ class Host:
 
     def set_storage(self, datastore: DatastoreName, mode: str) -> None:
         """ok, hang or fail, for all of this host's ways to a datastore."""
-        self.storage_modes[datastore] = mode
+        self.storage_modes[datastore], self.storage_changed_at[datastore] = mode, self.now
         for name, way in self._ways:
             if name == datastore:
                 way.set_mode(mode)
@@ -299,7 +300,7 @@ class Host:
 
     def slow_storage(self, datastore: DatastoreName, latency: int) -> None:
         """Each request takes that much longer."""
-        self._storage_slow[datastore] = latency
+        self._storage_slow[datastore], self.storage_changed_at[datastore] = latency, self.now
         for name, way in self._ways:
             if name == datastore:
                 way.slow = latency

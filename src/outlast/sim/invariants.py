@@ -8,7 +8,8 @@
     one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
     pause-holds              nobody orders a restart or fences for a VM on whose datastore stands that recovery is paused
     wishes-hold              nobody orders a restart of a VM that an operator has set aside
-    no-needless-kill         no VM is killed on a host that may run it
+    no-needless-kill         no VM is killed on a host that may run it, or will; which is not so where its home is lost to
+                             that host, and not to all others
     no-stale-copy            no copy goes on that is not whole, or whose guest has executed elsewhere since it was
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -38,6 +39,8 @@ from outlast.sim.scheduler import Scheduler
 KEEPER_REACTS = 50 * MILLISECOND
 AGENT_REACTS = 850 * MILLISECOND
 """The second freezer: its grace, its interval, and a little."""
+HOLDS_AGAIN = 3 * SECOND
+"""How long after its storage is well a host may be without its lease."""
 PRIMARY_ACTS_LATE = 5 * SECOND
 """How old the read of a `primary` register may be on which an order rests: its patience, and a client's cache."""
 
@@ -289,6 +292,9 @@ class Invariants:
             self._not_paused(self._domain.stores[home], f"{host} {what}")
             if note.host == host:
                 self.violated("one-responsible-primary", f"{host} fences itself")
+        elif note.kind == "give-up-asked" and note.vm is not None:
+            home, what = self._domain.homes[note.vm], f"asks {note.host} to give {note.vm} up"
+            self._not_paused(self._domain.stores[home], f"{host} {what}")
         elif note.kind == "restart-ordered" and note.vm is not None:
             home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
             self._wanted_by_operators(self._domain.stores[home], host, note.vm)
@@ -349,8 +355,19 @@ class Invariants:
         ours = register is not None and register.owner == host.id and register.state is RegisterState.OWNED
         if vm in store.ever_aside:
             return  # An operator wanted it off.
+        if self._is_lost_to(host, process.home):
+            return
         if ours and register is not None and register.incarnation == len(boots) and responses == {"leave-running"}:
             self.violated("no-needless-kill", f"{vm} is killed on {host.id}, which owns it (epoch {register.epoch})")
+
+    def _is_lost_to(self, host: Host, home: DatastoreName) -> bool:
+        """Whether a host holds no lease there, although its keeper works, and somebody else does who may go on with it."""
+        quiet_for = self.now - host.storage_changed_at.get(home, 0)
+        if host.storage_mode(home) == "ok" and not host.storage_delay(home) and quiet_for >= HOLDS_AGAIN:
+            return False
+        others = (other for other in self._hosts.values() if other is not host and other.powered)
+        elsewhere = any(other.truth.holds(home, other.clock()) for other in others)
+        return elsewhere and not host.truth.holds(home, host.clock())
 
     def wrote(self, vm: VmId, instance: int) -> None:
         """A guest's write lands."""

@@ -125,6 +125,7 @@ class KeeperHost:
                 process.pid,
                 process.stopped,
                 by_right=lease if (where, term) == (home, before.get(home)) else None,
+                session=term[0] if term is not None else "",
                 incoming=process.incoming,
             )
             for process in self._host.hypervisor.processes.values()
@@ -244,7 +245,16 @@ class KeeperHost:
         known = self._machine.vms.get(vm) if self._machine is not None else None
         if process is None or home is None or (known is not None and known.pid == process.pid):
             return
-        found = FoundProcess(vm, process.name, home, process.pid, process.stopped, incoming=process.incoming)
+        _, term, _ = self._remembered.get(vm, (None, None, None))
+        found = FoundProcess(
+            vm,
+            process.name,
+            home,
+            process.pid,
+            process.stopped,
+            session=term[0] if term is not None else "",
+            incoming=process.incoming,
+        )
         self.happen(ProcessAppeared(found))
 
     def process_exited(self, vm: VmId) -> None:
@@ -378,7 +388,7 @@ class KeeperHost:
         def failed(problem: str) -> None:
             # It may have been written, or half of it: the next write does not look for what lay there.
             written.pop(name, None)
-            self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem))
+            self.happen(HeartbeatWritten(name, record.sequence, False, problem=problem, refused=True))
 
         self._ways[name].ask(work, done, failed, half)
 

@@ -3,8 +3,9 @@
 A rule that no test can break is not tested. Each mutant replaces the one method that enforces a rule of design.md section 2
 by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
 leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
-devices and operators are in `mutants_of_fencing.py`, those about starts in `mutants_of_starts.py`, and those about
-waiting for a turn in `mutants_of_order.py`, those about migrations in `mutants_of_migration.py`.
+devices and operators are in `mutants_of_fencing.py`, about starts in `mutants_of_starts.py`, about waiting for a turn in
+`mutants_of_order.py`, about migrations in `mutants_of_migration.py`, and about VMs whose host has lost their storage in
+`mutants_of_storage.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from outlast.protocol.observation import RecordWatch
 from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
-from outlast.sim import mutants_of_fencing, mutants_of_migration, mutants_of_order, mutants_of_starts
+from outlast.sim import (
+    mutants_of_fencing,
+    mutants_of_migration,
+    mutants_of_order,
+    mutants_of_starts,
+    mutants_of_storage,
+)
 from outlast.sim.datastore import Datastore
 from outlast.sim.host import Host
 from outlast.sim.mutation import MUTANTS, broken
@@ -38,7 +45,15 @@ from outlast.sim.mutation import also as _also
 from outlast.sim.mutation import mutant as _mutant
 from outlast.sim.watchdog import WatchdogDevice
 
-__all__ = ["MUTANTS", "broken", "mutants_of_fencing", "mutants_of_migration", "mutants_of_order", "mutants_of_starts"]
+__all__ = [
+    "MUTANTS",
+    "broken",
+    "mutants_of_fencing",
+    "mutants_of_migration",
+    "mutants_of_order",
+    "mutants_of_starts",
+    "mutants_of_storage",
+]
 
 # -- rule 1: the register ---------------------------------------------------------------------------------------------
 

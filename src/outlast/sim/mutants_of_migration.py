@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from outlast.model.ids import Epoch
-from outlast.model.keeper_effects import KeeperEffect
+from outlast.model.keeper_effects import KeeperEffect, Remember
 from outlast.model.keeping import KeptVm
 from outlast.model.records import RegisterState
 from outlast.protocol import copies
+from outlast.protocol.copies import Copies
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.migration import Migrations
 from outlast.protocol.migration_target import Arrivals
@@ -57,11 +58,11 @@ _heir = Migrations.heir
 @mutant(
     5, "the end of a process while it is copied is taken for a migration", "crashes-while-it-migrates", (Migrations, "heir")
 )
-def _any_end_is_a_migration(self: Migrations, vm: Any) -> Any:
+def _any_end_is_a_migration(self: Migrations, vm: Any, ended: int | None) -> Any:
     migration = self._all.get(vm)
     if migration is not None and migration.stage == "copying":
         migration.stage = "ending"
-    return _heir(self, vm)
+    return _heir(self, vm, ended)
 
 
 def _keeps_no_end(self: Migrations, vm: Any) -> bool:
@@ -70,5 +71,13 @@ def _keeps_no_end(self: Migrations, vm: Any) -> bool:
 
 
 also("any-end-is-a-migration", Migrations, "keeps_its_end", _keeps_no_end)
+
+
+def _lets_a_copy_pass_unnoted(self: Copies, *arguments: Any) -> list[KeeperEffect]:
+    return [effect for effect in _let_pass(self, *arguments) if not isinstance(effect, Remember)]
+
+
+_let_pass = Copies.let_pass
+also("a-right-outlives-its-process", Copies, "let_pass", _lets_a_copy_pass_unnoted)
 for _name in ("copy-without-an-epoch", "a-right-outlives-its-process"):
     also(_name, Arrivals, "_may_go_on", _goes_on_without_an_epoch)

@@ -22,4 +22,4 @@ def _lists_nothing(self: Recovery, _vm: Any) -> None:
     """The other guard of the same rule: a host that shows life has it on its list, if that can be read."""
 
 
-also("a-proof-that-waited-counts", Recovery, "_lists_it", _lists_nothing)
+also("a-proof-that-waited-counts", Recovery, "lists_it", _lists_nothing)

@@ -473,3 +473,4 @@ def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
 
 
 from outlast.sim import settings_ordeals as _settings_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
+from outlast.sim import storage_ordeals as _storage_ordeals  # noqa: E402, F401 - and so does this

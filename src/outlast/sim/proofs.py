@@ -8,7 +8,8 @@ violation all the same, so that a broken rule is seen where it is broken.
                      observer's own lease held all the time; the owner's level, its silence to pings and the datastore's
                      in-flight bound allow it
     rebooted         a higher incarnation of the owner exists on the home datastore
-    renounced        the epoch to take from says so
+    renounced        the epoch to take from says so; or its owner gave its word, and no process of the VM is left there,
+                     unless a later epoch has been made since; and the in-flight bound of the datastore allows it
     power_fenced, operator_confirmed
                      the boot that made the epoch to take from is over: its host has no power, or has booted since
     clean_shutdown   the owner's last word stands in its record, and no process of the VM is left there
@@ -40,9 +41,7 @@ def problem_with(ask: AskTakeover, asking: Host, domain: Domain) -> str:
             boots = len(store.incarnations.get(owner.id, ()))
             return "" if boots > proof.incarnation else f"{owner.id} has no incarnation above {proof.incarnation}"
         case ProofKind.RENOUNCED:
-            record = store.registers[ask.vm].get(proof.epoch)
-            wrong = record is not None and record.state is not RegisterState.RELEASED
-            return f"epoch {proof.epoch} is not released" if wrong else ""
+            return _renounced(proof, ask.vm, ask.home, owner)
         case ProofKind.CLEAN_SHUTDOWN:
             left = owner.powered and ask.vm in owner.hypervisor.processes
             return f"a process of it is left on {owner.id}" if left else ""
@@ -50,6 +49,18 @@ def problem_with(ask: AskTakeover, asking: Host, domain: Domain) -> str:
             return _was_off(proof, ask.vm, ask.home, owner)
         case _:
             return ""
+
+
+def _renounced(proof: Proof, vm: VmId, home: DatastoreName, owner: Host) -> str:
+    """Whether its owner does not and will not run that epoch: what is not written there, nothing that runs may belie."""
+    store = owner.domain.stores[home]
+    record, last = store.registers[vm].get(proof.epoch), store.last(vm)
+    if record is None or record.state is RegisterState.RELEASED or last is None or last.epoch > proof.epoch:
+        return ""
+    if not owner.domain.expiry_allowed(home):
+        return f"epoch {proof.epoch} is not released, and nobody accepted that {home} may hold writes for longer"
+    left = owner.powered and vm in owner.hypervisor.processes
+    return f"epoch {proof.epoch} is not released, and a process of it is left on {owner.id}" if left else ""
 
 
 def _was_off(proof: Proof, vm: VmId, home: DatastoreName, owner: Host) -> str:

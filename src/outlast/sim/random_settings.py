@@ -26,6 +26,8 @@ _MILLISECONDS: dict[str, tuple[int, ...]] = {
 }
 _GRACES = ((2, 2), (2, 10), (5, 30), (10, 120), (20, 60), (30, 30), (30, 300))
 """`mass_failure_grace` and `startup_grace` in seconds; the first is never the longer."""
+_LOSSES = (3, 4, 6, 9, 9, 12, 20)
+"""`storage_loss_after` in seconds."""
 _NUMBERS = {"heartbeat_datastores_per_host": (1, 3)}
 _SHUTDOWN_TIMEOUTS = (5, 10, 20)
 """Seconds, always short ones: a shutdown that began in an isolation has to end long before recovery is demanded."""
@@ -53,6 +55,15 @@ def graces(seed: int) -> dict[str, Any]:
         return {}
     mass, startup = rng.choice(_GRACES)
     return {"mass_failure_grace": Duration(mass * SECOND), "startup_grace": Duration(startup * SECOND)}
+
+
+def storage_loss(seed: int, drawn: dict[str, Any]) -> dict[str, Any]:
+    """In two of three worlds, sooner than by default, as cuts of storage are shorter than that. Drawn apart as well."""
+    rng = random.Random(f"storage loss {seed}")
+    after = Duration(rng.choice(_LOSSES) * SECOND)
+    if rng.randrange(3) == 0 or problems(Settings(**drawn, storage_loss_after=after)):
+        return {}
+    return {"storage_loss_after": after}
 
 
 def one(rng: random.Random) -> dict[str, str]:

@@ -42,7 +42,7 @@ def _a_longer_lease_needs_no_epoch(wanted: Duration, _homed: Any) -> Duration:
     (Ownership, "adopt"),
 )
 def _what_is_adopted_has_any_lease(
-    self: Ownership, pid: int, stopped: bool, by_right: Duration | None
+    self: Ownership, pid: int, stopped: bool, by_right: Duration | None, session: str = ""
 ) -> list[KeeperEffect]:
     self.pid, self.phase = pid, Phase.FROZEN
     if by_right is None or stopped:

@@ -14,21 +14,15 @@ The keeper calls its own host 0 and the other one 1, so that both hosts share on
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from outlast.model.ids import (
     BootId,
-    DatastoreName,
     Epoch,
-    HostId,
     HostName,
     Incarnation,
     KeeperSession,
     LeaseTerm,
-    Nonce,
-    RequestId,
-    VmId,
-    VmName,
 )
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.keeper_config import KeeperConfig
@@ -60,154 +54,60 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskEnded, AskGate, AskKill, AskLaunch, AskLost, AskRelease, AskTakeover
-from outlast.model.records import Proof, ProofKind, Reason, RegisterRecord, RegisterState
+from outlast.model.keeping import (
+    AskDropped,
+    AskEnded,
+    AskExpect,
+    AskGate,
+    AskIncoming,
+    AskInherit,
+    AskKill,
+    AskLaunch,
+    AskLost,
+    AskRelease,
+    AskTakeover,
+)
+from outlast.model.records import Proof, Reason, RegisterState
 from outlast.model.settings import Settings
-from outlast.model.time import SECOND, Duration, Instant
+from outlast.model.time import SECOND, Duration
 from outlast.protocol.gatekeeping import Waiting
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.lease import Adopted
-from outlast.protocol.ownership import Ownership, Phase, Purpose
+from outlast.protocol.ownership import Ownership, Phase
 from outlast.protocol.under_way import Task
+from outlast.sim.small_parts import (
+    AGENT,
+    ARRIVES,
+    HANDOVER,
+    HOME,
+    HOOK,
+    HOSTS,
+    LEAVES,
+    NAME,
+    NEWEST,
+    NOW,
+    OLD_EPOCH,
+    ONE,
+    PLACES,
+    PLAIN,
+    TERM,
+    TICK,
+    VM,
+    Asker,
+    Evidence,
+    Handled,
+    KeeperMemory,
+    LinkMemory,
+    Rec,
+    VmMemory,
+    at,
+    older,
+    order_from,
+    record_of,
+    ticks,
+)
 
-TICK = Duration(4 * SECOND)
-"""The gate's patience: whoever asks waits for one tick."""
-NOW = Instant(1000 * TICK)
-"""Every machine is built and called at this instant; what it remembers lies as far before or after it as it should."""
-NEWEST = 100
-"""The epoch that stands for the register's newest one."""
-OLD_EPOCH = -1
-"""Every epoch before the newest is the same: whatever is linked from it is lost."""
-
-HOSTS = (HostId("me"), HostId("peer"))
-VM, NAME, HOME = VmId("vm"), VmName("vm"), DatastoreName("store")
-HOOK, AGENT = 2, 1
-ONE = RequestId(1)
-_TERM = LeaseTerm(5)
 _FAR_AWAY = 1000
-
-
-class Rec(NamedTuple):
-    """A register's record. `epoch`: from the newest (0); `owner`: 0 or 1; `session`: which keeper of that boot, from 0.
-
-    Keepers only write their session, and ask for nobody's: what they read and link has session 0 here until it is stored.
-    """
-
-    epoch: int
-    owner: int
-    incarnation: int
-    released: bool
-    session: int = 0
-
-
-class Evidence(NamedTuple):
-    """A proof, as it travels in an order. `owner` matters to the proof `own` alone."""
-
-    kind: ProofKind
-    owner: int
-    epoch: int
-
-
-def order_from(epoch: int) -> Evidence:
-    """An order to take the VM from that epoch. For which of the other proofs it is given is nothing a keeper asks."""
-    return Evidence(ProofKind.LEASE_EXPIRED, 0, epoch)
-
-
-class LinkMemory(NamedTuple):
-    """A link under way, as the ownership machine remembers it. `term`: 0 the present one, -1 an earlier one."""
-
-    epoch: int
-    released: bool
-    term: int
-
-
-class VmMemory(NamedTuple):
-    """An `Ownership`. `failed`: the epoch that it did not win; one that is not to be made any more cannot fail again."""
-
-    phase: Phase
-    epoch: int | None
-    pid: bool
-    owned_elsewhere: bool
-    releasing: bool
-    granted: int | None
-    linking: LinkMemory | None
-    failed: int | None
-
-
-class Asker(NamedTuple):
-    """Whoever waits at the gate; `evidence` None: a start."""
-
-    client: int
-    deadline: int
-    evidence: Evidence | None
-    begun: bool
-
-
-class KeeperMemory(NamedTuple):
-    """A `KeeperMachine` on one datastore. Times in ticks from now. A heartbeat may be written again at any time.
-
-    How long a grant or a launch has been waiting is not remembered: patience may end at any time ("unused").
-    """
-
-    ready: bool
-    closing: bool
-    said: bool
-    incarnation: int | None
-    writing: int | None
-    deadline: int | None
-    task: Purpose | None
-    retry_at: int | None
-    vm: VmMemory | None
-    asker: Asker | None
-
-
-class Handled(NamedTuple):
-    """What an event led to. `kept`: the read or link under way before is still waited for; `effects`: what matters here."""
-
-    memory: KeeperMemory
-    kept: bool
-    effects: tuple[tuple[Any, ...], ...]
-
-
-def small_settings(lease: int, margin: int) -> Settings:
-    """Settings whose every time is a number of ticks."""
-    window = Duration((lease + margin) * TICK)
-    return Settings(
-        datastore_heartbeat_interval=TICK,
-        datastore_poll_interval=TICK,
-        lease_duration=Duration(lease * TICK),
-        lease_margin=Duration(margin * TICK),
-        datastore_stale_after=window,
-    )
-
-
-def older(epoch: int) -> int:
-    """The same epoch, seen from a register that has grown by one."""
-    return max(epoch - 1, OLD_EPOCH)
-
-
-def at(ticks: int) -> Instant:
-    """An instant, from ticks from now."""
-    return Instant(NOW + ticks * TICK)
-
-
-def ticks(instant: Instant) -> int:
-    """Ticks from now, rounded up: what is due in half a tick is due at the next one."""
-    return -((NOW - instant) // TICK)
-
-
-def record_of(rec: Rec) -> RegisterRecord:
-    """The real record. Who it is from is in the nonce, so that no two records are ever equal by chance."""
-    return RegisterRecord(
-        subject=VM,
-        epoch=Epoch(NEWEST + rec.epoch),
-        owner=HOSTS[rec.owner],
-        incarnation=Incarnation(rec.incarnation),
-        session=str(rec.session),
-        nonce=Nonce(f"{rec.owner}-{rec.incarnation}-{rec.session}-{rec.epoch}"),
-        state=RegisterState.RELEASED if rec.released else RegisterState.OWNED,
-        reason=Reason.CRASHED if rec.released else Reason.STARTED,
-    )
 
 
 class Keepers:
@@ -242,8 +142,17 @@ class Keepers:
             machine = self._build(memory)
             if event == ("unused",):
                 machine.gate._pending[VM] = NOW
-            effects = machine.handle(self._event(event), NOW)
-            found = self._known[key] = Handled(self._take(machine), ONE in machine._tasks, tuple(_effects(effects)))
+            if event == ("unsent",):
+                machine.copies._until[VM] = NOW
+            effects = list[tuple[Any, ...]]()
+            if event == ("receive",):
+                # libvirt says that a migration comes in, and then asks as it does about any start.
+                effects += _effects(machine.handle(Asked(PLACES, AskIncoming(ONE, VM)), NOW))
+            if ("place", False) in effects:
+                effects.append(("gate", False))
+            else:
+                effects += _effects(machine.handle(self._event(event), NOW))
+            found = self._known[key] = Handled(self._take(machine), ONE in machine._tasks, tuple(effects))
         return found
 
     def started(self, published: int | None) -> KeeperMemory:
@@ -252,9 +161,9 @@ class Keepers:
         adopted = {HOME: Adopted(at(published), length)} if published is not None else {}
         return self._take(KeeperMachine(self._config, NOW, adopted))
 
-    def running(self, incarnation: int) -> KeeperMemory:
+    def running(self, incarnation: int, kind: int = PLAIN) -> KeeperMemory:
         """A keeper that holds a fresh lease and guards a VM that it started as the newest epoch."""
-        vm = VmMemory(Phase.RUNNING, 0, True, False, False, 0, None, None)
+        vm = VmMemory(Phase.RUNNING, 0, kind, False, False, 0, None, None)
         return self.idle(incarnation)._replace(vm=vm)
 
     def idle(self, incarnation: int) -> KeeperMemory:
@@ -263,7 +172,7 @@ class Keepers:
 
     def _event(self, event: tuple[Any, ...]) -> KeeperEvent:
         match event:
-            case ("woken",) | ("unused",):
+            case ("woken",) | ("unused",) | ("unsent",):
                 return Woken()
             case ("written", bool(ok)):
                 return HeartbeatWritten(HOME, 1, ok)
@@ -273,11 +182,11 @@ class Keepers:
                 return RegisterRead(ONE, False, None, "lost")
             case ("linked", LinkOutcome() as outcome):
                 return Linked(ONE, outcome)
-            case ("found", bool(there), bool(stopped), bool(by_right)):
-                found = _process(stopped, self.settings.lease_duration if by_right else None)
-                return ProcessesFound((found,) if there else ())
-            case ("appeared", bool(stopped)):
-                return ProcessAppeared(_process(stopped))
+            case ("found", int(kind), bool(stopped), bool(by_right)):
+                found = _process(kind, stopped, self.settings.lease_duration if by_right else None)
+                return ProcessesFound((found,) if kind else ())
+            case ("appeared", int(kind), bool(stopped)):
+                return ProcessAppeared(_process(kind, stopped))
             case ("exited",):
                 return ProcessExited(VM)
             case ("number", int(number)):
@@ -291,7 +200,7 @@ class Keepers:
 
     def _request(self, event: tuple[Any, ...]) -> KeeperEvent:
         match event:
-            case ("gate",):
+            case ("gate",) | ("receive",):
                 return Asked(HOOK, AskGate(ONE, VM, NAME, ("/srv/store/disk",)))
             case ("launch",):
                 return Asked(HOOK, AskLaunch(ONE, VM))
@@ -299,6 +208,15 @@ class Keepers:
                 return Asked(AGENT, AskEnded(ONE, VM))
             case ("release",):
                 return Asked(AGENT, AskRelease(ONE, VM, NAME, HOME, Reason.CRASHED))
+            case ("hand over",):
+                release = AskRelease(ONE, VM, NAME, HOME, Reason.MIGRATED, heir=HOSTS[1], handover=HANDOVER, pid=LEAVES)
+                return Asked(AGENT, release)
+            case ("expect",):
+                return Asked(PLACES, AskExpect(ONE, VM, NAME, HOME, HOSTS[1], HANDOVER))
+            case ("inherit",):
+                return Asked(AGENT, AskInherit(ONE, VM, HANDOVER))
+            case ("drop",):
+                return Asked(AGENT, AskDropped(ONE, VM, HANDOVER))
             case ("kill",):
                 return Asked(AGENT, AskKill(ONE, VM, Reason.ISOLATED))
             case ("lost",):
@@ -318,7 +236,7 @@ class Keepers:
         lease._writing = (1, at(memory.writing)) if memory.writing is not None else None
         lease._written_for = self.settings.lease_duration
         lease._write_due = NOW
-        lease.sequence, lease.term = 1, _TERM
+        lease.sequence, lease.term = 1, TERM
         lease.deadline = at(memory.deadline) if memory.deadline is not None else None
         machine._ready, machine.closing, machine._requests = memory.ready, memory.closing, 1
         machine._fitted = True
@@ -340,16 +258,21 @@ class Keepers:
         vm.phase = memory.phase
         vm.span = self.settings.span
         vm.epoch = Epoch(NEWEST + memory.epoch) if memory.epoch is not None else None
-        vm.pid = 1 if memory.pid else None
+        vm.pid, vm.incoming = memory.pid or None, memory.pid == ARRIVES
         vm.owned_elsewhere = memory.owned_elsewhere
         vm.release_reason = Reason.CRASHED if memory.releasing else None
-        vm._granted_in = LeaseTerm(_TERM + memory.granted) if memory.granted is not None else None
+        vm.ended = LEAVES if memory.ended else None
+        vm.release_to = (HOSTS[1], HANDOVER) if memory.heir else None
+        if memory.handover:
+            vm.handover = HANDOVER
+            machine.copies._sources[VM] = HOSTS[1]
+        vm._granted_in = LeaseTerm(TERM + memory.granted) if memory.granted is not None else None
         if memory.failed is not None:
             vm.failed_link = (Epoch(NEWEST + memory.failed), "")
         if memory.linking is not None:
             link = memory.linking
             record = record_of(Rec(link.epoch, 0, incarnation, link.released))
-            vm._linking = (record, LeaseTerm(_TERM + link.term), self.settings.span)
+            vm._linking = (record, LeaseTerm(TERM + link.term), self.settings.span)
         return vm
 
     def _take(self, machine: KeeperMachine) -> KeeperMemory:
@@ -410,7 +333,7 @@ def _vm_memory(vm: Ownership, term: LeaseTerm) -> VmMemory:
     return VmMemory(
         phase=vm.phase,
         epoch=max(vm.epoch - NEWEST, OLD_EPOCH) if vm.epoch is not None else None,
-        pid=vm.pid is not None,
+        pid=vm.pid or 0,
         owned_elsewhere=vm.owned_elsewhere,
         releasing=vm.release_reason is not None,
         granted=(0 if vm._granted_in == term else -1) if vm._granted_in is not None else None,
@@ -422,6 +345,9 @@ def _vm_memory(vm: Ownership, term: LeaseTerm) -> VmMemory:
         if link is not None
         else None,
         failed=failed - NEWEST if failed is not None and failed >= NEWEST else None,
+        heir=vm.release_to is not None and vm.release_reason is not None,
+        handover=vm.handover == HANDOVER,
+        ended=vm.ended == LEAVES,
     )
 
 
@@ -432,8 +358,8 @@ def _asker(waiting: Waiting) -> Asker:
     return Asker(waiting.client, max(ticks(waiting.deadline), 0), evidence, waiting.begun)
 
 
-def _process(stopped: bool, by_right: Duration | None = None) -> FoundProcess:
-    return FoundProcess(VM, NAME, HOME, 1, stopped, by_right=by_right)
+def _process(kind: int, stopped: bool, by_right: Duration | None = None) -> FoundProcess:
+    return FoundProcess(VM, NAME, HOME, kind, stopped, by_right=by_right, incoming=kind == ARRIVES)
 
 
 def _proof(evidence: Evidence) -> Proof:
@@ -457,7 +383,8 @@ def _effects(effects: list[KeeperEffect]) -> list[tuple[Any, ...]]:
                 found.append(("read",))
             case LinkRegister(_, _, record):
                 epoch = max(record.epoch - NEWEST, OLD_EPOCH)
-                found.append(("link", Rec(epoch, 0, record.incarnation, record.state is RegisterState.RELEASED)))
+                released, handed = record.state is RegisterState.RELEASED, record.handover == HANDOVER
+                found.append(("link", Rec(epoch, 0, record.incarnation, released, handed=handed)))
             case Freeze():
                 found.append(("freeze",))
             case Thaw():
@@ -466,11 +393,13 @@ def _effects(effects: list[KeeperEffect]) -> list[tuple[Any, ...]]:
                 found.append(("kill",))
             case PublishLease():
                 published = ticks(effect.deadline) if effect.deadline else None
-                found.append(("publish", published, effect.term != _TERM))
+                found.append(("publish", published, effect.term != TERM))
             case Remember():
-                found.append(("remember",))
+                found.append(("remember", bool(effect.lease)))
             case Reply() if effect.client == HOOK:
                 found.append(("gate", effect.reply.allowed))
+            case Reply() if effect.client == PLACES:
+                found.append(("place", effect.reply.allowed))
             case _:
                 pass
     return found

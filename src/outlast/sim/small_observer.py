@@ -23,7 +23,7 @@ from outlast.protocol.observation import RecordWatch
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.restart import READ_PATIENCE, Restart, Stage
 from outlast.protocol.verdict import Verdict
-from outlast.sim.small_keeper import HOME, HOSTS, NAME, NEWEST, NOW, TICK, VM, Evidence, Rec, older, order_from, record_of
+from outlast.sim.small_parts import HOME, HOSTS, NAME, NEWEST, NOW, TICK, VM, Evidence, Rec, older, order_from, record_of
 
 _FOR_EVER = Duration(1 << 62)
 
@@ -79,11 +79,18 @@ class _Facts:
     def lives(self, _host: HostId) -> bool:
         return False
 
+    def live(self, _host: HostId) -> bool:
+        """So nobody waits for the heir of a release, who is then only quicker, or not."""
+        return False
+
     def expiry_may_prove(self, *_: object) -> bool:
         return True
 
     def holds_lease(self, _home: object) -> bool:
         return True
+
+    def has_given_up(self, *_: object) -> bool:
+        return False
 
     def said_off(self, *_: object) -> None:
         """Nobody here can tell that a host is off: the small world is about leases."""

@@ -17,122 +17,57 @@ Every table is made as it is needed, from the two tables of real machines (`smal
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from outlast.model.ids import Epoch, Nonce
 from outlast.model.keeper_events import LinkOutcome
-from outlast.protocol.ownership import Phase
+from outlast.protocol.ownership import SOON, Phase
 from outlast.sim.datastore import Datastore
-from outlast.sim.small_keeper import (
+from outlast.sim.small_keeper import Keepers
+from outlast.sim.small_observer import ObserverMemory, Observers, Seen
+from outlast.sim.small_parts import (
+    ARRIVES,
+    ASK,
+    ASKED,
+    AWAKE,
+    BOTH,
+    CLOSE,
+    CRASH,
+    EXECUTES,
+    FREE,
+    FROZEN,
+    GUEST,
     HOME,
+    LAUNCHED,
+    LEAVES,
+    LOSS,
     NEWEST,
+    NEXT,
+    NONE,
     OLD_EPOCH,
+    PASSED,
+    PAUSED,
+    PLAIN,
+    POWER,
+    STOPPED,
+    THAWED,
+    UNUSED,
     VM,
+    Bounds,
     Evidence,
     Handled,
+    HostMemory,
+    HostStep,
     KeeperMemory,
-    Keepers,
     Rec,
+    StoreMemory,
+    StoreStep,
     VmMemory,
     record_of,
     small_settings,
 )
-from outlast.sim.small_observer import ObserverMemory, Observers, Seen
-
-FREE, LOSS, CRASH, POWER, GUEST, ASK, CLOSE = 0, 1, 1 << 4, 1 << 8, 1 << 12, 1 << 16, 1 << 20
-"""What a step costs: one unit of a counter of four bits."""
-UNUSED = (Phase.GRANTED, Phase.STARTING, Phase.VOID)
-NONE, EXECUTES, STOPPED = 0, 1, 2
-ASKED, PASSED, LAUNCHED = 1, 2, 3
-NEXT = {ASKED: PASSED, PASSED: LAUNCHED}
-
-
-class Bounds(NamedTuple):
-    """How much may happen. `observers`: the hosts whose agents look at the other one and may take its VM.
-
-    `slow_reads`: an observer's reads begin, find and are answered at different times. Otherwise they do all at once, which
-    leaves nothing out as long as only the order of its reads, and not the length of one, lets an observer prove more.
-    `words`: who owns a later epoch may say so at any time to a keeper that holds the VM frozen.
-    """
-
-    lease: int = 2
-    margin: int = 1
-    losses: int = 0
-    crashes: int = 0
-    power_losses: int = 0
-    guest_ends: int = 0
-    asks: int = 1
-    closes: int = 0
-    observers: tuple[int, ...] = (1,)
-    slow_reads: bool = False
-    running: bool = True
-    late_starts: bool = False
-    late_launches: bool = False
-    words: bool = False
-
-    @property
-    def budget(self) -> int:
-        """The counters, as one number."""
-        faults = self.losses * LOSS + self.crashes * CRASH + self.power_losses * POWER
-        return faults + self.guest_ends * GUEST + self.asks * ASK + self.closes * CLOSE
-
-
-class HostMemory(NamedTuple):
-    """One host. `keeper` None: no such process. `numbered`: this boot has its number on the datastore.
-
-    `session`: the keepers of this boot, counted from 0 (where nobody says a last word, nobody asks: it stays 0 there).
-    `published`: the lease's deadline in shared memory, None when lapsed. `asserted`: the keeper remembered the VM in the
-    published term (before a new keeper has looked: its predecessor had).
-    `beat` and `op`: what the keeper's helper has under way; `late_*`: what a dead or given-up helper still may land.
-    """
-
-    on: bool
-    numbered: bool
-    keeper: KeeperMemory | None
-    session: int
-    published: int | None
-    asserted: bool
-    guest: int
-    start: int
-    beat: tuple[Any, ...] | None
-    op: tuple[Any, ...] | None
-    late_beat: tuple[Any, ...] | None
-    late_link: Rec | None
-
-
-class StoreMemory(NamedTuple):
-    """What is stored: the register's newest record (`owner`: the host's index), each host's heartbeat and boot number.
-
-    `sound`: no epoch was ever written a second time.
-    """
-
-    owner: int
-    incarnation: int
-    released: bool
-    beats: tuple[tuple[int, bool, int], tuple[int, bool, int]]
-    numbers: tuple[int, int]
-    session: int = 0
-    sound: bool = True
-
-
-class HostStep(NamedTuple):
-    """Something that happens on one host alone."""
-
-    label: str
-    host: HostMemory
-    cost: int
-
-
-class StoreStep(NamedTuple):
-    """Something of one host that lands on the datastore, or is read there. What else it changes: see `SmallWorld`."""
-
-    label: str
-    host: HostMemory
-    store: StoreMemory
-    overtakes: bool = False
-    rewrites: bool = False
 
 
 class SmallWorld:
@@ -145,15 +80,20 @@ class SmallWorld:
         self.observers = Observers(settings)
 
     def first(self) -> tuple[HostMemory, HostMemory, StoreMemory]:
-        """The first host owns the VM, and runs it if `running`; both hold fresh leases."""
+        """The first host owns the VM, and runs it if `running`; both hold fresh leases.
+
+        If it may migrate, then to a host on which it has run in this very term.
+        """
         beat, lease = (1, False, 0), self.keepers.lease
         idle = (self.keepers.idle(1), NONE)
-        runs = (self.keepers.running(1), EXECUTES) if self.bounds.running else idle
+        kind = LEAVES if self.bounds.migrates else PLAIN
+        runs = (self.keepers.running(1, kind), EXECUTES) if self.bounds.running else idle
         hosts = [
             HostMemory(True, True, keeper, 0, lease, guest != NONE, guest, NONE, None, None, None, None)
             for keeper, guest in (runs, idle)
         ]
-        return hosts[0], hosts[1], StoreMemory(0, 1, False, (beat, beat), (1, 1))
+        one, other = hosts[0]._replace(kind=kind), hosts[1]._replace(asserted=self.bounds.migrates)
+        return one, other, StoreMemory(0, 1, False, (beat, beat), (1, 1))
 
     # -- one host by itself ---------------------------------------------------------------------------------------
 
@@ -182,18 +122,20 @@ class SmallWorld:
         steps: list[HostStep] = []
         if host.start == PASSED and host.keeper is not None and host.keeper.ready:
             what = "libvirt on {h} asks the gate once more, right before the process"
-            steps.append(HostStep(what, self._happen(host, "launch"), FREE))
+            steps.append(HostStep(what, self.happen(host, "launch"), FREE))
         if host.start == LAUNCHED:
-            begun = host._replace(guest=EXECUTES, start=NONE)
+            arrives = host.kind == ARRIVES
+            begun = host._replace(guest=PAUSED if arrives else EXECUTES, start=NONE)
             if self.bounds.late_launches and host.keeper is not None and host.keeper.ready:
-                begun = self._happen(begun, "appeared", False)
-            steps.append(HostStep("libvirt on {h} makes the process of the VM, which executes", begun, FREE))
+                begun = self.happen(begun, "appeared", host.kind, False)
+            what = "that receives the copy" if arrives else "of the VM, which executes"
+            steps.append(HostStep(f"libvirt on {{h}} makes the process {what}", begun, FREE))
         if host.start in (PASSED, LAUNCHED):
             steps.append(HostStep("libvirt on {h} fails to make the process", host._replace(start=NONE), FREE))
         if host.guest != NONE:
             steps.append(HostStep("the VM's process on {h} ends by itself", host._replace(guest=NONE), GUEST))
-        if host.guest == EXECUTES and host.published is not None and host.published <= 0:
-            frozen = host._replace(guest=STOPPED)
+        if host.guest in AWAKE and host.published is not None and host.published <= 0:
+            frozen = host._replace(guest=FROZEN[host.guest])
             steps.append(HostStep("the agent of {h}, the second freezer, stops the VM", frozen, FREE))
         return steps
 
@@ -203,12 +145,13 @@ class SmallWorld:
 
     def _looks(self, host: HostMemory) -> HostMemory:
         """A new keeper finds what runs, freezes what it must, and only then publishes the lease as it sees it."""
-        found = self._happen(host, "found", host.guest != NONE, host.guest == STOPPED, host.asserted)
+        kind = host.kind if host.guest != NONE else NONE
+        found = self.happen(host, "found", kind, host.guest in (STOPPED, BOTH), host.asserted)
         deadline = found.keeper.deadline if found.keeper is not None else None
         return found._replace(published=deadline, asserted=False)
 
     def _keeper_steps(self, host: HostMemory, keeper: KeeperMemory) -> list[HostStep]:
-        happen, vm = self._happen, keeper.vm
+        happen, vm = self.happen, keeper.vm
         steps = [HostStep("the keeper of {h} is woken, and does what is due", happen(host, "woken"), FREE)]
         if host.guest == NONE and host.start == NONE:
             asked = happen(host._replace(start=ASKED), "gate")
@@ -218,21 +161,21 @@ class SmallWorld:
         if host.start == ASKED:
             gone = happen(host._replace(start=NONE), "gone")
             steps.append(HostStep("libvirt on {h} waits no longer for the gate", gone, LOSS))
-        pid = vm is not None and vm.pid
+        pid = vm is not None and vm.pid != NONE
         # A start that was launched is given up on libvirt's word alone (`Gatekeeper._launch`).
         patient = host.start == LAUNCHED or (host.guest != NONE and not pid)
         if vm is not None and vm.phase in UNUSED and not patient:
             unused = happen(host, "unused")
             steps.append(HostStep("the keeper of {h} waits no longer for the use of a grant or a launch", unused, FREE))
-        if vm is not None and host.guest == STOPPED and _runs_by_right(keeper, vm):
+        if vm is not None and host.guest in THAWED and _runs_by_right(keeper, vm):
             what = "the keeper of {h} thaws what somebody else has stopped"
-            steps.append(HostStep(what, host._replace(guest=EXECUTES), FREE))
+            steps.append(HostStep(what, host._replace(guest=THAWED[host.guest]), FREE))
         if host.guest != NONE and not pid:
-            found = happen(host, "appeared", host.guest == STOPPED)
+            found = happen(host, "appeared", host.kind, host.guest in THAWED)
             steps.append(HostStep("the keeper of {h} finds the VM's process", found, FREE))
         if host.guest == NONE and pid:
             steps.append(HostStep("the keeper of {h} hears of the process's exit", happen(host, "exited"), FREE))
-        if host.guest == NONE and host.start == NONE and vm is not None and vm.phase in (Phase.STARTING, Phase.VOID):
+        if host.guest == NONE and host.start == NONE and vm is not None and vm.phase in SOON:
             steps.append(HostStep("libvirt on {h} tells the keeper that the start ended", happen(host, "ended"), FREE))
         if host.guest != NONE and pid:
             killed = happen(host, "kill")
@@ -245,7 +188,7 @@ class SmallWorld:
 
     def _answer_steps(self, host: HostMemory) -> list[HostStep]:
         """Answers of the I/O helper, and what becomes of them when they are lost."""
-        happen, steps = self._happen, []
+        happen, steps = self.happen, []
         if host.beat is not None:
             free = host._replace(beat=None)
             failed = happen(free, "written", False)
@@ -284,11 +227,11 @@ class SmallWorld:
         """An order arrives: the agent asks its keeper to take the VM over."""
         if host.keeper is None or not host.keeper.ready:
             return None
-        return self._happen(host, "takeover", evidence)
+        return self.happen(host, "takeover", evidence)
 
     # -- effects --------------------------------------------------------------------------------------------------
 
-    def _happen(self, host: HostMemory, *event: Any) -> HostMemory:
+    def happen(self, host: HostMemory, *event: Any) -> HostMemory:
         if host.keeper is None:
             return host
         return self._carry_out(host, self.keepers.handle(host.keeper, *event))
@@ -309,15 +252,15 @@ class SmallWorld:
                 case ("link", rec):
                     late_link, op = _late(op, late_link), ("links", rec._replace(session=host.session))
                 case ("freeze",):
-                    guest = STOPPED if guest == EXECUTES else guest
+                    guest = FROZEN.get(guest, guest)
                 case ("thaw",):
-                    guest = EXECUTES if guest == STOPPED else guest
+                    guest = THAWED.get(guest, guest)
                 case ("kill",):
                     guest = NONE
                 case ("publish", deadline, new_term):
                     published, asserted = deadline, asserted and deadline is not None and not new_term
-                case ("remember",):
-                    asserted = True
+                case ("remember", by_right):
+                    asserted = by_right
                 case ("gate", allowed):
                     start = NEXT.get(start, start) if allowed else NONE
         after = host._replace(keeper=handled.memory, published=published, asserted=asserted, beat=beat, op=op)
@@ -346,7 +289,7 @@ class SmallWorld:
             landed = host._replace(beat=("landed",))
             if 1 - me not in self.bounds.observers:
                 # Nobody looks at it: when it lands is of no consequence.
-                landed = self._happen(host._replace(beat=None), "written", True)
+                landed = self.happen(host._replace(beat=None), "written", True)
             steps.append(StoreStep("{h}'s heartbeat lands", landed, _written(store, me, host.beat[1:]), False, True))
         if host.late_beat is not None:
             landed = host._replace(late_beat=None)
@@ -356,7 +299,7 @@ class SmallWorld:
             rec = self.newest(store, me)._replace(session=0)
             done = host._replace(op=("read", rec))
             if not self.bounds.slow_reads:
-                done = self._happen(host._replace(op=None), "read", rec)
+                done = self.happen(host._replace(op=None), "read", rec)
             steps.append(StoreStep("the keeper of {h} reads the register", done, store))
         if host.op is not None and host.op[0] == "links":
             outcome, after, rises = self._link(store, host.op[1], me)
@@ -370,7 +313,7 @@ class SmallWorld:
         if keeper is None or not keeper.ready:
             return steps
         if host.numbered and keeper.incarnation is None:
-            told = self._happen(host, "number", store.numbers[me])
+            told = self.happen(host, "number", store.numbers[me])
             steps.append(StoreStep("the keeper of {h} learns the number of its boot", told, store))
         if not host.numbered:
             numbers = (store.numbers[0] + (me == 0), store.numbers[1] + (me == 1))
@@ -380,7 +323,7 @@ class SmallWorld:
 
     def newest(self, store: StoreMemory, me: int) -> Rec:
         """The register's newest record, as that host sees it."""
-        return Rec(0, store.owner ^ me, store.incarnation, store.released, store.session)
+        return Rec(0, store.owner ^ me, store.incarnation, store.released, store.session, store.handed)
 
     def _link(self, store: StoreMemory, rec: Rec, me: int) -> tuple[LinkOutcome, StoreMemory, bool]:
         """What the simulated datastore, whose links follow `drivers/datastore/registers.py`, makes of it.
@@ -398,6 +341,7 @@ class SmallWorld:
             return outcome, store, False
         kept = all(register[epoch] == record for epoch, record in before.items() if epoch in register)
         linked = store._replace(owner=me, incarnation=rec.incarnation, released=rec.released, session=rec.session)
+        linked = linked._replace(handed=rec.handed)
         return outcome, linked._replace(sound=store.sound and kept), max(register) > NEWEST
 
     # -- observers ------------------------------------------------------------------------------------------------
@@ -450,7 +394,7 @@ class SmallWorld:
             return False
         if host.start == LAUNCHED and not self.bounds.late_launches:
             return False
-        if host.guest != EXECUTES:
+        if host.guest not in AWAKE:
             return True
         keeper, margin = host.keeper, self.bounds.margin
         if keeper is None or not keeper.ready:
@@ -459,7 +403,7 @@ class SmallWorld:
             return False
         if keeper.deadline is None or keeper.deadline + margin > 1:
             return True
-        return ("freeze",) not in self.keepers.handle(keeper, "woken").effects
+        return not {("freeze",), ("kill",)} & set(self.keepers.handle(keeper, "woken").effects)
 
     def tick(self, host: HostMemory) -> HostMemory:
         """The same host, one tick later. A lease that ends with nothing to be frozen is judged at once (`lapsed`)."""
@@ -469,7 +413,7 @@ class SmallWorld:
             published=max(published - 1, -self.bounds.margin) if published is not None else None,
         )
         keeper = later.keeper
-        if keeper is None or not keeper.ready or keeper.deadline is None or keeper.deadline > 0 or host.guest == EXECUTES:
+        if keeper is None or not keeper.ready or keeper.deadline is None or keeper.deadline > 0 or host.guest in AWAKE:
             return later
         return self._carry_out(later, self.keepers.lapsed(keeper))
 

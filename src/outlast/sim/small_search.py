@@ -1,0 +1,234 @@
+"""What can follow a state of the small world, as numbers: the tables of one search, and the rules that every state keeps.
+
+A state is one number, made of the numbers of its parts: two hosts, two observers, the datastore, what may still happen.
+Each part has a table of what can happen to it, made when the part is first met (`small_world`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from outlast.sim.small_observer import FRESH, ObserverMemory
+from outlast.sim.small_parts import ASK, EXECUTES, Bounds, Evidence, HostMemory, StoreMemory
+from outlast.sim.small_world import SmallWorld
+
+BITS = 24
+MASK = (1 << BITS) - 1
+SHIFT = (0, BITS, 2 * BITS, 3 * BITS, 4 * BITS, 5 * BITS, 6 * BITS)
+STORE, BUDGET = SHIFT[4], SHIFT[5]
+NAMES = ("host1", "host2")
+
+
+class Parts(dict[Any, int]):
+    """Numbers for parts, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+
+    def __missing__(self, part: Any) -> int:
+        number = self[part] = len(self.all)
+        self.all.append(part)
+        return number
+
+
+class Search:
+    """The tables of one search, and what can follow a state."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.world = SmallWorld(bounds)
+        self.bounds = bounds
+        self.hosts, self.observers, self.stores = Parts(), Parts(), Parts()
+        self._fresh = self.observers[FRESH]
+        self._host_steps: list[tuple[tuple[int, int, bool, str], ...] | None] = []
+        self._observer_steps: dict[int, tuple[tuple[int, str], ...]] = {}
+        self._store_steps: dict[int, tuple[tuple[int, int, bool, bool, str], ...]] = {}
+        self._reads: dict[int, tuple[tuple[int, str], ...]] = {}
+        self._orders: dict[int, int] = {}
+        self._cleared: dict[int, int] = {}
+        self._shifts: dict[tuple[str, int], int] = {}
+        self._judged: dict[int, str] = {}
+
+    def first(self) -> int:
+        """The state that everything begins with."""
+        one, other, store = self.world.first()
+        key = self.hosts[one] | self.hosts[other] << SHIFT[1] | self._fresh << SHIFT[2] | self._fresh << SHIFT[3]
+        return key | self.stores[store] << STORE | self.bounds.budget << BUDGET
+
+    def judge(self, key: int) -> str:
+        """The invariant that a state breaks, or an empty string."""
+        about = key & (1 << 2 * BITS) - 1 | (key >> STORE & MASK) << 2 * BITS
+        found = self._judged.get(about)
+        if found is None:
+            found = self._judged[about] = _broken(self.hosts_of(key), self.stores.all[key >> STORE & MASK])
+        return found
+
+    def hosts_of(self, key: int) -> tuple[HostMemory, HostMemory]:
+        """Both hosts."""
+        return self.hosts.all[key & MASK], self.hosts.all[key >> BITS & MASK]
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def steps(self, key: int) -> Iterator[tuple[int, str, int]]:
+        """Each state that can follow, what happened in words, and to which host."""
+        hosts = (key & MASK, key >> BITS & MASK)
+        watchers = (key >> 2 * BITS & MASK, key >> 3 * BITS & MASK)
+        store, budget = key >> STORE & MASK, key >> BUDGET
+        asks = budget & ASK * 15
+        for me in (0, 1):
+            host, watcher = hosts[me], watchers[me]
+            at, watcher_at = me * BITS, (2 + me) * BITS
+            rest = key - (host << at)
+            for then, cost, off, label in self._steps_of(host):
+                if cost and not budget & cost * 15:
+                    continue
+                follows = rest + (then << at) - (cost << BUDGET)
+                if off:
+                    follows += (self._fresh - watcher) << watcher_at
+                yield self._unwatched(follows) if cost == ASK else follows, label, me
+            for then, stored, overtakes, rewrites, label in self._lands(host, store, me):
+                follows = rest + (then << at) + ((stored - store) << STORE)
+                if overtakes:
+                    follows = self._overtaken(follows)
+                if rewrites:
+                    other = watchers[1 - me]
+                    follows += (self._shift("rewritten", other) - other) << (3 - me) * BITS
+                yield follows, label, me
+            if me in self.bounds.observers and asks and self.hosts.all[host].on:
+                yield from self._watcher_steps(key, watcher, store, me, hosts)
+        if self._may_tick(hosts[0]) and self._may_tick(hosts[1]):
+            yield self._ticked(key), "time goes on by one tick", 0
+
+    def _watcher_steps(
+        self, key: int, watcher: int, store: int, me: int, hosts: tuple[int, int]
+    ) -> Iterator[tuple[int, str, int]]:
+        at = (2 + me) * BITS
+        for then, label in self._looks(watcher):
+            yield key + ((then - watcher) << at), label, me
+        for then, label in self._finds(watcher, store, me):
+            yield key + ((then - watcher) << at), label, me
+        if self.observers.all[watcher].order is None:
+            return
+        for target in (0, 1):
+            taken = self._ordered(watcher, hosts[target], target == me)
+            if taken >= 0:
+                sent = key - (ASK << BUDGET) + ((self._without_order(watcher) - watcher) << at)
+                label = "the keeper of {h} is ordered to take the VM over"
+                yield self._unwatched(sent + ((taken - hosts[target]) << target * BITS)), label, target
+
+    def _unwatched(self, key: int) -> int:
+        """When nothing may be asked any more, what the agents know is of no consequence."""
+        if key >> BUDGET & ASK * 15:
+            return key
+        hosts_and_store = key & ~(MASK << 2 * BITS | MASK << 3 * BITS)
+        return hosts_and_store | self._fresh << 2 * BITS | self._fresh << 3 * BITS
+
+    # -- tables ---------------------------------------------------------------------------------------------------
+
+    def _steps_of(self, host: int) -> tuple[tuple[int, int, bool, str], ...]:
+        steps = self._host_steps
+        if host >= len(steps):
+            steps += [None] * (host + 1 - len(steps))
+        found = steps[host]
+        if found is None:
+            found = steps[host] = tuple(
+                (self.hosts[step.host], step.cost, not step.host.on, step.label)
+                for step in self.world.host_steps(self.hosts.all[host])
+            )
+        return found
+
+    def _lands(self, host: int, store: int, me: int) -> tuple[tuple[int, int, bool, bool, str], ...]:
+        about = host << BITS + 1 | store << 1 | me
+        found = self._store_steps.get(about)
+        if found is None:
+            found = self._store_steps[about] = tuple(
+                (self.hosts[step.host], self.stores[step.store], step.overtakes, step.rewrites, step.label)
+                for step in self.world.store_steps(self.hosts.all[host], self.stores.all[store], me)
+            )
+        return found
+
+    def _looks(self, watcher: int) -> tuple[tuple[int, str], ...]:
+        found = self._observer_steps.get(watcher)
+        if found is None:
+            steps = self.world.observer_steps(self.observers.all[watcher])
+            found = self._observer_steps[watcher] = tuple((self.observers[then], label) for label, then in steps)
+        return found
+
+    def _finds(self, watcher: int, store: int, me: int) -> tuple[tuple[int, str], ...]:
+        about = watcher << BITS + 1 | store << 1 | me
+        found = self._reads.get(about)
+        if found is None:
+            steps = self.world.observer_reads(self.observers.all[watcher], self.stores.all[store], me)
+            found = self._reads[about] = tuple((self.observers[then], label) for label, then in steps)
+        return found
+
+    def _ordered(self, watcher: int, host: int, own: bool) -> int:
+        about = watcher << BITS + 1 | host << 1 | own
+        found = self._orders.get(about)
+        if found is None:
+            order: Evidence = self.observers.all[watcher].order
+            order = order if own else order._replace(owner=1 - order.owner)
+            taken = self.world.take_order(self.hosts.all[host], order)
+            found = self._orders[about] = self.hosts[taken] if taken is not None else -1
+        return found
+
+    def _without_order(self, watcher: int) -> int:
+        found = self._cleared.get(watcher)
+        if found is None:
+            memory: ObserverMemory = self.observers.all[watcher]
+            found = self._cleared[watcher] = self.observers[memory._replace(order=None)]
+        return found
+
+    def _may_tick(self, host: int) -> bool:
+        return bool(self._shift("may-tick", host))
+
+    def _shift(self, what: str, part: int) -> int:
+        found = self._shifts.get((what, part))
+        if found is None:
+            found = self._shifts[what, part] = self._shifted(what, part)
+        return found
+
+    def _shifted(self, what: str, part: int) -> int:
+        world, observers = self.world, self.world.observers
+        match what:
+            case "may-tick":
+                return int(world.may_tick(self.hosts.all[part]))
+            case "tick-host":
+                return self.hosts[world.tick(self.hosts.all[part])]
+            case "tick-observer":
+                return self.observers[observers.tick(self.observers.all[part])]
+            case "overtaken-host":
+                return self.hosts[world.overtaken(self.hosts.all[part])]
+            case "overtaken-observer":
+                return self.observers[observers.overtaken(self.observers.all[part])]
+            case _:
+                return self.observers[observers.rewritten(self.observers.all[part])]
+
+    def _ticked(self, key: int) -> int:
+        return self._all_shifted(key, "tick-host", "tick-observer")
+
+    def _overtaken(self, key: int) -> int:
+        return self._all_shifted(key, "overtaken-host", "overtaken-observer")
+
+    def _all_shifted(self, key: int, hosts: str, observers: str) -> int:
+        shift = self._shift
+        return (
+            key >> STORE << STORE
+            | shift(hosts, key & MASK)
+            | shift(hosts, key >> BITS & MASK) << BITS
+            | shift(observers, key >> 2 * BITS & MASK) << 2 * BITS
+            | shift(observers, key >> 3 * BITS & MASK) << 3 * BITS
+        )
+
+
+def _broken(hosts: tuple[HostMemory, HostMemory], store: StoreMemory) -> str:
+    executing = [me for me in (0, 1) if hosts[me].guest == EXECUTES]
+    if not store.sound:
+        return "epochs-rise: an epoch was written a second time"
+    if len(executing) == 2:
+        return "single-instance: the VM executes on host1 and on host2"
+    for me in executing:
+        if store.owner != me or store.released:
+            word = "released by" if store.released else "owned by"
+            return f"owner-runs: the VM executes on {NAMES[me]}, and its register says {word} {NAMES[store.owner]}"
+    return ""
