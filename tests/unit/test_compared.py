@@ -11,38 +11,9 @@ from typing import Any
 
 import pytest
 
-from outlast.scenario import unbuilt
-from outlast.scenario.reading import read
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compared.md").read_text()
 PRODUCTS = ["Proxmox VE", "Pacemaker", "vSphere HA", "Outlast"]
-
-EVERY_KEY = """
-title = "Each key of a VM and a rule that may not be built, with a value that asks for something"
-story = "What is built is not in the answer of `not_built`."
-duration = "10s"
-[[datastores]]
-name = "ds1"
-[[hosts]]
-name = "host1"
-[[vms]]
-name = "db1"
-host = "host1"
-[[vms]]
-name = "web1"
-host = "host1"
-priority = "high"
-max_restarts = 2
-max_relocations = 2
-after = ["db1"]
-ready = "delay:30s"
-[[rules]]
-kind = "run-on"
-vms = ["web1"]
-hosts = ["host1"]
-failback = true
-"""
 
 
 @dataclass(frozen=True)
@@ -100,11 +71,6 @@ def words_of(value: Any) -> Iterator[str]:
         yield value
 
 
-def words_not_built() -> set[str]:
-    keys = {str(place[-1]) for place, _ in unbuilt.not_built(read(EVERY_KEY, built_only=False))}
-    return keys | unbuilt.VERBS
-
-
 FEATURES = features()
 each_feature = pytest.mark.parametrize("feature", FEATURES, ids=[feature.title for feature in FEATURES])
 
@@ -155,6 +121,6 @@ def test_each_scenario_is_there_and_says_what_it_is_named_for(feature: Feature) 
         assert set(words) <= set(words_of(content)), path
 
 
-def test_what_is_called_not_built_is_what_is_not_built() -> None:
-    named = {word for feature in FEATURES for word in _quoted(feature.not_built or "")}
-    assert named == words_not_built()
+def test_no_word_of_the_scenario_language_is_called_not_built() -> None:
+    for feature in FEATURES:
+        assert not _quoted(feature.not_built or ""), feature.title

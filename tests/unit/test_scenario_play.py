@@ -218,12 +218,9 @@ def test_json_is_one_object_a_line(tmp_path: Path) -> None:
 def test_files_that_cannot_be_played_stop_everything(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(POWER_LOSS)
     (tmp_path / "b.toml").write_text(POWER_LOSS.replace('host = "host1"\n\n[[expect]]', 'host = "host9"\n\n[[expect]]'))
-    failback = '[[rules]]\nkind = "run-on"\nvms = ["web1"]\nhosts = ["host1"]\nfailback = true\n\n[[steps]]'
-    (tmp_path / "c.toml").write_text(POWER_LOSS.replace("[[steps]]", failback, 1))
     done = simulate(tmp_path, tmp_path / "none.toml")
     assert done.exit_code == 2
     assert re.search(r'b\.toml:\d+: host is "host9"', done.stderr)
-    assert "failback of a rule is not built yet" in done.stderr
     assert "there is no scenario file" in done.stderr
     assert "pass" not in done.stdout
 

@@ -157,35 +157,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_file(tmp_path / "a.toml")
 
 
-_STEP = '[[steps]]\nat = "10s"'
-_FAILBACK = '[[rules]]\nkind = "run-on"\nvms = ["web1"]\nhosts = ["host1"]\nfailback = true\n\n'
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "what"),
-    [
-        (_STEP, _FAILBACK + _STEP, 38, "failback of a rule"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_by_name(old: str, new: str, line: int, what: str) -> None:
-    message = changed(old, new)
-    problem = next(each for each in message.splitlines() if f"a.toml:{line}: " in each)
-    assert what in problem
-    assert "is not built yet" in problem
-
-
 def test_vms_that_wait_for_each_other_are_refused_by_name() -> None:
     chain = '\n[[vms]]\nname = "app"\ndatastore = "ds1"\nafter = ["db"]\n[[vms]]\nname = "db"\ndatastore = "ds1"\n'
     assert read(GOOD + chain).vms[1].after == ("db",)
     message = refused(GOOD + chain + 'after = ["app"]\n')
     line = (GOOD + chain).count("\n") + 1
     assert f"a.toml:{line}: these VMs wait for each other: app waits for db, db waits for app" in message
-
-
-def test_what_is_not_built_yet_can_be_read_all_the_same() -> None:
-    text = GOOD + '\n[[rules]]\nkind = "run-on"\nvms = ["web1"]\nhosts = { host2 = 2, host1 = 1 }\nfailback = true\n'
-    assert "failback of a rule is not built yet" in refused(text)
-    assert read(text, built_only=False).rules[0].hosts == {"host2": 2, "host1": 1}
 
 
 def test_lines_are_found_in_any_toml() -> None:

@@ -137,7 +137,7 @@ def without_places(scenario: Scenario) -> Scenario:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(scenarios())
 def test_round_trip(scenario: Scenario) -> None:
-    assert without_places(read(write(scenario), built_only=False)) == scenario
+    assert without_places(read(write(scenario))) == scenario
 
 
 def test_what_is_written_is_for_people() -> None:

@@ -10,7 +10,8 @@ It looks about once a second, for as long as such a host has VMs. What may be mo
     is ending, or stopped                        needs nothing
 
 An operator who drains a host has asked for all of this himself, so a pause does not hold it; what a monitor says is no
-operator's word, and there it does. When a host is used again nothing more is begun; nobody is brought back.
+operator's word, and there it does. When a host is used again nothing more is begun, and nobody is brought back but by a
+rule that says so (`failback`), for which the same look serves.
 """
 
 import msgspec
@@ -20,11 +21,12 @@ from outlast.model.messages import Emptying
 from outlast.model.planning import Snapshot
 from outlast.model.records import PoweredVm
 from outlast.model.time import SECOND, Duration, Instant, after
+from outlast.protocol.failback import Failback
 from outlast.protocol.host_condition import in_maintenance, kept_empty
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.moving import Mover
 from outlast.protocol.placement import Placement
-from outlast.protocol.planning.emptying import NO_DATASTORE, Evacuation, plan_emptying
+from outlast.protocol.planning.emptying import NO_DATASTORE, Evacuation, Leaving, plan_emptying
 
 LOOK_EVERY = Duration(SECOND)
 MOST_NAMED = 3
@@ -41,6 +43,8 @@ class Maintenance:
         self._out = outbox
         self._mover = mover
         self._placement = placement
+        self._failback = Failback(knowledge)
+        self._returns: tuple[Leaving, ...] = ()
         self._look_at = knowledge.now
         self._is_to_look = False
         self._plan = Evacuation((), {})
@@ -53,7 +57,7 @@ class Maintenance:
         if not am_primary:
             self._mover.stop()
             self._plan, self._there, self._had_vms, self.emptying = Evacuation((), {}), {}, set(), ()
-            self._is_to_look = False
+            self._is_to_look, self._returns = False, ()
         elif self._known.now < self._look_at:
             # Nothing is begun by a plan that is not of this turn: a restart may have been given the room since.
             self._is_to_look = True
@@ -61,13 +65,13 @@ class Maintenance:
         else:
             self._look_at = after(self._known.now, LOOK_EVERY)
             self._look()
-            self._is_to_look = bool(self._about())
-            self._mover.tick(self._plan.moves, self._about())
+            self._is_to_look = bool(self._about()) or self._failback.is_asked_for
+            self._mover.tick((*self._plan.moves, *self._returns), self._about())
             self.emptying = tuple(self._told(host, vms) for host, vms in self._there.items() if vms)
         self._placement.moving = self._mover.moving
 
     def _about(self) -> set[VmId]:
-        return {vm for vms in self._there.values() for vm in vms}
+        return {vm for vms in self._there.values() for vm in vms} | {each.vm.vm for each in self._returns}
 
     def _look(self) -> None:
         known = self._known
@@ -82,6 +86,9 @@ class Maintenance:
             vm for vms in self._there.values() for vm, line in vms.items() if vm not in moving and not self._waits(vm, line)
         ]
         self._plan = plan_emptying(self._snapshot(), empty, ready) if ready else Evacuation((), {})
+        self._returns = ()
+        if self._failback.is_asked_for and not ready:
+            self._returns = self._failback.look(self._snapshot(), frozenset(moving))
 
     def _snapshot(self) -> Snapshot:
         snapshot = self._placement.snapshot()

@@ -18,7 +18,6 @@ from outlast.scenario.lines import Lines
 from outlast.scenario.lines import Path as Place
 from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, Scenario, Step, VmSpec
 from outlast.scenario.sense import nonsense
-from outlast.scenario.unbuilt import not_built
 from outlast.scenario.values import Names, convert, duration, nearest
 from outlast.scenario.words import CLAIMS, SCENARIO, TABLES, VERBS, Key, Verb
 
@@ -48,8 +47,8 @@ def files_in(path: Path) -> list[Path]:
     return files
 
 
-def read(text: str, path: str = "scenario", *, built_only: bool = True) -> Scenario:
-    """The scenario in a text. `built_only` False: also take what is not built yet. Raises UsageError."""
+def read(text: str, path: str = "scenario") -> Scenario:
+    """The scenario in a text. Raises UsageError."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -58,8 +57,6 @@ def read(text: str, path: str = "scenario", *, built_only: bool = True) -> Scena
     scenario = reader.scenario(path)
     if scenario is not None and not reader.problems:
         reader.problems += nonsense(scenario)
-        if built_only:
-            reader.problems += [(place, f"{what} is not built yet") for place, what in not_built(scenario)]
     if scenario is None or reader.problems:
         found = sorted({(reader.lines.of(place), sentence) for place, sentence in reader.problems})
         listed = "\n".join(f"  {path}:{line}: {sentence}" for line, sentence in found)

@@ -29,9 +29,16 @@ def draw(rng: random.Random, hosts: tuple[HostSpec, ...], vms: tuple[VmSpec, ...
 
 
 def sometimes(seed: int, hosts: tuple[HostSpec, ...], vms: tuple[VmSpec, ...]) -> Placed:
-    """For every third seed; the others have room for all, and no rules."""
+    """For every third seed; the others have room for all, and no rules. Every second rule that may asks for failback."""
     rng = random.Random(f"placing {seed}")
-    return draw(rng, hosts, vms) if rng.randrange(3) == 0 else (hosts, vms, ())
+    if rng.randrange(3):
+        return hosts, vms, ()
+    hosts, vms, rules = draw(rng, hosts, vms)
+    return hosts, vms, tuple(_goes_back(rule) if rule.kind == "run-on" and rng.randrange(2) else rule for rule in rules)
+
+
+def _goes_back(rule: Rule) -> Rule:
+    return msgspec.structs.replace(rule, failback=True)
 
 
 def _vm(rng: random.Random, vm: VmSpec) -> VmSpec:
