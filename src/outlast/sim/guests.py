@@ -77,7 +77,8 @@ class Guests:
             return
         host.definitions[vm] = definition
         if vm in hypervisor.processes:
-            ended("domain is already active" if incoming else "")
+            there = hypervisor.processes[vm]
+            ended("domain is already active" if incoming or (there.incoming and not there.executed) else "")
         elif vm in hypervisor.starting:
             ended("domain is already being started")
         else:
