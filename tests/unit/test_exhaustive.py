@@ -3,10 +3,12 @@
 import pytest
 
 from outlast.model.ids import LeaseTerm
-from outlast.model.keeper_effects import KeeperEffect
+from outlast.model.keeper_effects import KeeperEffect, Reply
+from outlast.model.keeping import AskGivenUp, KeeperReply
 from outlast.model.time import Duration
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.ownership import Ownership
+from outlast.protocol.renouncing import Renouncing
 from outlast.sim.exhaustive import BOUNDS, explore, told
 from outlast.sim.mutants import broken
 from outlast.sim.small_parts import Bounds, HostMemory, small_settings
@@ -54,6 +56,14 @@ def test_a_dropped_rule_is_missed(name: str) -> None:
     assert len(explored.violation.story) == explored.depth + 2
 
 
+@pytest.mark.parametrize("bounds", [Bounds(gives_up=True, lease=1), Bounds(gives_up=True, lease=1, guest_ends=1)])
+def test_a_vm_may_be_given_up_at_any_moment(bounds: Bounds) -> None:
+    explored = explore(bounds)
+    assert explored.violation is None, told(explored)
+    assert explored.complete
+    assert explored.states > explore(bounds._replace(gives_up=False)).states
+
+
 def test_a_violation_is_told_as_a_story() -> None:
     with broken("gate-fails-open"):
         story = told(explore(TWO_ASKS)).splitlines()
@@ -95,6 +105,10 @@ def _adopted_by_right(
     return _adopt(self, pid, stopped, by_right=small_settings(2, 1).lease_duration)
 
 
+def _any_word(_self: Renouncing, client: int, ask: AskGivenUp) -> list[KeeperEffect]:
+    return [Reply(client, KeeperReply(ask.request, True, "", ask.epoch))]
+
+
 def _published_before_it_looks(self: SmallWorld, host: HostMemory) -> HostMemory:
     started = _starts(self, host)
     assert started.keeper is not None
@@ -105,6 +119,7 @@ UNDONE = {
     "askers-wait-on-while-the-host-shuts-down": (Gatekeeper, "close", _not_closed, CLOSED),
     "no-second-question": (Ownership, "may_launch", _launched_anyway, LATE_START),
     "whatever-is-found-runs-on": (Ownership, "adopt", _adopted_by_right, Bounds(crashes=1)),
+    "a-keeper-gives-its-word-whatever-runs": (Renouncing, "asked", _any_word, Bounds(gives_up=True, lease=1)),
     "a-new-keeper-publishes-before-it-freezes": (SmallWorld, "starts", _published_before_it_looks, Bounds(crashes=1)),
 }
 """What this search has found or asked for: the method that keeps it, one that does not, and where that is noticed."""

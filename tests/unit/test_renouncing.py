@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from test_keeping import CONFIG, DS, VM, Keeper, launched, process
+from test_keeping import CONFIG, DS, OTHER, VM, Keeper, launched, process
 
-from outlast.model.ids import DatastoreName, Epoch, KeeperSession, RequestId
+from outlast.model.ids import DatastoreName, Epoch, Handover, KeeperSession, RequestId
 from outlast.model.keeper_effects import Kill, LinkRegister
 from outlast.model.keeper_events import HeartbeatWritten, Linked, LinkOutcome, ProcessExited, Woken
 from outlast.model.keeping import AskGivenUp, AskRelease
@@ -42,6 +42,17 @@ def test_it_ends_what_stands_frozen_and_says_so_when_it_has_ended() -> None:
     keeper.does(ProcessExited(VM))
     assert given(keeper, word())
     assert given(keeper, word()), "as often as it is asked"
+
+
+def test_what_it_releases_then_names_no_heir() -> None:
+    """A migration that was on its way ends with the process: its copy is not the guest that was killed."""
+    keeper = lost()
+    keeper.machine.vms[VM].release_to = (OTHER, Handover("h"))
+    given(keeper, word())
+    keeper.does(ProcessExited(VM))
+    link = keeper.one(LinkRegister)
+    assert isinstance(link, LinkRegister)
+    assert (link.record.reason, link.record.heir) == (Reason.HOST_FAULT, None)
 
 
 @pytest.mark.parametrize(

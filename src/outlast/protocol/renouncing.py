@@ -93,7 +93,7 @@ class Renouncing:
 
     def _end(self, known: Ownership) -> list[KeeperEffect]:
         """It stands frozen, and its storage is gone: all that is lost is the guest's memory."""
-        known.release_reason = Reason.HOST_FAULT
+        known.release_reason, known.release_to = Reason.HOST_FAULT, None
         told = self._keeper.tell(Happening.KILLED, known, f"{known.home} is lost to this host; it is given up to others")
         return [*known.kill(), told, Changed()]
 

@@ -122,9 +122,8 @@ class StorageLoss:
                 held[name] = before if before is not None and before[0] == lease.term else (lease.term, known.now)
         self._held_since = held
         lapsed = [(host, name) for host in known.peers if known.live(host) for name in known.beats[host].beat.lapsed]
-        lapsed += [
-            each for each in self._lapsed_since if not known.live(each[0])
-        ]  # Nothing has been heard to the contrary.
+        # Of who is not heard nothing is known to the contrary.
+        lapsed += [each for each in self._lapsed_since if not known.live(each[0])]
         self._lapsed_since = {each: self._lapsed_since.get(each, known.now) for each in lapsed}
         if not any(self._is_due(host, name) for host, name in lapsed):
             self._leaving, self._look_at = {}, known.now

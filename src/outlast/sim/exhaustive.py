@@ -48,6 +48,10 @@ BOUNDS = {
         Bounds(losses=1, lease=3),
         Bounds(losses=1, margin=2),
         Bounds(losses=1, words=True),
+        Bounds(gives_up=True, lease=1, losses=1),
+        Bounds(gives_up=True, lease=1, crashes=1),
+        Bounds(gives_up=True, lease=1, power_losses=1),
+        Bounds(gives_up=True, lease=1, asks=2, closes=1, running=False),
         Bounds(losses=1, slow_reads=True),
         Bounds(losses=2),
         Bounds(migrates=True, lease=1),
@@ -154,6 +158,7 @@ def main() -> int:
     parser.add_argument("--slow-reads", action="store_const", const=True, help="an observer's reads take time, too")
     parser.add_argument("--late-launches", action="store_const", const=True, help="the same after the gate's second answer")
     parser.add_argument("--migrates", action="store_const", const=True, help="the VM may migrate from host1 to host2")
+    parser.add_argument("--gives-up", action="store_const", const=True, help="the owner may be asked to give the VM up")
     parser.add_argument("--words", action="store_const", const=True, help="a later owner may say so over the network")
     parser.add_argument("--most-states", type=int, help="stop after so many")
     chosen = vars(parser.parse_args())

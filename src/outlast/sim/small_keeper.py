@@ -59,6 +59,7 @@ from outlast.model.keeping import (
     AskEnded,
     AskExpect,
     AskGate,
+    AskGivenUp,
     AskIncoming,
     AskInherit,
     AskKill,
@@ -69,7 +70,7 @@ from outlast.model.keeping import (
 )
 from outlast.model.records import Proof, Reason, RegisterState
 from outlast.model.settings import Settings
-from outlast.model.time import SECOND, Duration
+from outlast.model.time import LONG_AGO, SECOND, Duration
 from outlast.protocol.gatekeeping import Waiting
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.lease import Adopted
@@ -78,6 +79,7 @@ from outlast.protocol.under_way import Task
 from outlast.sim.small_parts import (
     AGENT,
     ARRIVES,
+    GIVES_UP,
     HANDOVER,
     HOME,
     HOOK,
@@ -219,6 +221,9 @@ class Keepers:
                 return Asked(AGENT, AskDropped(ONE, VM, HANDOVER))
             case ("kill",):
                 return Asked(AGENT, AskKill(ONE, VM, Reason.ISOLATED))
+            case ("give up", bool(mine)):
+                session = self._config.session if mine else "another"
+                return Asked(GIVES_UP, AskGivenUp(ONE, VM, HOME, Epoch(NEWEST), session))
             case ("lost",):
                 return Asked(AGENT, AskLost(ONE, VM, HOME, HOSTS[1], Epoch(NEWEST)))
             case ("takeover", Evidence() as evidence):
@@ -236,7 +241,7 @@ class Keepers:
         lease._writing = (1, at(memory.writing)) if memory.writing is not None else None
         lease._written_for = self.settings.lease_duration
         lease._write_due = NOW
-        lease.sequence, lease.term = 1, TERM
+        lease.sequence, lease.term, lease.lapsed_at = 1, TERM, LONG_AGO
         lease.deadline = at(memory.deadline) if memory.deadline is not None else None
         machine._ready, machine.closing, machine._requests = memory.ready, memory.closing, 1
         machine._fitted = True
@@ -398,6 +403,8 @@ def _effects(effects: list[KeeperEffect]) -> list[tuple[Any, ...]]:
                 found.append(("remember", bool(effect.lease)))
             case Reply() if effect.client == HOOK:
                 found.append(("gate", effect.reply.allowed))
+            case Reply() if effect.client == GIVES_UP and effect.reply.allowed:
+                found.append(("word",))
             case Reply() if effect.client == PLACES:
                 found.append(("place", effect.reply.allowed))
             case _:

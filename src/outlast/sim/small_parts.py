@@ -37,8 +37,8 @@ OLD_EPOCH = -1
 
 HOSTS = (HostId("me"), HostId("peer"))
 VM, NAME, HOME = VmId("vm"), VmName("vm"), DatastoreName("store")
-AGENT, HOOK, PLACES = 1, 2, 3
-"""Who asks the keeper: `PLACES` is the agent, when it asks for a place for a copy."""
+AGENT, HOOK, PLACES, GIVES_UP = 1, 2, 3, 4
+"""Who asks the keeper: `PLACES` is the agent that asks for a place for a copy, `GIVES_UP` for a word (`renouncing`)."""
 HANDOVER = Handover("handover")
 """The one migration that there is."""
 ONE = RequestId(1)
@@ -200,6 +200,8 @@ class Bounds(NamedTuple):
     `slow_reads`: an observer's reads begin, find and are answered at different times. Otherwise they do all at once, which
     leaves nothing out as long as only the order of its reads, and not the length of one, lets an observer prove more.
     `words`: who owns a later epoch may say so at any time to a keeper that holds the VM frozen.
+    `gives_up`: the owner may be asked at any time to give up what its register says, by whoever has just read it; a loss of
+    storage has always lasted for long enough, and keepers are counted.
     `migrates`: the VM may migrate from the first host to the second, once (`small_migration.py`).
     """
 
@@ -217,6 +219,7 @@ class Bounds(NamedTuple):
     late_starts: bool = False
     late_launches: bool = False
     words: bool = False
+    gives_up: bool = False
     migrates: bool = False
 
     @property

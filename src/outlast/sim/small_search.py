@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from outlast.sim.small_observer import FRESH, ObserverMemory
-from outlast.sim.small_parts import ASK, EXECUTES, Bounds, Evidence, HostMemory, StoreMemory
+from outlast.sim.small_parts import ASK, EXECUTES, Bounds, Evidence, HostMemory, StoreMemory, order_from
 from outlast.sim.small_world import SmallWorld
 
 BITS = 24
@@ -46,6 +46,7 @@ class Search:
         self._reads: dict[int, tuple[tuple[int, str], ...]] = {}
         self._orders: dict[int, int] = {}
         self._cleared: dict[int, int] = {}
+        self._words: dict[int, tuple[int, bool]] = {}
         self._shifts: dict[tuple[str, int], int] = {}
         self._judged: dict[int, str] = {}
 
@@ -107,6 +108,11 @@ class Search:
             yield key + ((then - watcher) << at), label, me
         for then, label in self._finds(watcher, store, me):
             yield key + ((then - watcher) << at), label, me
+        if self.bounds.gives_up:
+            then, word = self._given_up(hosts[1 - me], store, 1 - me)
+            told = self._with_order(watcher) if word else watcher
+            label = "{h} is asked to give the VM up, and says that it " + ("has" if word else "has not")
+            yield key + ((then - hosts[1 - me]) << (1 - me) * BITS) + ((told - watcher) << at), label, 1 - me
         if self.observers.all[watcher].order is None:
             return
         for target in (0, 1):
@@ -171,6 +177,19 @@ class Search:
             taken = self.world.take_order(self.hosts.all[host], order)
             found = self._orders[about] = self.hosts[taken] if taken is not None else -1
         return found
+
+    def _given_up(self, host: int, store: int, me: int) -> tuple[int, bool]:
+        about = host << BITS + 1 | store << 1 | me
+        found = self._words.get(about)
+        if found is None:
+            answer = self.world.asked_to_give_up(self.hosts.all[host], self.stores.all[store], me)
+            found = self._words[about] = (self.hosts[answer[0]], answer[1]) if answer is not None else (host, False)
+        return found
+
+    def _with_order(self, watcher: int) -> int:
+        """The owner's word about the newest epoch is proof, and may be used however late."""
+        memory: ObserverMemory = self.observers.all[watcher]
+        return self.observers[memory._replace(order=order_from(0))]
 
     def _without_order(self, watcher: int) -> int:
         found = self._cleared.get(watcher)

@@ -229,6 +229,15 @@ class SmallWorld:
             return None
         return self.happen(host, "takeover", evidence)
 
+    def asked_to_give_up(self, host: HostMemory, store: StoreMemory, me: int) -> tuple[HostMemory, bool] | None:
+        """Somebody has read the register, and asks this host to give up what it owns. Whether it says that it has."""
+        owned = store.owner == me and not store.released
+        if not owned or host.keeper is None or not host.keeper.ready:
+            return None
+        mine = host.numbered and (store.incarnation, store.session) == (store.numbers[me], host.session)
+        handled = self.keepers.handle(host.keeper, "give up", mine)
+        return self._carry_out(host, handled), ("word",) in handled.effects
+
     # -- effects --------------------------------------------------------------------------------------------------
 
     def happen(self, host: HostMemory, *event: Any) -> HostMemory:
@@ -268,7 +277,7 @@ class SmallWorld:
 
     def _without_keeper(self, host: HostMemory) -> HostMemory:
         late_beat = host.beat[1:] if host.beat is not None and host.beat[0] == "flies" else host.late_beat
-        ended = self.bounds.closes > 0 and host.keeper is not None
+        ended = (self.bounds.closes > 0 or self.bounds.gives_up) and host.keeper is not None
         return host._replace(
             keeper=None,
             session=host.session + ended,
