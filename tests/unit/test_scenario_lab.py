@@ -426,3 +426,21 @@ def test_an_operators_commands_are_outlasts_own_and_given_again_while_nobody_can
     scenario_steps.do(lab, scenario, scenario.steps[0])
     assert lab.done == [("beta", "settings", "set", "lease_duration", "3s", "-o", "json")] * 2
     assert not operating.give(lab, "settings", "set", "lease_duration", "3s").ok, "a refusal is an outcome"
+
+
+@pytest.mark.parametrize(
+    ("verb", "command"),
+    [
+        ("maintenance-on", ("host", "drain", "alpha", "--reason", "the scenario says so")),
+        ("maintenance-off", ("host", "undrain", "alpha")),
+        ('health"\nlevel = "failing', ("host", "health", "alpha", "failing")),
+    ],
+)
+def test_hosts_are_drained_and_reported_from_any_host_that_answers(
+    verb: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Operated(monkeypatch)
+    lab.busy = 0
+    scenario = read(TEXT.replace('do = "power-off"', f'do = "{verb}"'))
+    scenario_steps.do(lab, scenario, scenario.steps[0])
+    assert lab.done == [("beta", *command, "-o", "json")]
