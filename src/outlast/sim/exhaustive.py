@@ -56,6 +56,7 @@ BOUNDS = {
         Bounds(losses=2),
         Bounds(migrates=True, lease=1),
         Bounds(migrates=True, lease=1, guest_ends=1),
+        Bounds(migrates=True, lease=1, observers=(0,)),
         Bounds(migrates=True, lease=1, observers=(), losses=1),
         Bounds(migrates=True, lease=1, observers=(), crashes=1),
         Bounds(migrates=True, lease=1, observers=(), power_losses=1),
