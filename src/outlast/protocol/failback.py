@@ -13,7 +13,7 @@ from outlast.protocol.planning.emptying import Leaving
 from outlast.protocol.planning.failback import plan_failback
 from outlast.protocol.verdict import Verdict
 
-BACK_FOR = Duration(10 * SECOND)
+BACK_FOR = Duration(30 * SECOND)
 
 
 class Failback:
@@ -21,6 +21,7 @@ class Failback:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self._known = knowledge
+        self._began = knowledge.now
 
     @property
     def is_asked_for(self) -> bool:
@@ -42,7 +43,7 @@ class Failback:
     def _is_back(self, host: HostId) -> bool:
         known = self._known
         if host == known.me:
-            return True
+            return known.now - self._began >= BACK_FOR
         judgement = known.judgements.get(host)
         connected = judgement is not None and judgement.verdict is Verdict.CONNECTED
         return connected and judgement is not None and known.now - judgement.since >= BACK_FOR
