@@ -25,6 +25,7 @@ def lost(keeper: Keeper | None = None, *, for_s: float = 31) -> Keeper:
     keeper.now += 6.1
     keeper.does(Woken())
     keeper.now += for_s
+    keeper.does(Woken())  # Something happens all the time: its agent tells of its progress.
     return keeper
 
 
@@ -80,6 +81,24 @@ def test_nor_does_one_that_lost_it_a_moment_ago() -> None:
     keeper.now += 1.1
     given(keeper, word())
     keeper.one(Kill)
+
+
+def test_nor_does_one_that_has_stood_still_itself() -> None:
+    """Its storage may be back; it has not looked since (random world 202611253230)."""
+    keeper = lost()
+    keeper.now += 7
+    assert not given(keeper, word())
+    assert not keeper.has(Kill)
+    given(keeper, word())
+    keeper.one(Kill)
+
+
+def test_nor_does_one_whose_storage_has_just_confirmed_a_write_however_late() -> None:
+    keeper = lost()
+    keeper.renews()
+    assert keeper.machine.term(DS) is None
+    assert not given(keeper, word())
+    assert not keeper.has(Kill)
 
 
 def refuse(keeper: Keeper, *, took_s: float = 0.01, refused: bool = True) -> None:

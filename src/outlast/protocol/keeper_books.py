@@ -43,6 +43,8 @@ class KeeperBooks(Protocol):
     places: dict[DatastoreName, Place]
     vms: dict[VmId, Ownership]
     now: Instant
+    idle: Duration
+    """For how long nothing had happened before the present event: longer than usual, if it stood still itself."""
     closing: bool
     closed: str
     said_last_word: bool

@@ -85,7 +85,7 @@ class KeeperMachine:
         self.closing = False
         self.said_last_word = False
         self._audit = Audit(now)
-        self.now = now
+        self.now, self.idle = now, Duration(0)
         self._ready = False
         self._requests = 0
         self._tasks = UnderWay()
@@ -100,7 +100,7 @@ class KeeperMachine:
 
     def handle(self, event: KeeperEvent, now: Instant) -> list[KeeperEffect]:
         """What to do about `event`, in order. See the top of this file for why leases are judged first."""
-        self.now = now
+        self.idle, self.now = Duration(now - self.now), now
         effects = self._judge_leases()
         match event:
             case HeartbeatWritten():

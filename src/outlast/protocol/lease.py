@@ -64,7 +64,7 @@ class Lease:
         self.deadline: Instant | None = None
         self._granted_from = now
         self.lapsed_at = now
-        """When it was found to be over the last time; at first, when its holder began."""
+        """When it was found to be over the last time, or its storage to be there; at first, when its holder began."""
         self.term = LeaseTerm(0)
         if adopted is not None and now < adopted.deadline <= after(now, adopted.length):
             self._granted_from = Instant(adopted.deadline - adopted.length)
@@ -139,6 +139,7 @@ class Lease:
         self.slow = self.usual * (2 * SLOW if self.slow else SLOW) >= self.length
         granted_until = after(started, min(self.length, self._written_for))
         if granted_until <= now:
+            self.lapsed_at = now  # Too late for this write, but the storage is there: whatever was lost is found again.
             return Renewal.NOTHING
         self._granted_from = started
         if self.deadline is None:

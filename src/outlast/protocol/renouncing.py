@@ -6,6 +6,8 @@ somebody has just read in the register, and answers for that epoch alone:
     what it knows                                           what it does and says
     it holds its lease there                                no: whatever ended is released on storage
     its lease has lapsed a moment ago, and not by errors    no: it may have stood still itself, or be new
+    its storage has confirmed a write a moment ago,         no: it is not lost, and the next write begins a term; what the
+      however late, or it has just stood still itself         keeper knows is of the time before
     another keeper session made that epoch, and not the     no: it may be a clone of this host, or a process of a
       one that let the process run that it found              predecessor may still appear
     it owns a later epoch                                   no: the question is an old one
@@ -75,6 +77,8 @@ class Renouncing:
         place, name = self._keeper.places[ask.home], self._keeper.config.name
         if place.lease.held:
             return f"{name} holds its lease on {ask.home} again"
+        if self._keeper.idle >= self._keeper.settings.lease_duration:
+            return f"the keeper of {name} has stood still itself, and has not looked since"
         if self._keeper.now - place.lease.lapsed_at < self._keeper.settings.storage_loss_after and not is_failing(place):
             return f"{name} has not been without {ask.home} for long enough, as far as its keeper knows"
         if not known.is_of_this_boot(ask.session):

@@ -19,7 +19,7 @@ from outlast.sim import random_placing, random_settings
 from outlast.sim.random_faults import Trouble
 from outlast.sim.recovery_watch import recovery_bound
 
-FAULTS_FOR = 38 * SECOND
+FAULTS_FOR = 32 * SECOND
 RESETS = 20 * SECOND
 """After the last heal `all-recovered` has its bound, the time that a reset host needs to boot, and a little."""
 
