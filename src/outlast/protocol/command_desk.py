@@ -108,7 +108,9 @@ class CommandDesk:
     def _store_definition(self, command: WantVm) -> None:
         """A VM that never ran under Outlast has no definition on storage yet, and could be started by nobody else."""
         definition = self._known.definitions.get(VmId(command.vm))
-        if command.wanted == "running" and definition is not None and definition.home is not None:
+        if command.wanted != "running" or definition is None or definition.home is None:
+            return
+        if definition.home in self._known.datastores:  # A definition may name what this host does not have.
             self._out.put(StoreDefinition(self._out.request(), definition.home, definition.vm, definition.xml, first=True))
 
     def answered(self, answer: CommandAnswer) -> None:
