@@ -4,7 +4,7 @@
 effects of one turn in order, and numbers requests, so that an answer finds its asker.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -167,7 +167,8 @@ class Knowledge:
         """This host's newest list by an earlier agent of it: what libvirt does not tell of a VM may stand there."""
         self.looked_back = False
         """Whether storage was read for it at all."""
-        self._listers: dict[VmId, tuple[HostId, ...]] = {}
+        self._lines: dict[VmId, dict[HostId, PoweredVm]] = {}
+        """Every VM's line on each list on which it stands."""
         self.who_runs_what = 0
         """Rises when the answer of `lister` may have become another one: a list, a verdict or a boot is new."""
         self.protected: dict[VmId, tuple[DatastoreName, ProtectedVm]] = {}
@@ -246,9 +247,9 @@ class Knowledge:
         self.power_on[content.host] = content
         self.who_runs_what += 1
         for line in old.vms if old is not None else ():
-            self._listers[line.vm] = tuple(host for host in self._listers.get(line.vm, ()) if host != content.host)
+            self._lines[line.vm].pop(content.host, None)
         for line in content.vms:
-            self._listers[line.vm] = (*self._listers.get(line.vm, ()), content.host)
+            self._lines.setdefault(line.vm, {})[content.host] = line
             self.learn_vm_name(line.vm, line.name)
 
     def look_back(self, own: PowerOnList | None) -> bool:
@@ -385,26 +386,38 @@ class Knowledge:
         return newest.record.boot_id if newest is not None and newest.record is not None else None
 
     def lister(self, vm: VmId) -> HostId | None:
-        """The host on whose power-on list the VM stands: one that lives before one that does not.
+        """The host on whose power-on list the VM stands: one that lives before one that does not."""
+        found = self._place(vm, self._counts)
+        return found[0] if found is not None else None
 
-        The list of an earlier boot tells of nothing any more, however well its host is now.
-        """
-        best: HostId | None = None
-        for host in self._listers.get(vm, ()):
-            if self.boot_of(host) not in (None, self.power_on[host].boot_id):
+    def listed(self, vm: VmId) -> PoweredVm | None:
+        """The VM's line on the power-on list of `lister`."""
+        found = self._place(vm, self._counts)
+        return found[1] if found is not None else None
+
+    def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
+        """Every VM on any host's power-on list: its `lister` and its line there."""
+        counting = {host for host in self.power_on if self._counts(host)}
+        places = ((vm, self._place(vm, counting.__contains__)) for vm in self._lines)
+        return {vm: place for vm, place in places if place is not None}
+
+    def _counts(self, host: HostId) -> bool:
+        """The list of an earlier boot tells of nothing any more, however well its host is now."""
+        return self.boot_of(host) in (None, self.power_on[host].boot_id)
+
+    def _place(self, vm: VmId, counts: Callable[[HostId], bool]) -> tuple[HostId, PoweredVm] | None:
+        """The best of the hosts that list it, and its line there; of the lists that count, and have not given it up."""
+        best: tuple[HostId, PoweredVm] | None = None
+        for host, line in self._lines.get(vm, {}).items():
+            if not counts(host) or self._is_given_up(host, line):
                 continue
-            if vm in self.renounced and self._is_given_up(host, self._line(host, vm)):
-                continue
-            if best is None or self._rank(host, self._line(host, vm)) > self._rank(best, self._line(best, vm)):
-                best = host
+            if best is None or self._rank(host, line) > self._rank(*best):
+                best = host, line
         return best
 
     def _rank(self, host: HostId, line: PoweredVm) -> tuple[bool, int, HostId]:
         """Of two hosts that list a VM, whose list tells where it is: who cannot write any more lists an older epoch."""
         return self.lives(host), line.epoch if line.epoch is not None else -1, host
-
-    def _line(self, host: HostId, vm: VmId) -> PoweredVm:
-        return next(line for line in self.power_on[host].vms if line.vm == vm)
 
     def _is_given_up(self, host: HostId, line: PoweredVm) -> bool:
         """Whether its host has said since that it runs nothing of what it lists there."""
@@ -417,24 +430,6 @@ class Knowledge:
         """Whether the owner of exactly this epoch has said that it does not and will not run it."""
         word = Renounced(last.owner, home, last.epoch, last.session)
         return self.renounced.get(VmId(last.subject)) == word
-
-    def whereabouts(self) -> dict[VmId, tuple[HostId, PoweredVm]]:
-        """Every VM on any host's power-on list: its `lister` and its line there, found in one go."""
-        found: dict[VmId, tuple[HostId, PoweredVm]] = {}
-        for host, content in self.power_on.items():
-            if self.boot_of(host) not in (None, content.boot_id):
-                continue
-            for line in content.vms:
-                before = found.get(line.vm)
-                if self._is_given_up(host, line) or (before is not None and self._rank(*before) > self._rank(host, line)):
-                    continue
-                found[line.vm] = (host, line)
-        return found
-
-    def listed(self, vm: VmId) -> PoweredVm | None:
-        """The VM's line on the power-on list of `lister`."""
-        host = self.lister(vm)
-        return self._line(host, vm) if host is not None else None
 
     def domain_reach(self) -> dict[HostId, tuple[DatastoreReach, ...]]:
         """What every host reaches, as far as it ever said so."""

@@ -135,8 +135,8 @@ class Recovery:
     def _is_a_case(self, entry: ProtectedVm) -> bool:
         if entry.attempts.failed or (entry.policy.priority == "disabled" and not entry.attempts.asked):
             return False
-        if self._known.lister(entry.vm) is not None:
-            return self.lists_it(entry.vm) is None
+        if (lister := self._known.lister(entry.vm)) is not None:
+            return not self._is_settled_on(lister, entry.vm)
         # On nobody's list. Its host may not have been heard of yet: give everybody the time that a verdict takes.
         verdict = self._known.verdict(entry.last_host)
         return verdict is not Verdict.UNKNOWN and verdict is not Verdict.UNREACHABLE
@@ -178,9 +178,10 @@ class Recovery:
     def lists_it(self, vm: VmId) -> HostId | None:
         """The host on whose list it stands, if that one is not suspect, nor is to give it up."""
         lister = self._known.lister(vm)
-        if lister is None or self._known.verdict(lister) in SUSPECT or self.loss.calls_for(vm, lister):
-            return None
-        return lister
+        return lister if lister is not None and self._is_settled_on(lister, vm) else None
+
+    def _is_settled_on(self, lister: HostId, vm: VmId) -> bool:
+        return self._known.verdict(lister) not in SUSPECT and not self.loss.calls_for(vm, lister)
 
     def _reopen(self, case: Restart) -> None:
         found, lister = self._responsible.protected_vm(case.vm), self.lists_it(case.vm)
