@@ -85,6 +85,15 @@ class RecordMark(msgspec.Struct, frozen=True):
     sequence: int = 0
 
 
+class Renounced(msgspec.Struct, frozen=True):
+    """A host's word that it runs nothing of a VM on this epoch, made by that keeper session of it, and never will."""
+
+    owner: HostId
+    home: DatastoreName
+    epoch: Epoch
+    session: str
+
+
 class RegisterState(enum.StrEnum):
     """What the owner of the last epoch says about it."""
 

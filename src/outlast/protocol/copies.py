@@ -19,7 +19,15 @@ knows of no copy: it finds a process that its register does not name, and kills 
 from outlast.model.ids import NO_TERM, HostId, Incarnation, RequestId, VmId
 from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
-from outlast.model.keeping import AskDropped, AskExpect, AskIncoming, AskInherit, AskResumed, Happening
+from outlast.model.keeping import (
+    AskDropped,
+    AskExpect,
+    AskIncoming,
+    AskInherit,
+    AskResumed,
+    CopyRequest,
+    Happening,
+)
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.keeper_books import KeeperBooks
@@ -46,9 +54,7 @@ class Copies:
         self._until: dict[VmId, Instant] = {}
         self._coming_in: dict[VmId, Instant] = {}
 
-    def asked(
-        self, client: int, request: AskExpect | AskInherit | AskDropped | AskIncoming | AskResumed
-    ) -> list[KeeperEffect]:
+    def asked(self, client: int, request: CopyRequest) -> list[KeeperEffect]:
         """The agent carries a migration on."""
         match request:
             case AskExpect():

@@ -104,11 +104,7 @@ class Gatekeeper:
             case AskLaunch():
                 return [self._launch(client, request)]
             case AskEnded():
-                known = self._keeper.vms.get(request.vm)
-                effects = known.start_ended() if known is not None and known.phase is not Phase.ARRIVING else []
-                if known is not None and known.phase is Phase.ARRIVING:
-                    effects = self._keeper.copies.expect_no_more(known)
-                return [*effects, Changed(), yes(client, request.request)]
+                return [*self._let_go(request.vm), Changed(), yes(client, request.request)]
             case AskForgotten():
                 return [*self._look_for(request), yes(client, request.request)]
             case Progress():
@@ -121,6 +117,12 @@ class Gatekeeper:
                 return []
             case Subscribe():
                 return [Changed()]
+
+    def _let_go(self, vm: VmId) -> list[KeeperEffect]:
+        known = self._keeper.vms.get(vm)
+        if known is None:
+            return []
+        return self._keeper.copies.expect_no_more(known) if known.phase is Phase.ARRIVING else known.start_ended()
 
     def _ask_gate(self, client: int, ask: AskGate) -> list[KeeperEffect]:
         home = self._keeper.config.home_of(ask.disks)

@@ -11,9 +11,9 @@ import msgspec
 from outlast.model.effects import Effect, Note
 from outlast.model.events import InventoryChanged
 from outlast.model.health import Health
-from outlast.model.ids import BootId, DatastoreName, Epoch, HostId, HostName, RequestId, VmId, VmName
+from outlast.model.ids import BootId, DatastoreName, HostId, HostName, RequestId, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, FenceLevel, HostMember, VmDefinition
-from outlast.model.keeping import KeeperReport, LeaseReport
+from outlast.model.keeping import KeeperReport, KeptVm, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import (
     AsideVm,
@@ -24,6 +24,7 @@ from outlast.model.records import (
     ProtectedVm,
     RecordMark,
     RegisterRecord,
+    Renounced,
 )
 from outlast.model.rules import Rule
 from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
@@ -92,15 +93,6 @@ class PoweredOff(msgspec.Struct, frozen=True):
     asked_at: Instant
     usable_at: Instant
     marks: tuple[RecordMark, ...] = ()
-
-
-class Renounced(msgspec.Struct, frozen=True):
-    """A host's word that it runs nothing of a VM on this epoch, made by that keeper session of it, and never will."""
-
-    owner: HostId
-    home: DatastoreName
-    epoch: Epoch
-    session: str
 
 
 class Outbox:
@@ -331,11 +323,23 @@ class Knowledge:
                 told.append({each: Duration(ms * MILLISECOND) for each, ms in seen.beat.avoided.items()})
         return avoided(told, len(self.members))
 
+    @property
+    def kept(self) -> tuple[KeptVm, ...]:
+        """The VMs in our keeper's care; none while it does not answer."""
+        return self.keeper.vms if self.keeper is not None else ()
+
+    def kept_vm(self, vm: VmId) -> KeptVm | None:
+        """One of them."""
+        return next((kept for kept in self.kept if kept.vm == vm), None)
+
+    @property
+    def leases(self) -> tuple[LeaseReport, ...]:
+        """Our keeper's leases, as it says; none while it does not answer."""
+        return self.keeper.leases if self.keeper is not None else ()
+
     def lease(self, datastore: DatastoreName) -> LeaseReport | None:
         """Our own lease on a datastore, None while the keeper says nothing."""
-        if self.keeper is None:
-            return None
-        return next((lease for lease in self.keeper.leases if lease.datastore == datastore), None)
+        return next((lease for lease in self.leases if lease.datastore == datastore), None)
 
     def holds_lease(self, datastore: DatastoreName) -> bool:
         """Whether our own lease on a datastore is good, as our keeper last said; a keeper that hangs says nothing new."""
@@ -344,8 +348,7 @@ class Knowledge:
 
     def next_lapse(self) -> Instant | None:
         """When the first of our own leases ends, unless it is renewed: a keeper that hangs does not say so."""
-        leases = self.keeper.leases if self.keeper is not None else ()
-        return min((Instant(x.deadline) for x in leases if x.held and x.deadline > self.now), default=None)
+        return min((Instant(x.deadline) for x in self.leases if x.held and x.deadline > self.now), default=None)
 
     def lapsed(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host holds no lease."""
@@ -353,8 +356,7 @@ class Knowledge:
 
     def failing(self) -> tuple[DatastoreName, ...]:
         """The datastores on which this host's lease has lapsed by errors, as its keeper says."""
-        leases = self.keeper.leases if self.keeper is not None else ()
-        return tuple(lease.datastore for lease in leases if lease.failing and not self.holds_lease(lease.datastore))
+        return tuple(lease.datastore for lease in self.leases if lease.failing and not self.holds_lease(lease.datastore))
 
     def has_lease(self, host: HostId, datastore: DatastoreName) -> bool:
         """Whether a host says that its lease on a datastore is good."""

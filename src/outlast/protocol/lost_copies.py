@@ -36,8 +36,7 @@ class LostCopies:
 
     def named(self) -> tuple[FrozenVm, ...]:
         """What our next heartbeat says of the VMs that stand frozen here."""
-        report = self._known.keeper
-        kept = report.vms if report is not None else ()
+        kept = self._known.kept
         frozen = [FrozenVm(vm.vm, vm.home, vm.epoch) for vm in kept if vm.phase == "frozen" and vm.epoch is not None]
         if len(frozen) <= NAMED_AT_ONCE:
             return tuple(frozen)

@@ -99,7 +99,7 @@ class Migrations:
         self, vm: VmId, destination: HostId, *, sender: HostId | None = None, order: int = 0, work: Move | None = None
     ) -> str:
         """Begin a migration. An empty string, or why not."""
-        kept = self._kept(vm)
+        kept = self._known.kept_vm(vm)
         why = self._why_not(vm, destination, kept)
         if why or kept is None:
             return why
@@ -145,10 +145,6 @@ class Migrations:
 
     def _oldest_over(self) -> VmId | None:
         return next((vm for vm, each in self._all.items() if each.stage == "over"), None)
-
-    def _kept(self, vm: VmId) -> KeptVm | None:
-        report = self._known.keeper
-        return next((kept for kept in report.vms if kept.vm == vm), None) if report is not None else None
 
     # -- what the end of its process means --------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class Arrivals:
         if arrival.stage == "asked":
             arrival.stage, arrival.detail = ("expected", "") if reply.allowed else ("refused", reply.sentence)
             self._report(vm, arrival)
-        elif arrival.stage == "whole" and not reply.allowed and self._kept(vm) is None:
+        elif arrival.stage == "whole" and not reply.allowed and self._known.kept_vm(vm) is None:
             arrival.stage, arrival.detail = "lost", reply.sentence
             self._report(vm, arrival)
 
@@ -132,7 +132,7 @@ class Arrivals:
         """Have every guest go on that runs here by right and that a migration has left paused."""
         known, now = self._known, self._known.now
         self._end_what_nobody_sends()
-        waiting = {kept.vm for kept in self._kept_vms() if self._may_go_on(kept)}
+        waiting = {kept.vm for kept in self._known.kept if self._may_go_on(kept)}
         for vm in [vm for vm in self._resuming if vm not in waiting]:
             del self._resuming[vm]
         for vm in sorted(waiting) if known.hypervisor_up else ():
@@ -143,7 +143,7 @@ class Arrivals:
     def _end_what_nobody_sends(self) -> None:
         """A copy whose source says nothing of it any more is waited for no longer."""
         now = self._known.now
-        copies = {kept.vm: kept.handover for kept in self._kept_vms() if kept.phase == "copy"}
+        copies = {kept.vm: kept.handover for kept in self._known.kept if kept.phase == "copy"}
         self._copies = {vm: self._copies.get(vm, now) for vm in copies}
         for vm in sorted(copies):
             if now >= self._silent_from(vm):
@@ -163,7 +163,7 @@ class Arrivals:
 
     def resumed(self, event: VmResumed) -> None:
         """Libvirt has let it go on."""
-        kept = self._kept(event.vm)
+        kept = self._known.kept_vm(event.vm)
         if not event.ok or kept is None:
             return
         if kept.inherited:
@@ -172,12 +172,6 @@ class Arrivals:
         if arrival is not None and arrival.stage == "whole":
             arrival.stage, arrival.request = "running", None
             self._report(event.vm, arrival)
-
-    def _kept_vms(self) -> tuple[KeptVm, ...]:
-        return self._known.keeper.vms if self._known.keeper is not None else ()
-
-    def _kept(self, vm: VmId) -> KeptVm | None:
-        return next((kept for kept in self._kept_vms() if kept.vm == vm), None)
 
     def _report(self, vm: VmId, arrival: _Arrival) -> None:
         report = CopyReport(handover=arrival.handover, vm=vm, stage=arrival.stage, detail=arrival.detail)

@@ -181,7 +181,7 @@ class OwnHost:
 
     def _make_list(self, sequence: int, isolated: bool) -> PowerOnList:
         lines: dict[VmId, PoweredVm] = {}
-        for kept in self._known.keeper.vms if self._known.keeper is not None else ():
+        for kept in self._known.kept:
             if kept.phase in _STATES:
                 lines[kept.vm] = self._line(kept)
         for vm in sorted(self._known.running):

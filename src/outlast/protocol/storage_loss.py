@@ -51,9 +51,9 @@ from outlast.model.effects import ReadRegisters, Send
 from outlast.model.events import RegistersRead
 from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, LeaseTerm, RequestId, VmId
 from outlast.model.messages import GivenUp, GiveUp
-from outlast.model.records import ProtectedVm, RegisterRecord
+from outlast.model.records import ProtectedVm, RegisterRecord, Renounced
 from outlast.model.time import NEVER, SECOND, Duration, Instant, after
-from outlast.protocol.knowledge import Knowledge, Outbox, Renounced
+from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.placement import Placement
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import Restart

@@ -20,7 +20,7 @@ class StoragePace:
 
     def tick(self) -> None:
         """Tell of what has become slow, and of what is not any more."""
-        for lease in self._known.keeper.leases if self._known.keeper is not None else ():
+        for lease in self._known.leases:
             if lease.slow and lease.datastore not in self._told:
                 self._told.add(lease.datastore)
                 self._note("datastore-slow", lease)
@@ -33,11 +33,10 @@ class StoragePace:
 
     def problems(self) -> list[str]:
         """What this host's datastores are slow at, for its status."""
-        leases = self._known.keeper.leases if self._known.keeper is not None else ()
         length = in_seconds(self._known.settings.lease_duration)
         return [
             f"{lease.datastore} is slow here: a heartbeat write takes {_takes(lease)}, and the lease lasts {length:g} s"
-            for lease in leases
+            for lease in self._known.leases
             if lease.slow
         ]
 
