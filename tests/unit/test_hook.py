@@ -61,7 +61,7 @@ def test_the_keeper_is_asked_and_allows(settings: dict[str, Any]) -> None:
     keeper = FakeKeeper(Path(settings["socket"]), {"allowed": True})
     hook.judge("prepare", "web", xml("/srv/ds1/disks/web.raw"), settings)
     asked = {"type": "gate", "request": 1, "vm": "u-1", "name": "web", "disks": ["/srv/ds1/disks/web.raw"]}
-    assert keeper.requests == [{**asked, "protected": True, "unfreezable": False}]
+    assert keeper.requests == [{**asked, "writes": asked["disks"], "protected": True, "unfreezable": False}]
 
 
 @pytest.mark.parametrize(

@@ -365,10 +365,12 @@ def test_the_primary_orders_it_and_every_screen_says_how_far_it_is() -> None:
     world = world_of()
     name, vm_name = secondary(world)
     assert asked(world, name, DrainHost(name)).ok
-    world.run(3)
     machine = agent(world, world.primaries()[0]).machine
     assert machine is not None
-    (move,) = (each for vm, each in machine.mover.moving.items() if vm == vm_name)
+    mover = machine.mover
+    assert world.run_until(lambda: vm_name in mover.moving, 5, 0.01) is not None
+    world.run(0.5)
+    move = mover.moving[vm_name]
     assert move.host != name
     assert machine.recovery.placement.whole().vms[0].host is not None
     for each in world.hosts.values():

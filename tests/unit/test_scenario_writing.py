@@ -101,6 +101,9 @@ def sensible_rule(row: dict[str, Any]) -> Rule:
     return Rule(**(row if row["kind"] == "keep-apart" else row | {"by": ""}))
 
 
+OWN_DISKS: dict[str, Any] = {"disks_on": (), "same_disk_as": ""}
+
+
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
     stores = tuple(DatastoreSpec(**draw(rows(TABLES["datastores"], name=name))) for name in STORES)
@@ -108,7 +111,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     for name in HOSTS:
         row = draw(rows(TABLES["hosts"], name=name))
         hosts.append(HostSpec(**(row | {"watchdog": True} if row.get("enforcement") == "watchdog" else row)))
-    vms = [VmSpec(**draw(rows(TABLES["vms"], name=n, host="", after=(), datastore="ds2", disks_on=()))) for n in VMS]
+    vms = [VmSpec(**draw(rows(TABLES["vms"], name=n, host="", after=(), datastore="ds2", **OWN_DISKS))) for n in VMS]
     return Scenario(
         title=draw(VALUES[Kind.TEXT]),
         story=draw(VALUES[Kind.TEXT]),

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from outlast.codec.frames import BLOCK, FrameError, open_frame, seal
+from outlast.model.claims import DiskClaim
 from outlast.model.ids import BootId, Incarnation
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord
 from outlast.model.settings import StoredSettings
@@ -16,7 +17,7 @@ _Value = TypeVar("_Value")
 _encode = msgspec.msgpack.Encoder().encode
 
 HEARTBEAT, REGISTER, INCARNATION, LIST, PROTECTED, DEFINITION = b"beat", b"regi", b"inca", b"list", b"prot", b"defi"
-SETTINGS = b"sett"
+SETTINGS, CLAIM = b"sett", b"clai"
 
 
 class BootRecord(msgspec.Struct, frozen=True):
@@ -62,6 +63,16 @@ def seal_register(record: RegisterRecord, key: bytes) -> bytes:
 def open_register(raw: bytes, key: bytes) -> RegisterRecord:
     """Raises FrameError."""
     return _open(REGISTER, raw, key, RegisterRecord)
+
+
+def seal_claim(claim: DiskClaim, key: bytes) -> bytes:
+    """One claim of a disk."""
+    return seal(CLAIM, _encode(claim), key)
+
+
+def open_claim(raw: bytes, key: bytes) -> DiskClaim:
+    """Raises FrameError."""
+    return _open(CLAIM, raw, key, DiskClaim)
 
 
 def seal_incarnation(record: BootRecord, key: bytes) -> bytes:

@@ -54,13 +54,20 @@ def load_settings(path: str = SETTINGS) -> dict[str, Any]:
         raise RefusedError(f"{path} cannot be read ({error}): run `outlast hook install`") from None
 
 
-def guarded_disks(domain: ElementTree.Element, datastores: list[str]) -> list[str]:
-    """The domain's disks that lie on a datastore, in order, as the datastores' own paths. Raises RefusedError."""
+def guarded_disks(domain: ElementTree.Element, datastores: list[str], *, written: bool = False) -> list[str]:
+    """The domain's disks that lie on a datastore, in order, as the datastores' own paths. Raises RefusedError.
+
+    `written`: only those that it means to write to alone. What is shared, others write to by their operator's wish.
+    """
     mounted = _mount_points()
     roots = {root: root for root in map(posixpath.normpath, datastores)}
     roots |= {_real_root(root, mounted): root for root in list(roots)}
     found: list[str] = []
-    for source in domain.findall("devices/disk/source"):
+    for disk in domain.findall("devices/disk"):
+        source = disk.find("source")
+        others_too = disk.find("readonly") is not None or disk.find("shareable") is not None
+        if source is None or (written and others_too):
+            continue
         path = source.get("file") or source.get("dev") or source.get("dir")
         if source.get("pool") and source.get("volume"):
             path = _volume_path(str(source.get("pool")), str(source.get("volume")))
@@ -214,6 +221,7 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
         )
     uuid = domain.findtext("uuid", "")
     request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
+    request["writes"] = guarded_disks(domain, settings["datastores"], written=True)
     request["protected"] = protected(domain)
     request["unfreezable"] = unfreezable(domain)
     if operation in ("release", "start", "migrate"):

@@ -24,7 +24,7 @@ from outlast.codec.frames import FrameError
 from outlast.drivers import clock, machine
 from outlast.drivers.datastore import places
 from outlast.drivers.datastore.helper_process import HelperProcess
-from outlast.drivers.datastore.opening import open_newest
+from outlast.drivers.datastore.opening import open_claim, open_newest
 from outlast.drivers.datastore.wire import (
     Answer,
     Blocks,
@@ -47,8 +47,20 @@ from outlast.drivers.datastore.wire import (
 from outlast.model.ids import Incarnation
 from outlast.model.inventory import DatastoreMember
 from outlast.model.keeper_config import KeeperConfig
-from outlast.model.keeper_effects import LinkRegister, ReadRegister, WriteHeartbeat
+from outlast.model.keeper_effects import (
+    BarClaimant,
+    LinkClaim,
+    LinkRegister,
+    ReadClaimant,
+    ReadClaims,
+    ReadRegister,
+    WriteHeartbeat,
+)
 from outlast.model.keeper_events import (
+    ClaimantBarred,
+    ClaimantRead,
+    ClaimLinked,
+    ClaimsRead,
     HeartbeatWritten,
     IncarnationWon,
     KeeperEvent,
@@ -286,18 +298,70 @@ class KeeperStorage:
 
         self._ask(ReadLast((places.register(effect.subject),)), found)
 
+    def read_claims(self, effect: ReadClaims) -> None:
+        """Answered by `ClaimsRead`."""
+        key = self._key
+
+        def found(result: Result) -> None:
+            if not isinstance(result, Lasts):
+                self._happen(ClaimsRead(effect.request, False, problem=_problem(result)))
+                return
+            try:
+                claims = tuple(
+                    open_claim(newest, disk, key) for newest, disk in zip(result.found, effect.disks, strict=True)
+                )
+            except FrameError as error:
+                self._happen(ClaimsRead(effect.request, False, problem=str(error)))
+                return
+            self._happen(ClaimsRead(effect.request, True, claims))
+
+        self._ask(ReadLast(tuple(places.claims(disk.id) for disk in effect.disks)), found)
+
+    def link_claim(self, effect: LinkClaim) -> None:
+        """Answered by `ClaimLinked`."""
+        claim = effect.claim
+        link = LinkNext(places.claims(claim.disk), claim.number, records.seal_claim(claim, self._key))
+        self._ask(link, lambda ended: self._happen(ClaimLinked(effect.request, *_link_ended(ended))))
+
+    def bar_claimant(self, effect: BarClaimant) -> None:
+        """Answered by `ClaimantBarred`."""
+        record = effect.record
+        link = LinkNext(places.register(record.subject), record.epoch, records.seal_register(record, self._key))
+        self._ask(link, lambda ended: self._happen(ClaimantBarred(effect.request, *_link_ended(ended))))
+
+    def read_claimant(self, effect: ReadClaimant) -> None:
+        """Answered by `ClaimantRead`: its register, and if that has an owner, whether a later boot of that one exists."""
+        vm = effect.claimant.vm
+
+        def register_found(result: Result) -> None:
+            newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
+            last, problem = open_newest(newest, vm, self._key)
+            if problem or last is None:
+                self._happen(ClaimantRead(effect.request, not problem, problem=problem))
+                return
+
+            def boots_found(result: Result) -> None:
+                newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
+                # Incarnations count from 1, and the register's numbers from 0 (`_link_incarnation`).
+                gone = newest.epoch is not None and newest.epoch + 1 > last.incarnation
+                self._happen(ClaimantRead(effect.request, not newest.problem, last, gone, newest.problem))
+
+            self._ask(ReadLast((places.incarnations(last.owner),)), boots_found)
+
+        self._ask(ReadLast((places.register(vm),)), register_found)
+
     def link_register(self, effect: LinkRegister) -> None:
         """Answered by `Linked`."""
-
-        def ended(result: Result) -> None:
-            if isinstance(result, LinkEnded):
-                self._happen(Linked(effect.request, LinkOutcome(result.outcome), result.problem))
-            else:
-                self._happen(Linked(effect.request, LinkOutcome.UNKNOWN, _problem(result)))
-
         record = effect.record
-        data = records.seal_register(record, self._key)
-        self._ask(LinkNext(places.register(record.subject), record.epoch, data), ended)
+        link = LinkNext(places.register(record.subject), record.epoch, records.seal_register(record, self._key))
+        self._ask(link, lambda ended: self._happen(Linked(effect.request, *_link_ended(ended))))
+
+
+def _link_ended(result: Result) -> tuple[LinkOutcome, str]:
+    """How a link ended, and what the storage said; without its answer nobody knows."""
+    if isinstance(result, LinkEnded):
+        return LinkOutcome(result.outcome), result.problem
+    return LinkOutcome.UNKNOWN, _problem(result)
 
 
 def _problem(result: Result) -> str:

@@ -84,7 +84,8 @@ def furnish(layout: Layout, state: LabState, commands: set[str]) -> None:
     for datastore in state.datastores:
         layout.backing(datastore).mkdir(parents=True, exist_ok=True)
     for name, vm in state.vms.items():
-        guest.make_disk(layout, name, vm.datastore)
+        if not vm.disk_of:
+            guest.make_disk(layout, name, vm.datastore)
     key = secrets.token_hex(32)
     for name in state.hosts:
         configuration.write_host(layout, state, name, key)
@@ -134,7 +135,7 @@ def define_all(layout: Layout, state: LabState) -> None:
 def definition(layout: Layout, state: LabState, vm: str) -> str:
     """The XML with which a VM is defined, on whichever host."""
     each = state.vms[vm]
-    return guest.domain_xml(layout, vm, each.uuid, each.datastore, metadata=each.metadata)
+    return guest.domain_xml(layout, vm, each.uuid, each.datastore, metadata=each.metadata, disk_of=each.disk_of)
 
 
 def define(layout: Layout, init: Process, definitions: Mapping[str, str]) -> None:

@@ -230,13 +230,21 @@ def vm_uuid(vm: str) -> str:
 
 
 def domain_xml(
-    layout: Layout, name: str, uuid: str, datastore: str, *, memory_mib: int = MEMORY_MIB, metadata: str = ""
+    layout: Layout,
+    name: str,
+    uuid: str,
+    datastore: str,
+    *,
+    memory_mib: int = MEMORY_MIB,
+    metadata: str = "",
+    disk_of: str = "",
 ) -> str:
     """The definition, for libvirt, of a guest whose disk lies on `datastore`.
 
-    `metadata` is XML that goes into the domain's <metadata> as it is.
+    `metadata` is XML that goes into the domain's <metadata> as it is; `disk_of`: the guest whose disk it has instead of
+    one of its own.
     """
-    disk = datastore_path(datastore) / "disks" / f"{name}.raw"
+    disk = datastore_path(datastore) / "disks" / f"{disk_of or name}.raw"
     log = GUEST_LOG_DIRECTORY / f"{name}.log"
     return f"""<domain type='qemu'>
   <name>{escape(name)}</name>

@@ -125,7 +125,7 @@ class Lab:
             }
         vms: dict[str, Any] = {}
         for name, vm in state.vms.items():
-            disk = self.layout.disk(name, vm.datastore)
+            disk = self._disk(name, vm)
             records, problems = disklog.parse(disk.read_bytes()) if disk.exists() else ([], [f"{disk} does not exist"])
             vms[name] = {
                 "uuid": vm.uuid,
@@ -397,11 +397,14 @@ class Lab:
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 
     def disk_records(self, vm: str) -> list[disklog.Record]:
-        return disklog.read_log(self.layout.disk(vm, self._vm(self.state(), vm).datastore))
+        return disklog.read_log(self._disk(vm, self._vm(self.state(), vm)))
 
     def disk_problems(self, vm: str) -> list[str]:
         """What its disk says against its having run once at a time; empty if nothing."""
-        return disklog.check(self.layout.disk(vm, self._vm(self.state(), vm).datastore))
+        return disklog.check(self._disk(vm, self._vm(self.state(), vm)))
+
+    def _disk(self, name: str, vm: VmState) -> Path:
+        return self.layout.disk(vm.disk_of or name, vm.datastore)
 
     # ---- commands
 

@@ -96,7 +96,7 @@ def plan(scenario: Scenario) -> LabState:
     state.outlets = {host.name: "works" for host in scenario.hosts if host.fencing}
     for vm in scenario.vms:
         where = vm.host or scenario.hosts[0].name
-        state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm))
+        state.vms[vm.name] = VmState(guest.vm_uuid(vm.name), vm.datastore, where, _policy(vm), vm.same_disk_as)
     return state
 
 

@@ -37,12 +37,16 @@ class HostState(msgspec.Struct):
 
 
 class VmState(msgspec.Struct):
-    """One virtual machine: the datastore of its disk, the host where it was defined, the XML inside its <metadata>."""
+    """One virtual machine: the datastore of its disk, the host where it was defined, the XML inside its <metadata>.
+
+    `disk_of`: the VM whose disk it has, if that is not its own.
+    """
 
     uuid: str
     datastore: str
     host: str
     metadata: str = ""
+    disk_of: str = ""
 
 
 class LabState(msgspec.Struct):

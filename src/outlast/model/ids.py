@@ -3,7 +3,7 @@
 `HostId` is made once, when a host joins; `HostName` is what people call it. An `Incarnation` numbers a host's boots
 *as counted on one datastore*; an `Epoch` numbers the records of one register; a `LeaseTerm` numbers the unbroken runs of
 renewals of one keeper session on one datastore; an `ElectionTerm` numbers primaries. A `Handover` names one
-live migration.
+live migration. A `DiskId` names a file on a datastore.
 """
 
 from typing import NewType
@@ -23,6 +23,7 @@ LeaseTerm = NewType("LeaseTerm", int)
 ElectionTerm = NewType("ElectionTerm", int)
 RequestId = NewType("RequestId", int)
 Handover = NewType("Handover", str)
+DiskId = NewType("DiskId", str)
 
 NO_TERM = LeaseTerm(0)
 """Before the first: nothing runs by right in it."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from outlast.model.claims import Disk
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, KeeperSession
 from outlast.model.inventory import DatastoreMember, HostMember
 from outlast.model.records import Enforcement
@@ -37,8 +38,15 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def home_of(self, disks: tuple[str, ...]) -> DatastoreName | None:
         """The datastore of the first disk that lies on one of ours, None if none does."""
-        for disk in disks:
+        return next((disk.datastore for disk in self.disks_at(disks)), None)
+
+    def disks_at(self, paths: tuple[str, ...]) -> tuple[Disk, ...]:
+        """Those that lie on one of our datastores, as every host names them."""
+        found: list[Disk] = []
+        for path in paths:
             for datastore in self.datastores:
-                if disk.startswith(datastore.path.rstrip("/") + "/"):
-                    return datastore.name
-        return None
+                root = datastore.path.rstrip("/") + "/"
+                if path.startswith(root):
+                    found.append(Disk(datastore.name, path.removeprefix(root)))
+                    break
+        return tuple(found)

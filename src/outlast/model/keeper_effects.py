@@ -6,6 +6,7 @@ that follows the confirmed link. The paired vocabulary is `keeper_events`.
 
 import msgspec
 
+from outlast.model.claims import Claimant, Disk, DiskClaim
 from outlast.model.ids import DatastoreName, Epoch, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeping import Happened, KeeperReply
 from outlast.model.records import HeartbeatRecord, RegisterRecord
@@ -32,6 +33,40 @@ class LinkRegister(msgspec.Struct, frozen=True):
 
     request: RequestId
     datastore: DatastoreName
+    record: RegisterRecord
+
+
+class ReadClaims(msgspec.Struct, frozen=True):
+    """Read the last claims of disks on one datastore afresh; answered by `ClaimsRead`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    disks: tuple[Disk, ...]
+
+
+class LinkClaim(msgspec.Struct, frozen=True):
+    """Create exactly the claim `claim.number` of its disk, exclusively, as epochs are; answered by `ClaimLinked`."""
+
+    request: RequestId
+    datastore: DatastoreName
+    claim: DiskClaim
+
+
+class ReadClaimant(msgspec.Struct, frozen=True):
+    """Read the register of a VM afresh, on the datastore that is its home; answered by `ClaimantRead`."""
+
+    request: RequestId
+    claimant: Claimant
+
+
+class BarClaimant(msgspec.Struct, frozen=True):
+    """Create exactly `record.epoch` in that VM's register, so that it is certain that it was over.
+
+    Answered by `ClaimantBarred`.
+    """
+
+    request: RequestId
+    claimant: Claimant
     record: RegisterRecord
 
 
@@ -125,6 +160,10 @@ KeeperEffect = (
     WriteHeartbeat
     | ReadRegister
     | LinkRegister
+    | ReadClaims
+    | LinkClaim
+    | ReadClaimant
+    | BarClaimant
     | Freeze
     | Thaw
     | Kill

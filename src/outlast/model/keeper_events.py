@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from outlast.model.claims import DiskClaim
 from outlast.model.ids import DatastoreName, Epoch, Incarnation, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.records import RegisterRecord
@@ -60,6 +61,44 @@ class Linked(msgspec.Struct, frozen=True):
 
     request: RequestId
     outcome: LinkOutcome
+    problem: str = ""
+
+
+class ClaimsRead(msgspec.Struct, frozen=True):
+    """The last claims of the disks that were asked for, in that order, None where there is none yet."""
+
+    request: RequestId
+    ok: bool
+    found: tuple[DiskClaim | None, ...] = ()
+    problem: str = ""
+
+
+class ClaimLinked(msgspec.Struct, frozen=True):
+    """An exclusive create of a disk's next claim ended."""
+
+    request: RequestId
+    outcome: LinkOutcome
+    problem: str = ""
+
+
+class ClaimantBarred(msgspec.Struct, frozen=True):
+    """An exclusive create of the next epoch of a VM that had claimed a disk ended."""
+
+    request: RequestId
+    outcome: LinkOutcome
+    problem: str = ""
+
+
+class ClaimantRead(msgspec.Struct, frozen=True):
+    """The register of a VM that has claimed a disk was read. `ok` False: it could not be; `last` None: it has no epoch.
+
+    `gone`: a later boot of the host that owns it exists, so that nothing runs on that epoch.
+    """
+
+    request: RequestId
+    ok: bool
+    last: RegisterRecord | None = None
+    gone: bool = False
     problem: str = ""
 
 
@@ -129,12 +168,16 @@ class Woken(msgspec.Struct, frozen=True):
     """The deadline that the machine asked for has come."""
 
 
+ClaimAnswer = ClaimsRead | ClaimLinked | ClaimantRead | ClaimantBarred
+"""What storage answers about whose a disk is."""
+
 KeeperEvent = (
     Asked
     | IncarnationWon
     | HeartbeatWritten
     | RegisterRead
     | Linked
+    | ClaimAnswer
     | ProcessesFound
     | ProcessAppeared
     | DeviceSeen

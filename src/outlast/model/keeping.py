@@ -29,6 +29,7 @@ from outlast.model.settings import Settings, SettingsMark
 class AskGate(msgspec.Struct, frozen=True, tag="gate"):
     """The hook: may this domain start here? `disks` are its file paths; the first one's datastore is its home.
 
+    `writes`: those of them that it alone may write to: neither read-only, nor shared by its operator's wish.
     `unfreezable`: it has a device that works on while its process is stopped (vfio, vhost-user).
     """
 
@@ -38,6 +39,7 @@ class AskGate(msgspec.Struct, frozen=True, tag="gate"):
     disks: tuple[str, ...]
     protected: bool = True
     unfreezable: bool = False
+    writes: tuple[str, ...] = ()
 
 
 class AskLaunch(msgspec.Struct, frozen=True, tag="launch"):

@@ -18,12 +18,16 @@ agent that says nothing refuses nothing. On a host that is kept empty only those
 its agent has taken the register, as the domain asked it to, and copies that it expects: an operator's word for that lasts,
 its agent's (failing hardware) as long as the other one does.
 
+Whoever may start by that passes when nobody else writes to its disks (`disk_claims.py`); a copy that comes in by a
+migration has its source's claims.
+
 An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
 epoch won for nobody is owned, not running, until it is released.
 """
 
 import msgspec
 
+from outlast.model.claims import Disk
 from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
 from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
@@ -66,13 +70,18 @@ LAUNCH_PATIENCE = Duration(60 * SECOND)
 
 
 class Waiting(msgspec.Struct):
-    """One asker whose answer depends on storage. `proof` None: a start; otherwise a takeover."""
+    """One asker whose answer depends on storage. `proof` None: a start; otherwise a takeover.
+
+    `disks`: what the start writes to. `refused`: with what reason its epoch is given back if it may not go on.
+    """
 
     client: int
     request: RequestId
     deadline: Instant
     proof: Proof | None
     begun: bool = False
+    disks: tuple[Disk, ...] = ()
+    refused: Reason = Reason.HOST_FAULT
 
 
 class Gatekeeper:
@@ -136,10 +145,13 @@ class Gatekeeper:
         if comes_in:
             return self._keeper.copies.let_pass(ownership, client, ask.request)
         told = not ownership.unfreezable or self._keeper.is_published_as_unfreezable(home)
-        if told and ownership.use_grant(self._keeper.term(home)):
-            return self._pass(ownership, client, ask.request)
+        waiting = self._waits(ownership, client, ask.request, None)
+        waiting.disks = self._keeper.config.disks_at(ask.writes)
+        if told and ownership.holds_grant(self._keeper.term(home)):
+            waiting.begun = True
+            return self._keeper.claims.begin(ownership, waiting.disks)
         ownership.release_reason = None
-        return self._wait(ownership, client, ask.request, None)
+        return self.begin(ownership)
 
     def _copy_alone(self, ask: AskGate, *, comes_in: bool) -> str:
         """Without an epoch passes what is to receive the copy, and nothing else: any other process executes at once."""
@@ -171,7 +183,8 @@ class Gatekeeper:
         if ownership.phase is Phase.GRANTED and ownership.epoch == ask.proof.epoch + 1:
             return [yes(client, ask.request, epoch=ownership.epoch)]
         ownership.release_reason = None
-        return self._wait(ownership, client, ask.request, ask.proof)
+        self._waits(ownership, client, ask.request, ask.proof)
+        return self.begin(ownership)
 
     def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str:
         """Why nothing can be started at all just now, or an empty string."""
@@ -222,10 +235,10 @@ class Gatekeeper:
 
     # -- askers who wait ------------------------------------------------------------------------------------------
 
-    def _wait(self, ownership: Ownership, client: int, request: RequestId, proof: Proof | None) -> list[KeeperEffect]:
-        deadline = after(self._keeper.now, GATE_PATIENCE)
-        self._waiting[ownership.vm] = Waiting(client, request, deadline, proof)
-        return self.begin(ownership)
+    def _waits(self, ownership: Ownership, client: int, request: RequestId, proof: Proof | None) -> Waiting:
+        waiting = Waiting(client, request, after(self._keeper.now, GATE_PATIENCE), proof)
+        self._waiting[ownership.vm] = waiting
+        return waiting
 
     def begin(self, ownership: Ownership) -> list[KeeperEffect]:
         """Start the work for whoever waits for this VM, unless a read or link of it is still under way."""
@@ -249,8 +262,11 @@ class Gatekeeper:
         if ownership.vm not in self._waiting:
             return self._settle(ownership, last)
         not_admitted = self._not_admitted[0].refused.get(ownership.vm, "") if keeper.now < self._not_admitted[1] else ""
-        if not_admitted and (last is None or last.reason is Reason.SWITCHED_OFF):
-            return self.refuse(ownership, not_admitted)
+        if last is None or last.reason is Reason.SWITCHED_OFF:
+            if not_admitted:
+                return self.refuse(ownership, not_admitted)
+            # Nobody had wanted it to run before this start: if that comes to nothing, nobody else is to try.
+            self._waiting[ownership.vm].refused = Reason.SWITCHED_OFF
         if last is None:
             ownership.epoch = None
         elif last.owner == keeper.config.host:
@@ -276,20 +292,36 @@ class Gatekeeper:
 
     def won(self, ownership: Ownership, record: RegisterRecord, granted: bool) -> list[KeeperEffect]:
         """The epoch of a start or takeover was won; `granted` if within one unbroken term (rule 3)."""
-        waiting = self._waiting.pop(ownership.vm, None)
+        waiting = self._waiting.get(ownership.vm)
         claimed = self._keeper.tell(Happening.CLAIMED, ownership, f"epoch {record.epoch}, {record.reason}")
         if waiting is None or not granted:
             ownership.phase = Phase.ENDED
-            told: list[KeeperEffect] = []
-            if waiting is not None:
-                told.append(no(waiting.client, waiting.request, "the lease lapsed while it was being claimed; try again"))
-            return [*told, claimed, Changed()]
+            return [*self._lapsed(ownership), claimed, Changed()]
         ownership.grant()
         if waiting.proof is not None:
+            del self._waiting[ownership.vm]
             self._pending[ownership.vm] = after(self._keeper.now, GRANT_PATIENCE)
             return [yes(waiting.client, waiting.request, epoch=ownership.epoch), claimed, Changed()]
-        ownership.use_grant(self._keeper.term(ownership.home))
-        return [*self._pass(ownership, waiting.client, waiting.request), claimed]
+        return [*self._keeper.claims.begin(ownership, waiting.disks), claimed]
+
+    def claimed(self, ownership: Ownership) -> list[KeeperEffect]:
+        """Nobody else writes to its disks: the start passes, if its epoch still allows it (rule 3)."""
+        if not ownership.use_grant(self._keeper.term(ownership.home)):
+            return self._lapsed(ownership)
+        waiting = self._waiting.pop(ownership.vm)
+        return self._pass(ownership, waiting.client, waiting.request)
+
+    def not_claimed(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
+        """Somebody else writes to one of its disks, or may: the epoch that it has is given back."""
+        waiting = self._waiting.pop(ownership.vm)
+        self._pending.pop(ownership.vm, None)
+        told = self._keeper.tell(Happening.REFUSED, ownership, sentence)
+        return [*self._unused(ownership.vm, waiting.refused), no(waiting.client, waiting.request, sentence), told]
+
+    def _lapsed(self, ownership: Ownership) -> list[KeeperEffect]:
+        waiting = self._waiting.pop(ownership.vm, None)
+        sentence = "the lease lapsed while it was being claimed; try again"
+        return [no(waiting.client, waiting.request, sentence)] if waiting is not None else []
 
     def _pass(self, ownership: Ownership, client: int, request: RequestId) -> list[KeeperEffect]:
         """Let a start pass. The keeper looks for the process before libvirt can have made it (rule 7)."""
@@ -354,14 +386,14 @@ class Gatekeeper:
             effects += self._unused(vm)
         return effects
 
-    def _unused(self, vm: VmId) -> list[KeeperEffect]:
+    def _unused(self, vm: VmId, reason: Reason = Reason.HOST_FAULT) -> list[KeeperEffect]:
         """A takeover that nobody used, or a start whose process never came: given back, so that others may try."""
         ownership = self._keeper.vms.get(vm)
         if ownership is None or ownership.phase not in (Phase.GRANTED, Phase.STARTING, Phase.VOID):
             return []
         effects = ownership.start_ended()
         ownership.phase = Phase.ENDED
-        ownership.release_reason, ownership.release_to = Reason.HOST_FAULT, None
+        ownership.release_reason, ownership.release_to = reason, None
         return [*effects, Changed()]
 
     def close(self) -> list[KeeperEffect]:
@@ -373,10 +405,14 @@ class Gatekeeper:
         return effects
 
     def _abandon(self, vm: VmId) -> None:
-        del self._waiting[vm]
+        waiting = self._waiting.pop(vm)
+        self._keeper.claims.drop(vm)
         ownership = self._keeper.vms[vm]
         if ownership.phase is Phase.CLAIMING:
             ownership.phase = Phase.ENDED
+        elif ownership.phase is Phase.GRANTED:
+            self._pending.pop(vm, None)
+            self._unused(vm, waiting.refused)
 
     def deadlines(self) -> list[Instant]:
         """When the askers' patience ends."""

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from outlast.model.claims import Disk
 from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import KeeperEffect, Remember, Tell
@@ -11,13 +12,15 @@ from outlast.model.records import ProofKind, Reason, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant
 from outlast.protocol.lease import Place
-from outlast.protocol.ownership import Ownership, Purpose
+from outlast.protocol.ownership import Identity, Ownership, Purpose
 
 
 class Gate(Protocol):
     """What the other parts ask of the gate."""
 
     def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str: ...
+    def claimed(self, ownership: Ownership) -> list[KeeperEffect]: ...
+    def not_claimed(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]: ...
 
 
 class CopyDesk(Protocol):
@@ -27,6 +30,13 @@ class CopyDesk(Protocol):
     def launched(self, vm: VmId) -> None: ...
     def comes_in(self, vm: VmId) -> bool: ...
     def expect_no_more(self, known: Ownership) -> list[KeeperEffect]: ...
+
+
+class ClaimDesk(Protocol):
+    """Who makes sure that nobody else writes to a VM's disks."""
+
+    def begin(self, ownership: Ownership, disks: tuple[Disk, ...]) -> list[KeeperEffect]: ...
+    def drop(self, vm: VmId) -> None: ...
 
 
 class WordDesk(Protocol):
@@ -39,6 +49,7 @@ class KeeperBooks(Protocol):
     """Its leases, its VMs, and somebody who reads and links for them."""
 
     config: KeeperConfig
+    identity: Identity
     settings: Settings
     places: dict[DatastoreName, Place]
     vms: dict[VmId, Ownership]
@@ -53,6 +64,8 @@ class KeeperBooks(Protocol):
     def gate(self) -> Gate: ...
     @property
     def copies(self) -> CopyDesk: ...
+    @property
+    def claims(self) -> ClaimDesk: ...
     @property
     def renouncing(self) -> WordDesk: ...
 

@@ -30,6 +30,7 @@ from outlast.model.keeper_effects import (
 )
 from outlast.model.keeper_events import (
     Asked,
+    ClaimAnswer,
     ClientGone,
     CloseAsked,
     DeviceSeen,
@@ -57,6 +58,7 @@ from outlast.model.records import (
 from outlast.model.time import LONG_AGO, Duration, Instant, after
 from outlast.protocol.audit import Audit
 from outlast.protocol.copies import Copies
+from outlast.protocol.disk_claims import DiskClaims
 from outlast.protocol.enforcement import enforcement_level, may_pet, works_on_unnoticed
 from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeper_report import heartbeat_record, keeper_report
@@ -78,23 +80,20 @@ class KeeperMachine:
         self.identity = Identity(config.host, config.session)
         self.places = {d.name: Place(Lease(self.settings, now, adopted.get(d.name))) for d in config.datastores}
         self.vms: dict[VmId, Ownership] = {}
-        self.agent_progress = 0
-        self._agent_told_at = LONG_AGO
-        self._isolated = False
-        self.wall_clock_s = 0
-        self.closing = False
-        self.said_last_word = False
+        self.agent_progress = self.wall_clock_s = 0
+        self._agent_told_at, self._isolated = LONG_AGO, False
+        self.closing = self.said_last_word = False
         self._audit = Audit(now)
         self.now, self.idle = now, Duration(0)
         self._ready = False
-        self._requests = 0
+        self._requests, self._fitted = 0, False
         self._tasks = UnderWay()
-        self._fitted = False
         self._retry_at: dict[VmId, Instant] = {}
         self.gate = Gatekeeper(self)
         self.reassertion = Reassertion(self)
         self.renouncing = Renouncing(self)
         self.copies = Copies(self)
+        self.claims = DiskClaims(self)
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
 
@@ -109,6 +108,8 @@ class KeeperMachine:
                 effects += self._register_read(event)
             case Linked():
                 effects += self._linked(event)
+            case _ if isinstance(event, ClaimAnswer):
+                effects += self.claims.answered(event)
             case IncarnationWon():
                 # The agent needs it too: without it no primary register can be taken.
                 self.places[event.datastore].incarnation = event.incarnation
@@ -136,14 +137,14 @@ class KeeperMachine:
                 effects += self.gate.close()
             case Woken():
                 pass
-        effects += [*self.gate.expire(), *self.copies.expire()]
+        effects += [*self.gate.expire(), *self.copies.expire(), *self.claims.expire()]
         effects += self._work()
         return effects
 
     def deadline(self) -> Instant | None:
         """When to be called again with `Woken`."""
         due = [t for place in self.places.values() if (t := self._lease_deadline(place)) is not None]
-        due += [*self._retry_at.values(), *self.gate.deadlines(), *self.copies.deadlines()]
+        due += [*self._retry_at.values(), *self.gate.deadlines(), *self.copies.deadlines(), *self.claims.deadlines()]
         if any(v.phase is Phase.RUNNING for v in self.vms.values()):
             due.append(self._audit.due)
         return min(due) if due else None
@@ -272,8 +273,7 @@ class KeeperMachine:
 
     def _device_seen(self, event: DeviceSeen) -> list[KeeperEffect]:
         """Rule 6: until that VM has ended, the end of our lease on its home is proof to nobody."""
-        ownership = self.vms.get(event.vm)
-        if ownership is None or ownership.unfreezable:
+        if (ownership := self.vms.get(event.vm)) is None or ownership.unfreezable:
             return []
         ownership.unfreezable = True
         self.places[ownership.home].lease.hurry(self.now)

@@ -352,9 +352,13 @@ class Ownership:
         """A start or takeover was won: one start may use the epoch."""
         self.phase = Phase.GRANTED
 
+    def holds_grant(self, term: LeaseTerm | None) -> bool:
+        """Whether one start may use the epoch."""
+        return self.phase is Phase.GRANTED and term is not None and self._granted_in == term
+
     def use_grant(self, term: LeaseTerm | None) -> bool:
         """The gate lets the one start pass that the epoch allows. False: there is none, link a new epoch (rule 3)."""
-        if self.phase is not Phase.GRANTED or term is None or self._granted_in != term:
+        if not self.holds_grant(term):
             return False
         self.phase = Phase.STARTING
         return True

@@ -47,7 +47,10 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `host` empty: it does not run at the start. `disks_on`: datastores of disks beside its home."""
+    """One virtual machine. `host` empty: it does not run at the start. `disks_on`: datastores of disks beside its home.
+
+    `same_disk_as`: the disk on its home is not its own but that VM's, as a clone's may be by mistake; empty: its own.
+    """
 
     name: VmName
     datastore: DatastoreName
@@ -65,6 +68,7 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[VmName, ...] = ()
     ready: str = "powered-on"
     disks_on: tuple[DatastoreName, ...] = ()
+    same_disk_as: VmName = VmName("")
     networks: tuple[str, ...] = ()
     cpu_model: str = ""
 

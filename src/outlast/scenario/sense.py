@@ -45,6 +45,7 @@ def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
             yield from ((("vms", i, "host"), sentence) for sentence in _misplaced(vm, hosts[vm.host], taken[vm.host]))
         if vm.datastore in vm.disks_on:
             yield ("vms", i, "disks_on"), f"disks_on names {vm.datastore}, which is the home of {vm.name}: leave it out"
+        yield from ((("vms", i, "same_disk_as"), sentence) for sentence in _misshared(scenario, vm))
         if vm.name in vm.after:
             yield ("vms", i, "after"), f"{vm.name} cannot wait for itself"
     ring = cycle_in({vm.name: [name for name in vm.after if name != vm.name] for vm in scenario.vms})
@@ -52,6 +53,16 @@ def _vms(scenario: Scenario) -> Iterator[tuple[Path, str]]:
         where = next(i for i, vm in enumerate(scenario.vms) if vm.name == ring[-1])
         waits = ", ".join(f"{a} waits for {b}" for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
         yield ("vms", where, "after"), f"these VMs wait for each other: {waits}: leave one of them out"
+
+
+def _misshared(scenario: Scenario, vm: VmSpec) -> Iterator[str]:
+    other = next((each for each in scenario.vms if each.name == vm.same_disk_as), None)
+    if other is None:
+        return
+    if other.datastore != vm.datastore or other.same_disk_as:
+        yield f"{vm.name} cannot have the disk of {other.name}: its own must be one on {vm.datastore}"
+    if vm.host and other.host:
+        yield f"{vm.name} and {other.name} cannot both run at the start: they have one disk"
 
 
 def _misplaced(vm: VmSpec, host: HostSpec, taken_mib: int) -> Iterator[str]:

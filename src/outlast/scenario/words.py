@@ -127,6 +127,7 @@ VM = (
     Key("after", Kind.VMS),
     Key("ready", Kind.READY),
     Key("disks_on", Kind.DATASTORES),
+    Key("same_disk_as", Kind.VM),
     Key("networks", Kind.TEXTS),
     Key("cpu_model", Kind.TEXT),
 )

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from outlast.model.ids import BootId, DatastoreName, HostId, VmId
+from outlast.model.claims import DiskClaim
+from outlast.model.ids import BootId, DatastoreName, DiskId, HostId, VmId
 from outlast.model.keeper_events import LinkOutcome
 from outlast.model.records import HeartbeatRecord, PowerOnList, ProtectedList, RegisterRecord, Sighting
 from outlast.model.settings import StoredSettings, newest_stored
@@ -55,6 +56,8 @@ class Datastore:
         self.sightings: dict[HostId, Sighting] = {}
         self.incarnations: dict[HostId, list[BootId]] = {}
         self.registers: dict[str, dict[int, RegisterRecord]] = {}
+        self.claims: dict[DiskId, dict[int, DiskClaim]] = {}
+        self.claimed_at: dict[DiskId, int] = {}
         self.power_on: dict[HostId, Slots[PowerOnList]] = {}
         self.protected: Slots[ProtectedList] = Slots()
         self.settings: Slots[StoredSettings] = Slots()
@@ -117,16 +120,29 @@ class Datastore:
         register = self.registers.setdefault(record.subject, {})
         if record.epoch in register:
             return LinkOutcome.WON if register[record.epoch] == record else LinkOutcome.LOST
-        if record.epoch > 0 and record.epoch - 1 not in register:
+        if not _link(register, record.epoch, record):
             return LinkOutcome.LOST
-        if register and max(register) > record.epoch:
-            return LinkOutcome.LOST
-        register[record.epoch] = record
-        for epoch in sorted(register)[:-KEEP]:
-            if epoch > 0:
-                del register[epoch]
         self.linked_at[record.subject] = self.made_at[record.subject, record.epoch] = self.now()
         self.on_link(self, record)
+        return LinkOutcome.WON
+
+    def last_claim(self, disk: DiskId, cached_by: HostId | None) -> DiskClaim | None:
+        """The newest claim of a disk, or what a client's cache has for it."""
+        made = self.claims.get(disk)
+        if not made:
+            return None
+        last = made[max(made)]
+        old = cached_by is None or last.host == cached_by or self.now() - self.claimed_at[disk] >= STALE_FOR
+        return last if old else made.get(last.number - 1)
+
+    def link_claim(self, claim: DiskClaim) -> LinkOutcome:
+        """Create a claim, exclusively."""
+        made = self.claims.setdefault(claim.disk, {})
+        if claim.number in made:
+            return LinkOutcome.WON if made[claim.number] == claim else LinkOutcome.LOST
+        if not _link(made, claim.number, claim):
+            return LinkOutcome.LOST
+        self.claimed_at[claim.disk] = self.now()
         return LinkOutcome.WON
 
     def boot(self, host: HostId, boot_id: BootId) -> int:
@@ -166,6 +182,17 @@ class Datastore:
     def newest_settings(self) -> StoredSettings | None:
         """The newest settings record, with the highest number of a slot."""
         return newest_stored(self.settings.whole())
+
+
+def _link(register: dict[int, _Content], number: int, record: _Content) -> bool:
+    """Whether the number could be made: its predecessor exists, and nothing higher does. The oldest are pruned."""
+    if (number > 0 and number - 1 not in register) or (register and max(register) > number):
+        return False
+    register[number] = record
+    for old in sorted(register)[:-KEEP]:
+        if old > 0:
+            del register[old]
+    return True
 
 
 def _sequence(content: PowerOnList) -> int:

@@ -193,6 +193,8 @@ class Ground:
             needs=needs_of(spec),
         )
         self.domain.define(definition)
+        if spec.same_disk_as:
+            self.domain.same_disk[vm] = VmId(spec.same_disk_as)
         # What runs nowhere yet is defined everywhere, so that an operator can start it anywhere.
         for name in (spec.host,) if spec.host else self.hosts:
             self.hosts[name].definitions[vm] = definition

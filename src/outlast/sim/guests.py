@@ -281,8 +281,8 @@ class _Start:
 
     def _ask_gate(self) -> None:
         definition = self._host.definitions[self._vm]
-        disks = (f"/srv/{definition.home}/disks/{definition.name}.raw",)
-        self._question(AskGate(RequestId(1), self._vm, definition.name, disks), self._replied)
+        disks = self._host.domain.disks_of(self._vm)
+        self._question(AskGate(RequestId(1), self._vm, definition.name, disks, writes=disks), self._replied)
 
     def _question(self, question: AskGate | AskIncoming | AskLaunch, answered: Callable[[KeeperReply], None]) -> None:
         host, waiting = self._host, [question]

@@ -8,10 +8,11 @@ its VMs execute nothing meanwhile, and do so again before its keeper does: for t
 import random
 from collections.abc import Callable
 
+from outlast.model.claims import DiskClaim
 from outlast.model.effects import Note
 from outlast.model.events import KeeperAnswered, KeeperDid, KeeperReported, PingAnswered, Received, StopReason
 from outlast.model.health import Health
-from outlast.model.ids import BootId, DatastoreName, HostId, KeeperSession, VmId
+from outlast.model.ids import BootId, DatastoreName, DiskId, HostId, KeeperSession, VmId
 from outlast.model.inventory import Capacity, VmDefinition
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeping import AskTakeover, Happened, KeeperReply, KeeperReport, KeeperRequest
@@ -329,10 +330,15 @@ class Host:
 
     def read_register(self, store: Datastore, subject: str) -> RegisterRecord | None:
         """A register as this host's client sees it: now and then as its cache does."""
+        return store.last_as_cached(subject, self.id) if self._reads_its_cache() else store.last(subject)
+
+    def read_claim(self, store: Datastore, disk: DiskId) -> DiskClaim | None:
+        """The last claim of a disk, likewise."""
+        return store.last_claim(disk, self.id if self._reads_its_cache() else None)
+
+    def _reads_its_cache(self) -> bool:
         stale = self.domain.physics.stale
-        if stale and self.rng.randrange(1000) < stale:
-            return store.last_as_cached(subject, self.id)
-        return store.last(subject)
+        return bool(stale) and self.rng.randrange(1000) < stale
 
     def keeper_config(self, session: KeeperSession) -> KeeperConfig:
         return configurations.of_keeper(self, session)

@@ -10,6 +10,7 @@
     wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it, or will; which is not so where its home is lost to
                              that host, and not to all others
+    one-writer-a-disk        no two VMs that have one disk execute at once, on whatever hosts
     no-stale-copy            no copy goes on that is not whole, or whose guest has executed elsewhere since it was
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -125,6 +126,7 @@ class Invariants:
         self._begins(host, process)
         if len(hosts) > 1:
             self._doubled(vm)
+        self._shares_its_disk(vm)
 
     def _goes_on(self, process: Process) -> None:
         """It executes for the first time."""
@@ -181,6 +183,13 @@ class Invariants:
             self._entry("", "hazard", f"{vm} executes on {' and '.join(hosts)}: one of them is unguarded")
         else:
             self.violated("single-instance", f"{vm} executes on {' and '.join(hosts)}")
+
+    def _shares_its_disk(self, vm: VmId) -> None:
+        """Two VMs with one disk execute; where nothing guards one of them, that is no more promised than running twice."""
+        for other in self._domain.on_same_disk(vm):
+            both = [(host, each) for each in (vm, other) for host in sorted(self._executing.get(each, ()))]
+            if {each for _, each in both} == {vm, other} and not any(where in self._loose for where in both):
+                self.violated("one-writer-a-disk", f"{vm} and {other} execute at once, and have one disk")
 
     def _loosen(self, host: Host, process: Process) -> None:
         if (host.id, process.vm) not in self._loose:

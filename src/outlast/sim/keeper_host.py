@@ -8,14 +8,18 @@ from collections.abc import Callable
 
 from outlast.model.ids import DatastoreName, Incarnation, KeeperSession, VmId
 from outlast.model.keeper_effects import (
+    BarClaimant,
     Changed,
     Freeze,
     KeeperEffect,
     Kill,
+    LinkClaim,
     LinkRegister,
     LookForProcess,
     PetWatchdog,
     PublishLease,
+    ReadClaimant,
+    ReadClaims,
     ReadRegister,
     Remember,
     Reply,
@@ -27,6 +31,10 @@ from outlast.model.keeper_effects import (
 )
 from outlast.model.keeper_events import (
     Asked,
+    ClaimantBarred,
+    ClaimantRead,
+    ClaimLinked,
+    ClaimsRead,
     ClientGone,
     CloseAsked,
     FoundProcess,
@@ -43,7 +51,7 @@ from outlast.model.keeper_events import (
     Woken,
 )
 from outlast.model.keeping import KeeperReply, KeeperReport, KeeperRequest, Subscribe
-from outlast.model.records import HeartbeatRecord
+from outlast.model.records import HeartbeatRecord, RegisterRecord
 from outlast.model.time import MILLISECOND, SECOND, Duration, Instant
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.lease import Adopted
@@ -282,6 +290,14 @@ class KeeperHost:
                 self._read_register(effect)
             case LinkRegister():
                 self._link_register(effect)
+            case ReadClaims():
+                self._read_claims(effect)
+            case LinkClaim():
+                self._link_claim(effect)
+            case ReadClaimant():
+                self._read_claimant(effect)
+            case BarClaimant():
+                self._bar_claimant(effect)
             case Freeze():
                 self._host.freeze(effect.vm)
             case Thaw():
@@ -406,4 +422,36 @@ class KeeperHost:
             lambda store: store.link(record),
             lambda outcome: self.happen(Linked(effect.request, outcome)),
             lambda problem: self.happen(Linked(effect.request, LinkOutcome.UNKNOWN, problem)),
+        )
+
+    def _read_claims(self, effect: ReadClaims) -> None:
+        self._ways[effect.datastore].ask(
+            lambda store: tuple(self._host.read_claim(store, disk.id) for disk in effect.disks),
+            lambda found: self.happen(ClaimsRead(effect.request, True, found)),
+            lambda problem: self.happen(ClaimsRead(effect.request, False, problem=problem)),
+        )
+
+    def _link_claim(self, effect: LinkClaim) -> None:
+        self._ways[effect.datastore].ask(
+            lambda store: store.link_claim(effect.claim),
+            lambda outcome: self.happen(ClaimLinked(effect.request, outcome)),
+            lambda problem: self.happen(ClaimLinked(effect.request, LinkOutcome.UNKNOWN, problem)),
+        )
+
+    def _read_claimant(self, effect: ReadClaimant) -> None:
+        def look(store: Datastore) -> tuple[RegisterRecord | None, bool]:
+            last = self._host.read_register(store, effect.claimant.vm)
+            return last, last is not None and len(store.incarnations.get(last.owner, ())) > last.incarnation
+
+        self._ways[effect.claimant.home].ask(
+            look,
+            lambda found: self.happen(ClaimantRead(effect.request, True, *found)),
+            lambda problem: self.happen(ClaimantRead(effect.request, False, problem=problem)),
+        )
+
+    def _bar_claimant(self, effect: BarClaimant) -> None:
+        self._ways[effect.claimant.home].ask(
+            lambda store: store.link(effect.record),
+            lambda outcome: self.happen(ClaimantBarred(effect.request, outcome)),
+            lambda problem: self.happen(ClaimantBarred(effect.request, LinkOutcome.UNKNOWN, problem)),
         )

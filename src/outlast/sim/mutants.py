@@ -4,8 +4,8 @@ A rule that no test can break is not tested. Each mutant replaces the one method
 by one that does not; the names say which rule. It is registered (`mutation.py`) with the small scenario (`ordeals.py`) that
 leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
 devices and operators are in `mutants_of_fencing.py`, about starts in `mutants_of_starts.py`, about waiting for a turn in
-`mutants_of_order.py`, about migrations in `mutants_of_migration.py`, and about VMs whose host has lost their storage in
-`mutants_of_storage.py`.
+`mutants_of_order.py`, about migrations in `mutants_of_migration.py`, about VMs whose host has lost their storage in
+`mutants_of_storage.py`, and about two VMs with one disk in `mutants_of_claims.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.protocol.reassertion import Reassertion
 from outlast.protocol.recovery import Recovery
 from outlast.sim import (
+    mutants_of_claims,
     mutants_of_fencing,
     mutants_of_migration,
     mutants_of_order,
@@ -48,6 +49,7 @@ from outlast.sim.watchdog import WatchdogDevice
 __all__ = [
     "MUTANTS",
     "broken",
+    "mutants_of_claims",
     "mutants_of_fencing",
     "mutants_of_migration",
     "mutants_of_order",

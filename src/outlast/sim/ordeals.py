@@ -57,6 +57,14 @@ class _Story:
         self._steps: list[Step] = []
         self._settings = {"isolation_response": "leave-running"} | (settings or {})
 
+    def clone(self) -> None:
+        """One VM more, which is off, and whose disk is the first one's."""
+        first = self._vms[0]
+        more = VmSpec(
+            name=VmName("clone1"), datastore=first.datastore, state="unprotected", same_disk_as=first.name, memory_mib=512
+        )
+        self._vms = (*self._vms, more)
+
     def at(self, ms: float, verb: str, **keys: Any) -> None:
         """One step."""
         named = {("for" if key == "for_" else key): value for key, value in keys.items()}
@@ -472,5 +480,6 @@ def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
     return msgspec.structs.replace(story, vms=vms, settings={**story.settings, "dependency_timeout": 12 * SECOND})
 
 
+from outlast.sim import claim_ordeals as _claim_ordeals  # noqa: E402, F401 - and so does this
 from outlast.sim import settings_ordeals as _settings_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
 from outlast.sim import storage_ordeals as _storage_ordeals  # noqa: E402, F401 - and so does this

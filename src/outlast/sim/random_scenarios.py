@@ -15,7 +15,7 @@ from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.settings import Settings
 from outlast.model.time import MILLISECOND, SECOND, Duration
 from outlast.scenario.model import DatastoreSpec, HostSpec, Scenario, VmSpec
-from outlast.sim import random_placing, random_settings
+from outlast.sim import random_clones, random_placing, random_settings
 from outlast.sim.random_faults import Trouble
 from outlast.sim.recovery_watch import recovery_bound
 
@@ -47,6 +47,8 @@ def generate(seed: int) -> Scenario:
     ended = max((step.at for step in steps), default=0)
     run_seed = rng.getrandbits(31)
     vms = _policies(rng, vms)
+    vms, more = random_clones.sometimes(seed, hosts, vms, ended)
+    steps = tuple(sorted((*steps, *more), key=lambda step: step.at))
     return Scenario(
         title=f"random {seed}",
         story=f"Made from seed {seed}: {len(hosts)} hosts, {len(vms)} VMs, faults of the kinds {', '.join(trouble.kinds)}.",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from outlast.model.ids import VmId
 from outlast.model.policy import WITHOUT_END, parse_ready
-from outlast.model.records import Enforcement, RegisterRecord
+from outlast.model.records import Enforcement, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import SECOND
 from outlast.protocol.planning.board import Board
@@ -146,7 +146,13 @@ class RecoveryWatch:
                     self._world.invariants.violated("wishes-hold", detail)
 
     def _need_not_run(self, vm: VmId) -> bool:
-        return self._world.spec(vm).priority == "disabled" or self._has_failed(vm)
+        return self._world.spec(vm).priority == "disabled" or self._has_failed(vm) or self._another_has_its_disk(vm)
+
+    def _another_has_its_disk(self, vm: VmId) -> bool:
+        """Another VM with the same disk may run, as far as can be read: whoever had it first has to wait."""
+        domain = self._world.domain
+        others = [domain.stores[domain.homes[other]].last(other) for other in domain.on_same_disk(vm)]
+        return any(last is not None and last.state is RegisterState.OWNED for last in others)
 
     def _has_failed(self, vm: VmId) -> bool:
         """Whether it is given up, and rightly so."""

@@ -3,7 +3,20 @@
 from outlast.codec import records
 from outlast.codec.frames import FrameError
 from outlast.drivers.datastore.wire import Newest
+from outlast.model.claims import Disk, DiskClaim
 from outlast.model.records import RegisterRecord
+
+
+def open_claim(newest: Newest, disk: Disk, key: bytes) -> DiskClaim | None:
+    """The last claim of a disk, None if it has none yet. Raises FrameError: it cannot be read, or is not to be believed."""
+    if newest.problem:
+        raise FrameError(newest.problem)
+    if newest.epoch is None:
+        return None
+    claim = records.open_claim(newest.data, key)
+    if (claim.disk, claim.number) != (disk.id, newest.epoch):
+        raise FrameError(f"claim {newest.epoch} of {disk.path} holds one of {claim.path}")
+    return claim
 
 
 def open_newest(newest: Newest, subject: str, key: bytes) -> tuple[RegisterRecord | None, str]:

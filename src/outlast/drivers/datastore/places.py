@@ -1,6 +1,6 @@
 """Where things lie on a datastore, below `.outlast/<fault domain>/` (design.md section 3)."""
 
-from outlast.model.ids import PRIMARY_REGISTER, HostId, VmId
+from outlast.model.ids import PRIMARY_REGISTER, DiskId, HostId, VmId
 
 PROTECTED = "protected"
 SETTINGS = "settings"
@@ -29,3 +29,8 @@ def definition(vm: VmId) -> str:
 def register(subject: str) -> str:
     """A VM's ownership register, or the datastore's own (`primary`)."""
     return PRIMARY_REGISTER if subject == PRIMARY_REGISTER else f"vms/{subject}/owner"
+
+
+def claims(disk: DiskId) -> str:
+    """The register of whose a disk is."""
+    return f"disks/{disk}"

@@ -351,7 +351,8 @@ class Hypervisor:
         # Always defined anew: what this host has may be older than what the VM last ran with elsewhere.
         domain = connection.defineXML(xml)
         if not domain.isActive():
-            domain.create()
+            # Memory that was saved here once is older than what the VM did since, and the gate lets none be restored.
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT)
 
     def migrate_vm(self, request: RequestId, vm: VmId, address: str) -> None:
         """Migrate to the host at `address`; answered by `VmMigrationEnded`, however long it takes."""
