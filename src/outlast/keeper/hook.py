@@ -29,7 +29,7 @@ from xml.etree import ElementTree
 
 SETTINGS = "/etc/outlast/hook.json"
 NAMESPACE = "https://outlast.dev/ns/vm/1"
-ANSWER_TIMEOUT_S = 6.0
+ANSWER_TIMEOUT_S = 10.0
 CONNECT_PATIENCE_S = 3.0
 MOST_STEPS = 400
 """Of following links: as many as a path may have parts, and 40 links on the way."""

@@ -21,8 +21,8 @@ its agent's (failing hardware) as long as the other one does.
 Whoever may start by that passes when nobody else writes to its disks (`disk_claims.py`); a copy that comes in by a
 migration has its source's claims.
 
-An asker is answered within `GATE_PATIENCE`, whatever storage does; what storage does later finds nobody waiting, and an
-epoch won for nobody is owned, not running, until it is released.
+An asker waits `GATE_PATIENCE` for the epoch, and as long again for the claims, whatever storage does; what storage does
+later finds nobody waiting, and an epoch won for nobody is owned, not running, until it is released.
 """
 
 import msgspec
@@ -60,7 +60,7 @@ from outlast.protocol.keeper_replies import no, yes
 from outlast.protocol.ownership import SOON, Ownership, Phase, Purpose
 
 GATE_PATIENCE = Duration(4 * SECOND)
-"""How long an asker waits for storage before it is refused; libvirt waits for the hook meanwhile."""
+"""How long an asker waits for each of the two before it is refused; the hook waits for both, and libvirt for the hook."""
 GRANT_PATIENCE = Duration(15 * SECOND)
 """How long a takeover waits to be used; then its agent is gone or its libvirt hangs, and another host may be better."""
 ADMISSION_LASTS = Duration(15 * SECOND)
@@ -302,6 +302,7 @@ class Gatekeeper:
             del self._waiting[ownership.vm]
             self._pending[ownership.vm] = after(self._keeper.now, GRANT_PATIENCE)
             return [yes(waiting.client, waiting.request, epoch=ownership.epoch), claimed, Changed()]
+        waiting.deadline = after(self._keeper.now, GATE_PATIENCE)
         return [*self._keeper.claims.begin(ownership, waiting.disks), claimed]
 
     def claimed(self, ownership: Ownership) -> list[KeeperEffect]:

@@ -22,7 +22,7 @@ from outlast.sim.physics import FABRIC, HELD_FOREVER, LIBVIRT_TELLS, QEMU_STARTS
 if TYPE_CHECKING:
     from outlast.sim.host import Host
 
-HOOK_PATIENCE = 6 * SECOND
+HOOK_PATIENCE = 10 * SECOND
 LIBVIRT_PATIENCE = 12 * SECOND
 GUEST_BOOTS = 3 * SECOND
 """From the moment that a guest runs until its guest agent answers."""
