@@ -71,6 +71,26 @@ def test_another_uuid_on_a_disk_is_refused_until_its_vm_has_ended(domain: Lab) -
     outlast_view.wait_ready(domain)
 
 
+def test_a_disk_that_is_plugged_in_is_claimed_too(domain: Lab) -> None:
+    owner, _ = processes(domain)["vm1"]
+    other = next(name for name in domain.state().hosts if name != owner)
+    extra = domain.layout.disk("extra", "ds1")
+    extra.write_bytes(bytes(1 << 20))
+    claims = next(domain.layout.backing("ds1").glob(".outlast/*/disks"))
+    before = set(claims.iterdir())
+    plug = ("vm1", "/srv/ds1/disks/extra.raw", "vdb")
+    assert virsh(domain, owner, "attach-disk", *plug, "--subdriver", "raw").returncode == 0
+    wait_for("it to be claimed", lambda: bool(set(claims.iterdir()) - before))
+    stranger = definition(domain, "vm1", name="stranger", uuid=OTHER_UUID)
+    source = stranger.find("devices/disk/source")
+    assert source is not None
+    source.set("file", "/srv/ds1/disks/extra.raw")
+    done = virsh(domain, other, "create", put(domain, other, stranger))
+    assert done.returncode != 0
+    assert "its disk disks/extra.raw on ds1 is used by vm1" in done.stderr
+    assert virsh(domain, owner, "detach-disk", "vm1", "vdb").returncode == 0
+
+
 def test_another_name_or_datastore_does_not_hide_a_vm(domain: Lab) -> None:
     owner, pid = processes(domain)["vm1"]
     other = next(name for name in domain.state().hosts if name != owner)

@@ -32,8 +32,9 @@ from outlast.model.keeper_events import (
     RegisterRead,
     Woken,
 )
-from outlast.model.keeping import AskGate
+from outlast.model.keeping import AskClaim, AskGate
 from outlast.model.records import Reason, RegisterRecord, RegisterState
+from outlast.protocol.ownership import Phase
 from outlast.sim.mutants import broken
 
 DISK = Disk(DS, "web.raw")
@@ -291,3 +292,45 @@ def test_in_no_order_do_both_pass(last: Claimant | None) -> None:
 def test_without_one_of_the_rules_some_order_lets_both_pass(mutant: str) -> None:
     with broken(mutant):
         assert any(explored(Site(last=last))[1] for last in (None, OURS, THEIRS))
+
+
+# -- what runs already ------------------------------------------------------------------------------------------------
+
+
+def running_and_asked() -> Keeper:
+    keeper = Keeper().running()
+    keeper.asks(AskClaim(RequestId(5), VM, FILE))
+    return keeper
+
+
+def test_what_runs_gets_its_claim() -> None:
+    keeper = running_and_asked()
+    claims_are(keeper, None)
+    link = keeper.one(LinkClaim)
+    assert isinstance(link, LinkClaim)
+    keeper.does(ClaimLinked(link.request, LinkOutcome.WON))
+    assert keeper.reply() == (True, "")
+
+
+def test_what_runs_and_has_its_claim_makes_no_other() -> None:
+    keeper = running_and_asked()
+    claims_are(keeper, claim(OURS, 3))
+    assert not keeper.has(LinkClaim)
+    assert keeper.reply() == (True, "")
+
+
+def test_what_runs_beside_another_on_its_disk_is_told_of_and_goes_on() -> None:
+    keeper = running_and_asked()
+    claims_are(keeper, claim(THEIRS))
+    claimant_is(keeper, owned(OTHER, 7))
+    assert keeper.reply() == (
+        False,
+        "its disk web.raw on ds1 is used by clone, which beta owns (epoch 7); stop one of the two",
+    )
+    assert keeper.machine.vms[VM].phase is Phase.RUNNING
+
+
+def test_what_does_not_run_here_is_not_claimed() -> None:
+    keeper = Keeper().guarded()
+    keeper.asks(AskClaim(RequestId(5), VM, FILE))
+    assert keeper.reply() == (False, "")

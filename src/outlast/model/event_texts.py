@@ -13,6 +13,7 @@ TEMPLATES: dict[str, str] = {
     "register-taken": "the agent is responsible for {datastore} (epoch {epoch} of its primary register)",
     "register-lost": "another agent is responsible for {datastore} now",
     "list-unwritten": "the protected list of {datastore} could not be written: {problem}",
+    "disk-shared": "ALARM: {vm} runs on {host}, and {why}",
     "vm-protected": "{vm} is protected; it runs on {host}, its home is {datastore}",
     "vm-unprotectable": "{vm} cannot be protected: {why}",
     "vm-switched-off": "{vm} was switched off on purpose: it is not restarted",
@@ -97,6 +98,7 @@ TEMPLATES: dict[str, str] = {
 WARNINGS = frozenset(
     {
         "restart-failed",
+        "disk-shared",
         "move-failed",
         "give-up-asked",
         "give-up-waits",

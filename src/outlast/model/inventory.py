@@ -85,7 +85,8 @@ class VmDefinition(msgspec.Struct, frozen=True):
     """One virtual machine as libvirt on some host knows it.
 
     `home` is the datastore that holds its first disk, None when a disk is on none of ours: such a VM cannot be
-    protected, and `unprotectable` says why in a sentence. `xml` is what any host needs to define it.
+    protected, and `unprotectable` says why in a sentence. `xml` is what any host needs to define it. `writes`: the
+    paths, on datastores, of the disks that it alone may write to.
     """
 
     vm: VmId
@@ -98,3 +99,4 @@ class VmDefinition(msgspec.Struct, frozen=True):
     policy: VmPolicy
     xml: str
     needs: Needs = Needs()
+    writes: tuple[str, ...] = ()

@@ -42,6 +42,17 @@ class AskGate(msgspec.Struct, frozen=True, tag="gate"):
     writes: tuple[str, ...] = ()
 
 
+class AskClaim(msgspec.Struct, frozen=True, tag="claim"):
+    """The agent: this VM runs here, and writes to these disks, which may not have been claimed for it yet.
+
+    Refused with a sentence if another VM uses one of them as well; without one, if it is to be asked again later.
+    """
+
+    request: RequestId
+    vm: VmId
+    writes: tuple[str, ...]
+
+
 class AskLaunch(msgspec.Struct, frozen=True, tag="launch"):
     """The hook: libvirt is about to make the process of a start that passed the gate; is that start good still?"""
 
@@ -200,6 +211,7 @@ CopyRequest = AskExpect | AskInherit | AskDropped | AskIncoming | AskResumed
 
 KeeperRequest = (
     AskGate
+    | AskClaim
     | AskLaunch
     | AskEnded
     | AskForgotten

@@ -22,6 +22,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     own_host           this host's power-on list, definitions, ends, isolation response
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
+    claiming           the disks of what runs here: nobody else is to write to them
     lost_copies        frozen VMs that another host owns by now
     giving_up          VMs whose home is lost to this host, and that another one asks for (`recovery`, by `storage_loss`)
     storage_pace       datastores that answer slowly, told before it hurts
@@ -75,6 +76,7 @@ from outlast.model.messages import (
 from outlast.model.time import MILLISECOND, NEVER, Instant, after
 from outlast.protocol.admission import AdmissionDesk
 from outlast.protocol.capacity import CapacityWatch
+from outlast.protocol.claiming import RunningDisks
 from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.doubt import Doubt
@@ -162,6 +164,7 @@ class AgentMachine:
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
         self.forgotten = ForgottenStarts(self.known, self._out)
+        self.claiming = RunningDisks(self.known, self._out)
         self.lost = LostCopies(self.known, self._out)
         self.pace = StoragePace(self.known, self._out)
         self.giving_up = GivingUp(self.known, self._out)
@@ -215,6 +218,7 @@ class AgentMachine:
             self.readiness.next_deadline(),
             self.own.next_deadline(),
             self.forgotten.next_deadline(),
+            self.claiming.next_deadline(),
             self.known.next_lapse(),
         ]
         if self.isolation.silent(now) or self.doubt.asks:
@@ -332,6 +336,7 @@ class AgentMachine:
                 self.desk.keeper_answered(event)
                 self.giving_up.keeper_answered(event)
                 self.migrating.happened(event)
+                self.claiming.keeper_answered(event)
             case KeeperGone():
                 self.known.keeper = None
                 for name in self.known.datastores:
@@ -385,6 +390,7 @@ class AgentMachine:
         self.capacity.tick(self.election.am_primary)
         self.admission.tick()
         self.forgotten.tick()
+        self.claiming.tick()
         self.pace.tick()
 
     def _empty_hosts(self) -> None:

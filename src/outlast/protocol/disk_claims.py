@@ -24,8 +24,11 @@ that claim second loses it, sees the other's claim, and that the other one is an
 that lands late, after its start was refused, takes a number: a claim's keeps nobody out but for a moment, since its VM is
 over; a bar's is the copy of a release. Neither lets anybody run.
 
-What this does not see: a disk that is plugged into a running VM, another name of the same file (a link inside the
-datastore), an image that is another image's backing file, and whoever does not come through the gate.
+A VM that runs without claims (it ran before Outlast did, or a disk was plugged in) gets them by `claiming.py`; if another
+one uses the disk by then, that can only be told.
+
+What this does not see: another name of the same file (a link inside the datastore), an image that is another image's
+backing file, and whoever does not come through the gate.
 """
 
 import msgspec
@@ -34,9 +37,11 @@ from outlast.model.claims import Claimant, Disk, DiskClaim
 from outlast.model.ids import Epoch, Incarnation, RequestId, VmId
 from outlast.model.keeper_effects import BarClaimant, KeeperEffect, LinkClaim, ReadClaimant, ReadClaims
 from outlast.model.keeper_events import ClaimAnswer, ClaimantBarred, ClaimantRead, ClaimLinked, ClaimsRead, LinkOutcome
+from outlast.model.keeping import AskClaim
 from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.time import MILLISECOND, Duration, Instant, after
 from outlast.protocol.keeper_books import KeeperBooks
+from outlast.protocol.keeper_replies import no, yes
 from outlast.protocol.ownership import SOON, Ownership
 
 LOOK_AGAIN = Duration(250 * MILLISECOND)
@@ -44,10 +49,14 @@ LOOK_AGAIN = Duration(250 * MILLISECOND)
 
 
 class Check(msgspec.Struct):
-    """One start's way to its claims. `left`: the disks that are not claimed yet; `last`: of these, the claims as read."""
+    """One VM's way to its claims. `left`: the disks that are not claimed yet; `last`: of these, the claims as read.
+
+    `asker`: who asked for them although it runs already (`claiming.py`); None for a start, which the gate is told about.
+    """
 
     ownership: Ownership
     left: list[Disk]
+    asker: tuple[int, RequestId] | None = None
     last: dict[Disk, DiskClaim | None] = {}
     request: RequestId | None = None
     again: Instant | None = None
@@ -65,6 +74,15 @@ class DiskClaims:
         """The epoch of a start is won. The gate is told the end of it: at once, if it writes to no disk of ours."""
         check = Check(ownership, sorted(set(disks)))
         self._checks[ownership.vm] = check
+        return self._next(check)
+
+    def asked(self, client: int, ask: AskClaim) -> list[KeeperEffect]:
+        """What runs is to have its claims, if it has not got them. Nothing is barred by a claim that comes so late."""
+        ownership = self._keeper.vms.get(ask.vm)
+        if ownership is None or not ownership.runs_by_right(self._keeper.term(ownership.home)):
+            return [no(client, ask.request, "")]
+        check = Check(ownership, sorted(set(self._keeper.config.disks_at(ask.writes))), (client, ask.request))
+        self._checks[ask.vm] = check
         return self._next(check)
 
     def drop(self, vm: VmId) -> None:
@@ -109,6 +127,10 @@ class DiskClaims:
         if disk not in check.last:
             return [ReadClaims(self._ask(check), disk.datastore, self._together(check))]
         last = check.last[disk]
+        if last is not None and last.claimant.vm == check.ownership.vm and check.asker is not None:
+            # Whoever came after it would have found its owner, and would not have passed.
+            del check.left[0]
+            return self._next(check)
         if last is None or last.claimant.vm == check.ownership.vm:
             return self._claim(check)
         if last.claimant.home not in self._keeper.places:
@@ -139,7 +161,8 @@ class DiskClaims:
         if not is_over(event.last, gone=event.gone):
             if event.last is not None and self._ends_here(holder, event.last):
                 return self._anew(check)
-            return self._end(check, self._in_use(disk, holder, event.last))
+            remedy = "stop one of the two" if check.asker is not None else ""
+            return self._end(check, self._in_use(disk, holder, event.last, remedy))
         return [BarClaimant(self._ask(check), holder, self._bar(holder, event.last))]
 
     def _bar(self, holder: Claimant, last: RegisterRecord | None) -> RegisterRecord:
@@ -184,12 +207,17 @@ class DiskClaims:
 
     def _anew(self, check: Check) -> list[KeeperEffect]:
         """Lost, or unknown: see who is there, in a moment. For how long that is tried is the gate's business."""
+        if check.asker is not None:
+            return self._end(check, "")
         check.last.clear()
         check.again = after(self._keeper.now, LOOK_AGAIN)
         return []
 
     def _end(self, check: Check, problem: str) -> list[KeeperEffect]:
         del self._checks[check.ownership.vm]
+        if check.asker is not None:
+            client, request = check.asker
+            return [no(client, request, problem) if problem or check.left else yes(client, request)]
         if problem:
             return self._keeper.gate.not_claimed(check.ownership, f"{check.ownership.name} may not start: {problem}")
         return self._keeper.gate.claimed(check.ownership)
@@ -203,12 +231,13 @@ class DiskClaims:
         known = self._keeper.vms.get(holder.vm)
         return known is None or (known.pid is None and known.phase not in SOON)
 
-    def _in_use(self, disk: Disk, holder: Claimant, last: RegisterRecord | None) -> str:
+    def _in_use(self, disk: Disk, holder: Claimant, last: RegisterRecord | None, remedy: str) -> str:
         used = _used_by(disk, holder)
         if last is None:
             return used
         owner = self._keeper.config.host_name(last.owner)
-        return f"{used}, which {owner} owns (epoch {last.epoch}); it can start once {holder.name} has been stopped there"
+        remedy = remedy or f"it can start once {holder.name} has been stopped there"
+        return f"{used}, which {owner} owns (epoch {last.epoch}); {remedy}"
 
     def _us(self, check: Check) -> Claimant:
         ownership = check.ownership

@@ -33,6 +33,7 @@ from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, 
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
     Admission,
+    AskClaim,
     AskDropped,
     AskEnded,
     AskExpect,
@@ -106,6 +107,8 @@ class Gatekeeper:
                 return self._ask_release(client, request)
             case AskKill():
                 return self._ask_kill(client, request)
+            case AskClaim():
+                return self._keeper.claims.asked(client, request)
             case AskLost() | AskExpect() | AskInherit() | AskDropped() | AskIncoming() | AskResumed():
                 return []  # No question of the gate: `reassertion` and `copies` have them.
             case AskGivenUp():

@@ -7,7 +7,7 @@ from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import KeeperEffect, Remember, Tell
 from outlast.model.keeper_events import FoundProcess
-from outlast.model.keeping import AskGivenUp, Happening, Progress, UseSettings
+from outlast.model.keeping import AskClaim, AskGivenUp, Happening, Progress, UseSettings
 from outlast.model.records import ProofKind, Reason, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant
@@ -36,6 +36,7 @@ class ClaimDesk(Protocol):
     """Who makes sure that nobody else writes to a VM's disks."""
 
     def begin(self, ownership: Ownership, disks: tuple[Disk, ...]) -> list[KeeperEffect]: ...
+    def asked(self, client: int, ask: AskClaim) -> list[KeeperEffect]: ...
     def drop(self, vm: VmId) -> None: ...
 
 

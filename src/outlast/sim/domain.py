@@ -39,8 +39,6 @@ class Domain:
         self.reach: dict[HostId, tuple[DatastoreName, ...]] = {}
         self.definitions: dict[VmId, VmDefinition] = {}
         self.homes: dict[VmId, DatastoreName] = {}
-        self.same_disk: dict[VmId, VmId] = {}
-        """Of each VM whose disk is another one's, that other one."""
 
     def define(self, definition: VmDefinition) -> None:
         """A VM as it is meant."""
@@ -48,16 +46,10 @@ class Domain:
         if definition.home is not None:
             self.homes[definition.vm] = definition.home
 
-    def disks_of(self, vm: VmId) -> tuple[str, ...]:
-        """The files that it writes to, as every host sees them; the first one is on its home."""
-        there = self.definitions[vm].datastores
-        first, *others = (f"/srv/{datastore}/disks" for datastore in there)
-        return (f"{first}/{self.same_disk.get(vm, vm)}.raw", *(f"{other}/{vm}.raw" for other in others))
-
     def on_same_disk(self, vm: VmId) -> list[VmId]:
-        """The other VMs that have its disk."""
-        mine = self.same_disk.get(vm, vm)
-        return [other for other in self.definitions if other != vm and self.same_disk.get(other, other) == mine]
+        """The other VMs that have a disk of it."""
+        mine = set(self.definitions[vm].writes)
+        return [other.vm for other in self.definitions.values() if other.vm != vm and mine.intersection(other.writes)]
 
     def fencing(self) -> dict[HostId, tuple[FenceLevel, ...]]:
         """The hosts that have a fence device, and its one level."""

@@ -72,6 +72,12 @@ def needs_of(spec: VmSpec) -> Needs:
     )
 
 
+def disks_of(spec: VmSpec) -> tuple[str, ...]:
+    """The files that a VM writes to, as every host sees them; the first one is on its home."""
+    first = f"/srv/{spec.datastore}/disks/{spec.same_disk_as or spec.name}.raw"
+    return (first, *(f"/srv/{other}/disks/{spec.name}.raw" for other in spec.disks_on))
+
+
 class Ground:
     """Names are ids here: host "host1" has the id "host1"."""
 
@@ -191,10 +197,9 @@ class Ground:
             policy=policy_of(spec),
             xml=f"<domain>{spec.name}</domain>",
             needs=needs_of(spec),
+            writes=disks_of(spec),
         )
         self.domain.define(definition)
-        if spec.same_disk_as:
-            self.domain.same_disk[vm] = VmId(spec.same_disk_as)
         # What runs nowhere yet is defined everywhere, so that an operator can start it anywhere.
         for name in (spec.host,) if spec.host else self.hosts:
             self.hosts[name].definitions[vm] = definition

@@ -281,7 +281,7 @@ class _Start:
 
     def _ask_gate(self) -> None:
         definition = self._host.definitions[self._vm]
-        disks = self._host.domain.disks_of(self._vm)
+        disks = definition.writes
         self._question(AskGate(RequestId(1), self._vm, definition.name, disks, writes=disks), self._replied)
 
     def _question(self, question: AskGate | AskIncoming | AskLaunch, answered: Callable[[KeeperReply], None]) -> None:

@@ -10,7 +10,7 @@ domain: on another host it could not be started otherwise.
 """
 
 import posixpath
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from xml.etree import ElementTree
 
 import msgspec
@@ -124,9 +124,17 @@ def _times(element: ElementTree.Element, name: str, otherwise: int, problems: li
     return otherwise
 
 
-def disk_sources(domain: ElementTree.Element) -> list[tuple[str, str]]:
-    """(path, why it cannot be protected) per disk with a medium, in order; one of the two is empty."""
-    found: list[tuple[str, str]] = []
+class DiskSource(NamedTuple):
+    """A disk with a medium: its path, or why it cannot be protected; and whether the domain alone may write to it."""
+
+    path: str
+    problem: str
+    alone: bool
+
+
+def disk_sources(domain: ElementTree.Element) -> list[DiskSource]:
+    """The domain's disks, in order."""
+    found: list[DiskSource] = []
     for disk in domain.findall("devices/disk"):
         source = disk.find("source")
         target = disk.find("target")
@@ -134,11 +142,13 @@ def disk_sources(domain: ElementTree.Element) -> list[tuple[str, str]]:
         if source is None:
             continue  # An empty drive.
         path = source.get("file")
+        alone = disk.find("readonly") is None and disk.find("shareable") is None
         if path:
-            found.append((posixpath.normpath(path), ""))
+            found.append(DiskSource(posixpath.normpath(path), "", alone))
         else:
             kind = disk.get("type", "?")
-            found.append(("", f"its disk {name} is of type {kind}, and only files on a datastore can be followed"))
+            problem = f"its disk {name} is of type {kind}, and only files on a datastore can be followed"
+            found.append(DiskSource("", problem, alone))
     return found
 
 
@@ -150,16 +160,21 @@ def home_of(path: str, datastores: tuple[DatastoreMember, ...]) -> DatastoreName
     return None
 
 
+def writes_of(domain: ElementTree.Element, datastores: tuple[DatastoreMember, ...]) -> tuple[str, ...]:
+    """The paths, on datastores, of the disks that the domain alone may write to."""
+    return tuple(d.path for d in disk_sources(domain) if d.alone and home_of(d.path, datastores) is not None)
+
+
 def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) -> VmDefinition:
     """The VM as Outlast sees it. Raises ElementTree.ParseError."""
     domain = parse(xml)
     name = VmName(domain.findtext("name", "?"))
     homes: list[DatastoreName] = []
     why = ""
-    for path, problem in disk_sources(domain):
-        home = home_of(path, datastores) if path else None
+    for disk in disk_sources(domain):
+        home = home_of(disk.path, datastores)
         if home is None:
-            why = why or problem or f"its disk {path} is not on a datastore of the fault domain: move it to one"
+            why = why or disk.problem or f"its disk {disk.path} is not on a datastore of the fault domain: move it to one"
         elif home not in homes:
             homes.append(home)
     memory = _memory_mib(domain)
@@ -176,6 +191,7 @@ def define(xml: str, policy: Policy, datastores: tuple[DatastoreMember, ...]) ->
         policy=policy.how,
         xml=xml,
         needs=needs_of(domain, memory, tuple(homes)),
+        writes=writes_of(domain, datastores),
     )
 
 

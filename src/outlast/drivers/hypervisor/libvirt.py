@@ -55,6 +55,8 @@ _log = structlog.get_logger()
 
 RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 5.0
 CALL_TIMEOUT_S = 12.0
+_METADATA_CHANGE = libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE
+_DEVICE_ADDED, _DEVICE_REMOVED = libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED
 SETTLE_S = 0.1
 LOOK_EVERY_S = 15.0
 MIGRATIONS_AT_ONCE = 4
@@ -190,7 +192,8 @@ class Hypervisor:
         connection.setKeepAlive(2, 3)
         connection.registerCloseCallback(self._closed, None)
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._policy_changed, None)
+        for event in (_METADATA_CHANGE, _DEVICE_ADDED, _DEVICE_REMOVED):
+            connection.domainEventRegisterAny(None, event, self._definition_changed, None)
         return connection
 
     def _let_go(self) -> None:
@@ -230,7 +233,7 @@ class Hypervisor:
     def _closed(self, _connection: Any, reason: int, _opaque: Any) -> None:
         self._loop.call_soon_threadsafe(self._wanted.set)
 
-    def _policy_changed(self, *_: Any) -> None:
+    def _definition_changed(self, *_: Any) -> None:
         self._loop.call_soon_threadsafe(self._wanted.set)
 
     def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
@@ -262,7 +265,7 @@ class Hypervisor:
             with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError):
                 active = bool(domain.isActive())
                 definition = self._definition(vm, domain, notes)
-                found.append(with_use(definition, self._cpu_of(vm, domain)) if active else definition)
+                found.append(self._as_it_runs(definition, domain) if active else definition)
                 if active:
                     running.add(vm)
                     if migration.is_left_paused(domain):
@@ -274,6 +277,11 @@ class Hypervisor:
             raise libvirt.libvirtError("the connection to libvirt broke")
         self._cpu_use.keep(running)
         return _Inventory(tuple(found), frozenset(running), off, frozenset(left_paused), self._capacity(connection), notes)
+
+    def _as_it_runs(self, definition: VmDefinition, domain: Any) -> VmDefinition:
+        """With what is only to be seen while it runs: how much it uses, and the disks that were plugged in or out."""
+        writes = domains.writes_of(domains.parse(domain.XMLDesc()), self._datastores)
+        return msgspec.structs.replace(with_use(definition, self._cpu_of(definition.vm, domain)), writes=writes)
 
     def _cpu_of(self, vm: VmId, domain: Any) -> int:
         with contextlib.suppress(libvirt.libvirtError):

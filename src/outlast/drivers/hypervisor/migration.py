@@ -64,7 +64,7 @@ def is_safe(domain: ElementTree.Element, datastores: tuple[DatastoreMember, ...]
     """
     writable = [disk for disk in domain.findall("devices/disk") if disk.find("readonly") is None]
     cached = [disk for disk in writable if (d := disk.find("driver")) is None or d.get("cache", "") not in _UNCACHED]
-    placed = [domains.home_of(path, datastores) for path, _ in domains.disk_sources(domain)]
+    placed = [domains.home_of(disk.path, datastores) for disk in domains.disk_sources(domain)]
     return not cached and all(placed)
 
 
