@@ -2,8 +2,8 @@
 
 All VMs that wait for a host are planned at once, though each becomes ready for its order at its own time: so an important
 VM whose proof comes late finds its room still free, and what `outlast plan` foretells is what happens. A plan is kept as
-long as it can be carried out. Room is kept for nobody for longer than `RESERVED_FOR`: a proof may never come. Who has
-proof and waits for his turn alone keeps it.
+long as it can be carried out. Room is kept for nobody for longer than `RESERVED_FOR`, as a proof may never come, and not at
+all where only a person could give it. Who has proof and waits for his turn alone keeps it.
 
 A VM for which there is no room is looked at again every `LOOK_FOR_ROOM`, without asking storage, and goes on as soon as
 there is some.
@@ -16,7 +16,7 @@ import msgspec
 from outlast.model.ids import DatastoreName, HostId, VmId
 from outlast.model.planning import Plan, PlanVm, Snapshot
 from outlast.model.policy import rank
-from outlast.model.records import ProtectedVm
+from outlast.model.records import ProtectedVm, RegisterState
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.domain_snapshot import as_listed, needs_of, take
 from outlast.protocol.knowledge import Knowledge
@@ -82,7 +82,7 @@ class Placement:
             lost = {host for host in lost if known.now - known.judgements[host].since < RESERVED_FOR}
         for vm, (host, line) in known.whereabouts().items() if lost else ():
             taken_up = vm in self._cases or vm in self._sent or vm in known.aside
-            if host in lost and not taken_up:
+            if host in lost and not taken_up and (self._proof_may_come(host, line.home) or not lately):
                 found[vm] = as_listed(vm, None, line)
         return {vm: each for vm, each in found.items() if each.wanted}
 
@@ -110,7 +110,15 @@ class Placement:
 
     def _keeps_room(self, case: Restart) -> bool:
         soon = case.stage is not Stage.SETTLED and not case.in_doubt and self._known.now - case.opened < RESERVED_FOR
-        return soon or case.stage is Stage.QUEUED
+        owner = case.last.owner if case.last is not None and case.last.state is RegisterState.OWNED else None
+        return (soon and self._proof_may_come(owner, case.home)) or case.stage is Stage.QUEUED
+
+    def _proof_may_come(self, owner: HostId | None, home: DatastoreName | None) -> bool:
+        """Whether there may be proof without a person, or a boot of that host, which may take for ever."""
+        if owner is None or home is None or owner == self._known.me or home not in self._known.datastores:
+            return True
+        fenced = bool(self._known.config.fencing.get(owner))
+        return fenced or self._known.expiry_may_prove(owner, home, answers_ping=False)
 
     def could_take(self, leaving: Mapping[VmId, tuple[ProtectedVm, DatastoreName]]) -> list[VmId]:
         """Which of these, with their homes, would have a host if their owners gave them up, along with all that waits."""
