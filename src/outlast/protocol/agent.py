@@ -122,9 +122,8 @@ class AgentMachine:
         self._out = Outbox(config.first_sequence)
         self.peers = Peers(self.known, self._out)
         self.watch = DatastoreWatch(self.known, self._out)
-        settings = self.known.settings
-        self.isolation = Isolation(settings, len(self.known.peers), len(config.isolation_addresses), now)
-        self.election = Election(settings, config.host, now)
+        self.isolation = Isolation(self.known.settings, len(self.known.peers), len(config.isolation_addresses), now)
+        self.election = Election(self.known.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
         self.follower = WishFollower(self.known, self._out, self.responsibility)
