@@ -12,12 +12,12 @@ from test_shared_settings import agent, asked
 from test_sim_failover import domain as world_of
 from test_sim_failover import secondary
 
-from outlast.model.commands import DrainHost, MoveVm
+from outlast.model.commands import Command, DrainHost, MoveVm
 from outlast.model.effects import Note, Send
 from outlast.model.health import Health
 from outlast.model.ids import BootId, DatastoreName, HostId, HostName, VmId, VmName
 from outlast.model.inventory import Capacity, DatastoreMember, DatastoreReach, HostMember, Needs
-from outlast.model.messages import Heartbeat, MigrateOrder, OrderReport, Rank
+from outlast.model.messages import CommandRequest, Heartbeat, MigrateOrder, OrderReport, Rank
 from outlast.model.planning import PlanVm
 from outlast.model.records import PoweredVm, PowerOnList
 from outlast.model.settings import Maintenance as InMaintenance
@@ -29,6 +29,7 @@ from outlast.protocol.moving import Mover
 from outlast.protocol.placement import Placement
 from outlast.protocol.planning.emptying import Leaving, plan_emptying
 from outlast.protocol.reporting import Reporter
+from outlast.protocol.settings_changing import SettingsWork
 from outlast.protocol.verdict import Verdict
 
 HOME = DatastoreName("ds1")
@@ -93,9 +94,14 @@ class Primary:
         self.health: dict[HostId, Health] = {}
         self.placement = Placement(self.known, {})
         self.mover = Mover(self.known, self.out)
-        self.maintenance = Maintenance(self.known, self.out, self.mover, self.placement)
+        self.maintenance = Maintenance(self.known, self.out, self.mover, self.placement, self._change)
         self.notes: list[str] = []
+        self.changes: list[Command] = []
         self.sequence = 0
+
+    def _change(self, request: CommandRequest) -> SettingsWork:
+        self.changes.append(request.command)
+        return SettingsWork(request, self.known.now)
 
     def _verdict(self, host: HostId) -> Verdict:
         return self.verdicts[host]

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -86,7 +86,13 @@ class Agent:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    found = Agent(tmp_path / "agent.sock")
+    yield from serving(Agent(tmp_path / "agent.sock"))
+
+
+Served = TypeVar("Served", bound=Agent)
+
+
+def serving(found: Served) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
     server = ControlServer(str(found.path), found.answer)
     loop.run_until_complete(server.start())
@@ -259,6 +265,7 @@ def test_a_host_is_drained_and_used_again_and_its_hardware_reported(agent: Agent
     for arguments, command in (
         (("drain", "host2", "--reason", "new DIMMs"), DrainHost("host2", "new DIMMs")),
         (("undrain", "host2"), UndrainHost("host2")),
+        (("undrain", "host2", "--return"), UndrainHost("host2", back=True)),
         (("health", "host2", "failing", "--reason", "DIMM 3"), ReportHealth("host2", "failing", "DIMM 3")),
         (("health", "ok"), ReportHealth("", "ok")),
     ):

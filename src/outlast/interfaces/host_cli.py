@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from outlast.interfaces.commanding import give
+from outlast.interfaces.going_down_cli import going_down
 from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
 from outlast.interfaces.status_cli import host_role
+from outlast.interfaces.waiting import TIMEOUT, WAIT, wait_until_empty
 from outlast.model.commands import DrainHost, ReportHealth, UndrainHost
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.health import HealthLevel
@@ -36,6 +38,9 @@ _REASON = click.option("--reason", default="", callback=_short, help="Why; every
 @click.group(cls=OutlastGroup)
 def host() -> None:
     """The hosts of the fault domain: how they are, and which of them is kept empty."""
+
+
+host.add_command(going_down)
 
 
 @host.command(name="list")
@@ -84,18 +89,24 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
 @click.argument("name", metavar="HOST")
 @_REASON
 @click.option("--dry-run", is_flag=True, help="Only say where its VMs would go, and which of them could not.")
+@WAIT
+@TIMEOUT
 @AS_JSON
 @SOCKET
-def drain(*, name: str, reason: str, dry_run: bool, as_json: bool, path: Path) -> None:
+def drain(*, name: str, reason: str, dry_run: bool, wait: bool, timeout_s: float | None, as_json: bool, path: Path) -> None:
     """Empty HOST for maintenance, and keep it empty until `outlast host undrain`.
 
     Its VMs move to other hosts while they run, a few at a time; `outlast status` says how far that is. Nothing is started
     there, whatever happens: no failover chooses it, a start by hand is refused, also after a reboot of any host.
+
+    With --wait it returns when HOST is empty: exit code 0; 3 if what is left stays there; 4 if the time is over.
     """
     if dry_run or not as_json:
         _foretell(_basis(path), name, as_json=as_json)
     if not dry_run:
         give(path, DrainHost(name, reason), as_json=as_json)
+        if wait:
+            wait_until_empty(path, name, timeout_s)
 
 
 def _foretell(basis: PlanBasis, name: str, *, as_json: bool) -> None:
@@ -127,11 +138,16 @@ def _basis(path: Path) -> PlanBasis:
 
 @host.command()
 @click.argument("name", metavar="HOST")
+@click.option("--return", "back", is_flag=True, help="Bring back the VMs that ran there when it was drained.")
 @AS_JSON
 @SOCKET
-def undrain(*, name: str, as_json: bool, path: Path) -> None:
-    """Use HOST again: its maintenance is over."""
-    give(path, UndrainHost(name), as_json=as_json)
+def undrain(*, name: str, back: bool, as_json: bool, path: Path) -> None:
+    """Use HOST again: its maintenance is over.
+
+    With --return its VMs come back, running, as far as rules and room allow, a few at a time; what finds no room is tried
+    for an hour. `outlast host undrain HOST` once more ends that.
+    """
+    give(path, UndrainHost(name, back), as_json=as_json)
 
 
 @host.command()

@@ -197,6 +197,6 @@ def _vms(vms: tuple[VmStatus, ...]) -> RenderableType:
             vm.home or "-",
             "-" if vm.epoch is None else str(vm.epoch),
             _seconds(vm.lease_age_s),
-            vm.note,
+            vm.note or (vm.migration.sentence if vm.migration is not None else ""),
         )
     return table

@@ -17,6 +17,7 @@ import rich_click as click
 from outlast.interfaces.commanding import give
 from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
+from outlast.interfaces.waiting import TIMEOUT, WAIT, wait_for_migration
 from outlast.model.commands import MoveVm, Wanted, WantVm
 from outlast.model.errors import OutlastError, UsageError
 from outlast.model.ids import VmName
@@ -65,15 +66,19 @@ _wish(
 @vm.command()
 @click.argument("name")
 @click.argument("host")
+@WAIT
+@TIMEOUT
 @AS_JSON
 @SOCKET
-def migrate(*, name: str, host: str, as_json: bool, path: Path) -> None:
+def migrate(*, name: str, host: str, wait: bool, timeout_s: float | None, as_json: bool, path: Path) -> None:
     """Have the running VM NAME go on, without a stop, on HOST. Returns when the copying has begun.
 
-    `outlast events -f` tells when it is there. Whatever fails on the way, it
-    has one owner and goes on: where it is, or there.
+    With --wait, when it is there: exit code 0; 3 if it goes on where it was; 4 if the time is over. Whatever fails on the
+    way, it has one owner and goes on: where it is, or there.
     """
     give(path, MoveVm(vm=name, host=host), as_json=as_json)
+    if wait:
+        wait_for_migration(path, name, host, timeout_s)
 
 
 @vm.command(name="set")
@@ -173,10 +178,13 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
     if found is None or found.policy is None:
         raise OutlastError(f"the agent knows no policy of a VM {name}", "see `outlast status`; on its own host it is known")
     if as_json:
-        show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy)})
+        moves = {"migration": found.migration} if found.migration is not None else {}
+        show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy), **moves})
     else:
         note = f" ({found.note})" if found.note else ""
         click.echo(f"{found.name}: {_told(found.policy)}{'' if found.protected else f'; it is not protected{note}'}")
+        if found.migration is not None:
+            click.echo(found.migration.sentence)
 
 
 @vm.command()

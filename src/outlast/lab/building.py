@@ -113,6 +113,7 @@ def _boot_one(layout: Layout, state: LabState, name: str, install_hook: bool) ->
     sources = {datastore: storage.source(layout, name, datastore) for datastore in state.datastores}
     setup = [outlast_commands.outlast("hook", "install")] if install_hook else []
     specification = host.specify(layout, name, outlast_commands.services(state.services), sources, setup)
+    specification.going_down = outlast_commands.outlast("host", "going-down") if "agent" in state.services else []
     own.boot_id = specification.boot_id
     own.init = host.power_on(layout, specification, lambda: storage.restore_faults(layout, name, own))
 

@@ -44,6 +44,7 @@ class Specification(msgspec.Struct):
     """What init.py makes a host of.
 
     `binds`: pairs of a path outside and the path inside the host. `setup`: commands that run before the services start.
+    `going_down`: the one that is asked before an orderly shutdown begins.
     """
 
     hostname: str
@@ -52,6 +53,7 @@ class Specification(msgspec.Struct):
     binds: list[tuple[str, str]]
     services: list[Service]
     setup: list[list[str]] = []
+    going_down: list[str] = []
 
 
 def environment(layout: Layout) -> dict[str, str]:

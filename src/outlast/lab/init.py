@@ -36,7 +36,10 @@ _OPEN_FILES = 4096
 _GUESTS_SHUTDOWN_S = 15.0
 _SERVICE_SHUTDOWN_S = 10.0
 _SETUP_S = 20.0
-_WATCHED = {signal.SIGCHLD, signal.SIGPWR}
+_GOING_DOWN_S = 60.0
+"""How long Outlast may hold a shutdown up."""
+_WATCHED = {signal.SIGCHLD, signal.SIGPWR, signal.SIGUSR2}
+_GOES_DOWN: dict[int, str] = {signal.SIGPWR: "--power-off", signal.SIGUSR2: "--reboot"}
 
 
 def _say(line: str) -> None:
@@ -161,8 +164,9 @@ class Service:
 class Supervisor:
     """The turn of PID 1: start what is due, wait for a signal, reap."""
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, services: list[Service], going_down: list[str]) -> None:
         self._services = services
+        self._going_down = going_down
 
     def run(self) -> None:
         (_RUN / "booted").touch()
@@ -170,8 +174,9 @@ class Supervisor:
             for service in self._services:
                 if service.is_due():
                     service.start()
-            if self._wait(self._patience()) == signal.SIGPWR:
-                self._shut_down()
+            how = _GOES_DOWN.get(self._wait(self._patience()))
+            if how is not None:
+                self._shut_down(how)
                 return
 
     def _patience(self) -> float:
@@ -194,9 +199,18 @@ class Supervisor:
                 by_pid[pid].ended(status)
         return signalled.si_signo if signalled is not None else 0
 
-    def _shut_down(self) -> None:
-        """Switch the guests off in order, then end the services, the last started first."""
-        _say("orderly shutdown")
+    def _ask(self, how: str) -> None:
+        """What outlast-shutdown.service does. PID 1 reaps meanwhile: a guest that has migrated ends."""
+        deadline = time.monotonic() + _GOING_DOWN_S
+        asked = subprocess.Popen([*self._going_down, how])
+        while asked.poll() is None and time.monotonic() < deadline:
+            self._wait(0.1)
+
+    def _shut_down(self, how: str) -> None:
+        """Ask Outlast, switch the guests off in order, then end the services, the last started first."""
+        _say(f"orderly shutdown ({how.lstrip('-')})")
+        if self._going_down:
+            self._ask(how)
         # What systemd does at this moment, and how a program can see that its host goes down.
         Path("/run/nologin").write_text("System is going down.\n")
         for service in self._services:
@@ -251,7 +265,7 @@ def main() -> None:
     for command in specification["setup"]:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(command, check=False, timeout=_SETUP_S)
-    Supervisor([Service(each) for each in specification["services"]]).run()
+    Supervisor([Service(each) for each in specification["services"]], specification["going_down"]).run()
 
 
 if __name__ == "__main__":

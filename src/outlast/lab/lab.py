@@ -26,7 +26,7 @@ from outlast.lab.processes import Process, is_alive, send_signal, wait_gone
 from outlast.lab.stall import stall
 from outlast.lab.state import HostState, LabState, VmState, load, locked, save
 
-_SHUT_DOWN_TIMEOUT_S = 60.0
+_SHUT_DOWN_TIMEOUT_S = 120.0
 
 
 class Lab:
@@ -183,18 +183,21 @@ class Lab:
                 raise LabError(f"{name} is on already")
             building.boot(self.layout, self.network, state, [name], install_hook=False)
 
-    def shut_down(self, name: str) -> None:
-        """Shut a host down in order: its guests, then its services; then its power goes off."""
+    def shut_down(self, name: str, *, reboots: bool = False) -> None:
+        """Shut a host down in order: its guests, then its services; then its power goes off.
+
+        `reboots`: it is told that it will boot again, which is for the caller to do. Other commands work meanwhile.
+        """
+        init = self.init(name)
+        # Sent from outside, so that it reaches PID 1 in spite of its namespace.
+        send_signal(init, signal.SIGUSR2 if reboots else signal.SIGPWR)
+        if wait_gone([init], _SHUT_DOWN_TIMEOUT_S):
+            raise LabError(f"{name} did not shut down within {_SHUT_DOWN_TIMEOUT_S:g} s; `power-off` pulls its plug")
         with self._changing() as state:
-            own = self._host(state, name)
-            init = self._running(name, own)
-            # Sent from outside, so that it reaches PID 1 in spite of its namespace.
-            send_signal(init, signal.SIGPWR)
-            if wait_gone([init], _SHUT_DOWN_TIMEOUT_S):
-                raise LabError(f"{name} did not shut down within {_SHUT_DOWN_TIMEOUT_S:g} s; `power-off` pulls its plug")
-            state.faults.dead.add(name)
-            self.network.apply(state.faults)
-            own.init = None
+            if state.hosts[name].init == init:
+                state.faults.dead.add(name)
+                self.network.apply(state.faults)
+                state.hosts[name].init = None
 
     def host_stall(self, name: str, seconds: float) -> None:
         """Let nothing run on a host for so long, then let it go on. Other commands work meanwhile."""

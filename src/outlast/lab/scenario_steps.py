@@ -5,6 +5,7 @@ To do what is done already changes nothing, as in the simulated world.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,14 @@ def do(lab: Lab, scenario: Scenario, step: Step) -> None:
 def _power_on(lab: Lab, keys: Keys) -> None:
     if not lab.is_on(keys["host"]):
         lab.power_on(keys["host"])
+
+
+def _shut_down(lab: Lab, keys: Keys) -> None:
+    reboots = bool(keys.get("reboot", False))
+    lab.shut_down(keys["host"], reboots=reboots)
+    if reboots:
+        time.sleep(in_seconds(keys.get("for", REBOOT_AFTER)))
+        _power_on(lab, keys)
 
 
 def _network_cut(lab: Lab, keys: Keys) -> None:
@@ -118,7 +127,7 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "power-off": lambda lab, keys: lab.power_off(keys["host"]),
     "power-on": _power_on,
     "reboot": lambda lab, keys: lab.power_off(keys["host"]),
-    "shut-down": lambda lab, keys: lab.shut_down(keys["host"]),
+    "shut-down": _shut_down,
     "network-cut": _network_cut,
     "network-heal": _network_heal,
     "network-loss": lambda lab, keys: lab.network_loss(keys["host"], keys["percent"]),
@@ -151,7 +160,9 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "maintenance-on": lambda lab, keys: operating.give(
         lab, "host", "drain", keys["host"], "--reason", "the scenario says so"
     ),
-    "maintenance-off": lambda lab, keys: operating.give(lab, "host", "undrain", keys["host"]),
+    "maintenance-off": lambda lab, keys: operating.give(
+        lab, "host", "undrain", keys["host"], *(["--return"] if keys.get("bring_back") else [])
+    ),
     "health": lambda lab, keys: operating.give(lab, "host", "health", keys["host"], keys["level"], on=keys["host"]),
     "set-state": _set_state,
     "migrate": lambda lab, keys: operating.migrate(lab, keys["vm"], keys["host"]),

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from outlast.model.health import HealthLevel
-from outlast.model.ids import DatastoreName
+from outlast.model.ids import BootId, DatastoreName, VmId
 from outlast.model.records import ProtectedVm
 
 Wanted = Literal["running", "stopped", "unprotected", "protected"]
@@ -47,16 +47,28 @@ class WantVm(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
 
 
 class DrainHost(msgspec.Struct, frozen=True, tag="drain"):
-    """Keep a host empty (its name or id; on its way, its id): its VMs are moved away, and it gets no others."""
+    """Keep a host empty (its name or id; on its way, its id): its VMs are moved away, and it gets no others.
+
+    `boot`: it shuts down, and is to be used again, with its VMs, when it has booted anew since that boot.
+    """
 
     host: str
     reason: str = ""
+    boot: BootId = BootId("")
 
 
 class UndrainHost(msgspec.Struct, frozen=True, tag="undrain"):
-    """Use a host again."""
+    """Use a host again. `back`: with the VMs that ran there when it was drained."""
 
     host: str
+    back: bool = False
+
+
+class EndReturn(msgspec.Struct, frozen=True, tag="end-return"):
+    """These VMs are not to be brought back to that host any more: by the primary alone, who has seen to it."""
+
+    host: str
+    vms: tuple[VmId, ...]
 
 
 class ReportHealth(msgspec.Struct, frozen=True, tag="health"):
@@ -74,7 +86,9 @@ class MoveVm(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
     host: str
 
 
-Command = ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | MoveVm | DrainHost | UndrainHost | ReportHealth
+Command = (
+    ChangeSettings | PauseRecovery | ResumeRecovery | WantVm | MoveVm | DrainHost | UndrainHost | EndReturn | ReportHealth
+)
 
 
 class SettingChange(msgspec.Struct, frozen=True):

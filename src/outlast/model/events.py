@@ -4,6 +4,7 @@ Answers carry the number of the request that they answer. An answer may never co
 """
 
 import enum
+from typing import Literal
 
 import msgspec
 
@@ -210,6 +211,17 @@ class VmMigrationEnded(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class VmMigrationProgress(msgspec.Struct, frozen=True):
+    """How far a migration of ours is, as libvirt says, about once a second. `downtime_ms`: the pause that it expects."""
+
+    request: RequestId
+    vm: VmId
+    total_mib: int
+    remaining_mib: int
+    mib_s: int
+    downtime_ms: int
+
+
 class VmResumed(msgspec.Struct, frozen=True):
     """Libvirt has let a guest go on that a migration had left paused, or could not."""
 
@@ -268,6 +280,13 @@ class FenceTested(msgspec.Struct, frozen=True):
     text: str
 
 
+class HostGoesDown(msgspec.Struct, frozen=True):
+    """This host is about to go down in good order; nothing has been stopped yet. `at_ms`: by its wall clock."""
+
+    how: Literal["reboot", "power-off"]
+    at_ms: int
+
+
 class VmLookedAt(msgspec.Struct, frozen=True):
     """libvirt says whether a domain is off: it has no process, and none is being made."""
 
@@ -299,6 +318,7 @@ Event = (
     | HypervisorState
     | VmStartEnded
     | VmMigrationEnded
+    | VmMigrationProgress
     | VmResumed
     | GuestProbed
     | RetryAsked
@@ -306,4 +326,5 @@ Event = (
     | FenceStatusEnded
     | FenceTested
     | VmLookedAt
+    | HostGoesDown
 )

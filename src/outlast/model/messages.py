@@ -53,10 +53,25 @@ class FrozenVm(msgspec.Struct, frozen=True):
 
 
 class Emptying(msgspec.Struct, frozen=True):
-    """A host that is kept empty and is not empty yet, as the primary sees it: what becomes of the VMs that run there."""
+    """A host that is kept empty and is not empty yet, as the primary sees it: what becomes of the VMs that run there.
+
+    `settled`: nothing moves, nor is to: all that is there stays, as things are.
+    """
 
     host: HostId
     text: str
+    settled: bool = False
+
+
+class Copying(msgspec.Struct, frozen=True):
+    """A VM that is being copied away from the sender, and how far libvirt is with that; for people."""
+
+    vm: VmId
+    to: HostId
+    total_mib: int
+    remaining_mib: int
+    mib_s: int
+    downtime_ms: int
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
@@ -68,7 +83,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     `avoided`: for how much longer (ms) hosts are to be avoided because the sender saw them fail again and again. `outlook`:
     what the domain can lose now, by the primary alone. `starting_ms`: for how much longer the site is starting, as
     far as the sender knows; None if it cannot tell. `health`: of its hardware. `emptying`: how far the hosts are that are
-    kept empty, by the primary alone.
+    kept empty, by the primary alone. `copying`: how far its migrations are, a few of them.
     """
 
     sender: HostId
@@ -93,6 +108,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="hb"):
     health: Health = Health()
     emptying: tuple[Emptying, ...] = ()
     failing: tuple[DatastoreName, ...] = ()
+    copying: tuple[Copying, ...] = ()
 
 
 class RestartOrder(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

@@ -195,14 +195,19 @@ class PoweredVm(msgspec.Struct, frozen=True):
     needs: Needs = Needs()
 
 
+Departs = Literal["", "failover", "freeze"]
+"""Whether a host goes down in good order, and what becomes of its VMs meanwhile: restarted elsewhere, or kept by it."""
+
+
 class PowerOnList(msgspec.Struct, frozen=True, kw_only=True):
-    """The virtual machines that a host runs now, and whether it is isolated; written by its agent."""
+    """The virtual machines that a host runs now, whether it is isolated, and whether it goes down; written by its agent."""
 
     host: HostId
     boot_id: BootId
     sequence: int
     isolated: bool
     vms: tuple[PoweredVm, ...]
+    departs: Departs = ""
 
 
 class Attempts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

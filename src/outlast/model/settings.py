@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from outlast.model.ids import HostId
+from outlast.model.ids import BootId, HostId, VmId
 from outlast.model.time import MILLISECOND, SECOND, Duration, in_seconds
 from outlast.model.units import duration_text, parse_duration
 
 IsolationResponse = Literal["leave-running", "shut-down", "power-off"]
 AdmissionPolicy = Literal["host-failures", "percent", "spare-hosts"]
 AdmissionMode = Literal["refuse", "warn", "off"]
+HostShutdownPolicy = Literal["failover", "freeze", "conditional", "migrate"]
+MOST_BROUGHT_BACK = 256
+"""How many VMs a record names that are to go back to a host: it goes to every host in one datagram."""
 FREEZES_WITHIN = Duration(SECOND)
 """A keeper freezes at once; should it hang or be dead, the agent's grace and its next look come first (rule 4)."""
 
@@ -48,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accessibility_threshold: int = 50
     isolation_response: IsolationResponse = "leave-running"
     shutdown_timeout: Duration = Duration(60 * SECOND)
+    host_shutdown_policy: HostShutdownPolicy = "failover"
+    shutdown_migrate_timeout: Duration = Duration(300 * SECOND)
+    freeze_timeout: Duration = Duration(900 * SECOND)
     start_timeout: Duration = Duration(60 * SECOND)
     dependency_timeout: Duration = Duration(60 * SECOND)
     stable_after: Duration = Duration(300 * SECOND)
@@ -98,11 +104,17 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Maintenance(msgspec.Struct, frozen=True):
-    """An operator keeps a host empty: who, when (wall clock, milliseconds since 1970), and why."""
+    """An operator keeps a host empty: who, when (wall clock, milliseconds since 1970), and why.
+
+    `vms`: those that ran there then, and may be brought back afterwards. `boot`: it ends by itself when the host has booted
+    anew since that boot, which is shutting down (`host_shutdown_policy`).
+    """
 
     by: str
     at_ms: int
     reason: str = ""
+    vms: tuple[VmId, ...] = ()
+    boot: BootId = BootId("")
 
     @property
     def sentence(self) -> str:
@@ -110,16 +122,25 @@ class Maintenance(msgspec.Struct, frozen=True):
         return f"it is in maintenance ({self.by}{': ' + self.reason if self.reason else ''})"
 
 
+class Returning(msgspec.Struct, frozen=True):
+    """VMs that are to go back to a host that was emptied, by whose word, and when that was given."""
+
+    by: str
+    at_ms: int
+    vms: tuple[VmId, ...]
+
+
 class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the whole fault domain, whole, with who changed them last and when.
 
-    `pause`: if recovery is held. `maintenance`: the hosts that are kept empty.
+    `pause`: if recovery is held. `maintenance`: the hosts that are kept empty. `returning`: those whose VMs go back there.
     """
 
     mark: SettingsMark
     settings: Settings
     pause: Pause | None = None
     maintenance: dict[HostId, Maintenance] = {}
+    returning: dict[HostId, Returning] = {}
     by: str = ""
     at_ms: int = 0
 

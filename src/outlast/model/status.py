@@ -23,7 +23,8 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent. `maintenance`: if an
     operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `emptying`: what becomes of
-    those that run there still, as the primary says; `health`: of its hardware.
+    those that run there still, as the primary says, and whether all of them stay (`emptying_settled`); `health`: of its
+    hardware.
     """
 
     name: str
@@ -52,6 +53,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     health_reason: str = ""
     kept_empty: str = ""
     emptying: str = ""
+    emptying_settled: bool = False
 
 
 class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +80,29 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
 
 
+class MigrationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM is being copied to another host, as its libvirt said last. `downtime_ms`: the pause that it expects."""
+
+    to: str
+    total_mib: int
+    remaining_mib: int
+    mib_s: int
+    downtime_ms: int
+
+    @property
+    def sentence(self) -> str:
+        """How far it is; memory that is written meanwhile is copied once more, so what is left may grow again."""
+        done = 100 - 100 * self.remaining_mib // self.total_mib if self.total_mib else 0
+        left = f"{self.remaining_mib} of {self.total_mib} MiB left at {self.mib_s} MiB/s"
+        pause = f", then a pause of about {self.downtime_ms} ms" if self.downtime_ms else ""
+        return f"on its way to {self.to}: {done} %, {left}{pause}"
+
+
 class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known."""
+    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known.
+
+    `migration`: while it is being copied to another host.
+    """
 
     name: str
     uuid: str
@@ -92,6 +115,7 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int
     note: str
     policy: VmPolicy | None = None
+    migration: MigrationStatus | None = None
 
 
 class PauseStatus(msgspec.Struct, frozen=True, kw_only=True):

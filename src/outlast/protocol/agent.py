@@ -20,6 +20,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     readiness          which of this host's VMs are ready for those that wait for them
     migrating          live migrations, from here and to here
     own_host           this host's power-on list, definitions, ends, isolation response
+    departure          this host goes down in good order; those that keep their VMs meanwhile are in `planned_reboot`
     capacity           (primary) what the domain can lose now
     admission          which VMs may not be newly started here, for the gate
     claiming           the disks of what runs here: nobody else is to write to them
@@ -43,6 +44,7 @@ from outlast.model.events import (
     FenceStatusEnded,
     FenceTested,
     GuestProbed,
+    HostGoesDown,
     HypervisorState,
     InventoryChanged,
     KeeperAnswered,
@@ -62,6 +64,7 @@ from outlast.model.events import (
     Stored,
     VmLookedAt,
     VmMigrationEnded,
+    VmMigrationProgress,
     VmResumed,
     VmStartEnded,
     VmStopped,
@@ -70,6 +73,7 @@ from outlast.model.events import (
 from outlast.model.ids import DatastoreName
 from outlast.model.keeping import Progress
 from outlast.model.messages import (
+    Emptying,
     Heartbeat,
     Rank,
 )
@@ -79,6 +83,7 @@ from outlast.protocol.capacity import CapacityWatch
 from outlast.protocol.claiming import RunningDisks
 from outlast.protocol.command_desk import CommandDesk
 from outlast.protocol.datastore_watch import DatastoreWatch
+from outlast.protocol.departure import Departure
 from outlast.protocol.doubt import Doubt
 from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
@@ -117,20 +122,20 @@ class AgentMachine:
         self._out = Outbox(config.first_sequence)
         self.peers = Peers(self.known, self._out)
         self.watch = DatastoreWatch(self.known, self._out)
-        settings = self.known.settings
-        self.isolation = Isolation(settings, len(self.known.peers), len(config.isolation_addresses), now)
-        self.election = Election(settings, config.host, now)
+        self.isolation = Isolation(self.known.settings, len(self.known.peers), len(config.isolation_addresses), now)
+        self.election = Election(self.known.settings, config.host, now)
         self.responsibility = Responsibility(self.known, self._out)
         self.settings = SharedSettings(self.known, self._out, self.responsibility)
         self.follower = WishFollower(self.known, self._out, self.responsibility)
         self.wishes = WishKeeper(self.known, self._out, self.responsibility)
         self.health = HealthDesk(self.known, self._out)
         self.migrating = Migrating(self.known, self._out)
+        changer = SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term)
         self.commands = CommandDesk(
             self.known,
             self._out,
             responsibility=self.responsibility,
-            settings=SettingsChanger(self.known, self._out, self.settings, lambda: self.election.term),
+            settings=changer,
             wishes=self.wishes,
             health=self.health,
             migrations=self.migrating.leaving,
@@ -157,7 +162,8 @@ class AgentMachine:
             doubt=self.doubt,
         )
         self.mover = Mover(self.known, self._out)
-        self.maintenance = Maintenance(self.known, self._out, self.mover, self.recovery.placement)
+        self.maintenance = Maintenance(self.known, self._out, self.mover, self.recovery.placement, changer.take)
+        self.departure = Departure(self.known, self._out, self.commands.given, self.emptying, self.hands_over)
         self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower, migrations=self.migrating.leaving)
@@ -169,8 +175,7 @@ class AgentMachine:
         self.pace = StoragePace(self.known, self._out)
         self.giving_up = GivingUp(self.known, self._out)
         self._isolation_ping_due = self._progress_due = self._decide_at = now
-        self._progress = 0
-        self._leaving = False
+        self._progress, self._leaving = 0, False
         self._protected_from: tuple[int, tuple[DatastoreName, ...]] = (-1, ())
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
@@ -217,6 +222,7 @@ class AgentMachine:
             self.retrying.next_deadline(),
             self.readiness.next_deadline(),
             self.own.next_deadline(),
+            self.departure.next_deadline(),
             self.forgotten.next_deadline(),
             self.claiming.next_deadline(),
             self.known.next_lapse(),
@@ -275,6 +281,9 @@ class AgentMachine:
                 return self.own.surveyed(event)
             case SettingsRead():
                 return self.settings.settings_read(event)
+            case VmMigrationProgress():
+                self.migrating.leaving.progressed(event)
+                return False
             case ProtectedListRead():
                 return self.responsibility.list_read(event) or self.follower.list_read(event)
             case _:
@@ -305,6 +314,8 @@ class AgentMachine:
                 self.commands.given(event)
             case KeeperDid() | KeeperAnswered() | KeeperGone():
                 self._keeper(event)
+            case HostGoesDown():
+                self.departure.begin(event)
             case GuestProbed():
                 self.readiness.probed(event)
             case VmMigrationEnded() | VmResumed():
@@ -370,6 +381,7 @@ class AgentMachine:
         self.follower.tick()
         self.migrating.tick()
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
+        self.departure.tick(has_said=self.own.has_said_departs)
         self._elect()
         self._protect()
         self.commands.tick(self.election.primary)
@@ -401,6 +413,18 @@ class AgentMachine:
             self.migrating.leaving.ordered(me, order)
         while self.migrating.own_reports:
             self.mover.reported(me, self.migrating.own_reports.pop(0))
+
+    def hands_over(self) -> bool:
+        """Whether what has ended here is owed a word, or its copy elsewhere has not said that it runs."""
+        return self.own.owes_words or self.migrating.leaving.under_way
+
+    def emptying(self) -> tuple[Emptying, ...]:
+        """How far the hosts are that are kept empty: our own finding, or what the primary says."""
+        if self.election.am_primary:
+            return self.maintenance.emptying
+        primary = self.election.primary
+        seen = self.known.beats.get(primary) if primary is not None and self.known.live(primary) else None
+        return seen.beat.emptying if seen is not None else ()
 
     def _use_settings(self) -> None:
         """Other settings were taken: whoever keeps them gets them, and the others hear of them with our next heartbeat."""

@@ -45,6 +45,7 @@ from outlast.protocol.host_condition import kept_empty
 from outlast.protocol.isolation import Isolation
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.peers import Peers
+from outlast.protocol.planned_reboot import PlannedReboots
 from outlast.protocol.verdict import Verdict
 
 AT_ONCE = Duration(10 * SECOND)
@@ -71,6 +72,8 @@ class Doubt:
         self._out = outbox
         self._peers = peers
         self._isolation = isolation
+        self.planned = PlannedReboots(knowledge, outbox)
+        """Who keeps its VMs over a planned reboot: that is known, and no doubt, and holds restarts back likewise."""
         self._starting_at_most: Instant | None = None
         """Until when at most hosts that have not come back are waited for, by what was learnt since."""
         self.asks = False
@@ -229,6 +232,7 @@ class Doubt:
 
     def look(self, responsible: bool) -> None:
         """Judge anew, and tell of what begins or is over. `responsible`: for any datastore, so that it matters here."""
+        self.planned.look()
         self._look_whether_it_starts(responsible)
         self.asks = self._are_many(sum(map(self._missed_lately, self._peers.in_question)))
         self._newest = self._find_newest()
@@ -264,7 +268,7 @@ class Doubt:
 
     def problems(self) -> list[str]:
         """What everybody who looks at the status is to know at once."""
-        found: list[str] = []
+        found = self.planned.problems()
         if self.is_starting and (missing := self._missing()):
             found.append(
                 f"the site is starting, and not back yet: {self._names(missing)}; what ran there is started elsewhere in "
@@ -295,5 +299,6 @@ class Doubt:
     def next_deadline(self) -> Instant | None:
         """When time alone ends a grace."""
         due = [self.starting_until] if self.is_starting else []
-        mass = self._newest
-        return min([*due, *([mass.until] if mass is not None else [])], default=None)
+        mass, planned = self._newest, self.planned.next_deadline()
+        due += [t for t in (mass.until if mass is not None else None, planned) if t is not None]
+        return min(due, default=None)

@@ -38,9 +38,10 @@ class Failback:
             for vm, (host, line) in known.whereabouts().items()
             if line.state == "running" and vm not in moving and (host == known.me or known.live(host))
         ]
-        return plan_failback(snapshot, settled, [host for host in known.members if self._is_back(host)])
+        return plan_failback(snapshot, settled, [host for host in known.members if self.is_back(host)])
 
-    def _is_back(self, host: HostId) -> bool:
+    def is_back(self, host: HostId) -> bool:
+        """Whether a host has been there for long enough."""
         known = self._known
         if host == known.me:
             return known.now - self._began >= BACK_FOR

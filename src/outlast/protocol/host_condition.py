@@ -8,6 +8,7 @@
     its hardware is failing, beyond that quarter    a last resort
     its hardware is degraded                        a last resort
     it failed again and again (`flapping`)          a last resort
+    it goes down in good order (`departure`)        gets no VMs: whatever was started there now would end at once
 
 A quarter, because what is wrong with more hosts than that at once is their sensors, and a sensor must not empty a site.
 Those that began first are kept empty: else each further one would move the VMs of the others about.
@@ -22,6 +23,9 @@ from outlast.model.settings import Maintenance
 from outlast.model.time import SECOND
 from outlast.protocol.flapping import WHY
 from outlast.protocol.knowledge import Knowledge
+
+MOST_NAMED = 3
+"""How many VMs one sentence names."""
 
 
 def health_of(known: Knowledge, host: HostId) -> Health:
@@ -44,9 +48,22 @@ def emptied_for_health(known: Knowledge) -> dict[HostId, Health]:
     return {host: failing[host] for host in longest[: max(1, len(known.members) // 4)]}
 
 
+def going_down(known: Knowledge) -> list[HostId]:
+    """The hosts that have said in this boot that they go down, this one among them."""
+    said = [host for host, content in known.power_on.items() if content.departs and host in known.members]
+    return [host for host in said if known.boot_of(host) in (None, known.power_on[host].boot_id)]
+
+
+def to_be_emptied(known: Knowledge) -> list[HostId]:
+    """Those whose VMs are to be moved away. A pause holds what a monitor asks for, and nothing that an operator does."""
+    kept = in_maintenance(known) if known.pause is not None else {**emptied_for_health(known), **in_maintenance(known)}
+    return sorted(host for host in kept if host in known.members)
+
+
 def kept_empty(known: Knowledge) -> dict[HostId, str]:
-    """Every host that is kept empty, and why, as the end of a sentence that begins with the host."""
-    kept = {host: health.sentence for host, health in emptied_for_health(known).items()}
+    """Every host that gets no VMs at all, and why, as the end of a sentence that begins with the host."""
+    kept = dict.fromkeys(going_down(known), "it is going down")
+    kept |= {host: health.sentence for host, health in emptied_for_health(known).items()}
     return kept | {host: each.sentence for host, each in in_maintenance(known).items() if host in known.members}
 
 
@@ -60,8 +77,11 @@ def condition_problems(known: Knowledge) -> list[str]:
     """What is out of order about hosts that work, a sentence each."""
     kept, name, found = kept_empty(known), known.name, list[str]()
     for host, why in kept.items():
-        ends = f"`outlast host undrain {name(host)}`" if host in in_maintenance(known) else "its hardware is well again"
-        found.append(f"{name(host)} is kept empty until {ends}: {why}")
+        found.append(f"{name(host)} {_until(known, host)}: {why}")
+    for host, entry in known.record.returning.items() if known.record is not None else ():
+        names = ", ".join(known.vm_name(vm) for vm in entry.vms[:MOST_NAMED])
+        more = f" and {len(entry.vms) - MOST_NAMED} more" if len(entry.vms) > MOST_NAMED else ""
+        found.append(f"on their way back to {name(host)}, as {entry.by} wants: {names}{more}")
     for host in known.members:
         health = health_of(known, host)
         if health.level == "failing" and host not in kept:
@@ -77,3 +97,13 @@ def condition_problems(known: Knowledge) -> list[str]:
     if kept and all(host in kept for host in known.members):
         found.append("every host is kept empty: no VM would be restarted anywhere")
     return found
+
+
+def _until(known: Knowledge, host: HostId) -> str:
+    """What a host that gets no VMs is, and until when."""
+    entry, undrain = in_maintenance(known).get(host), f"`outlast host undrain {known.name(host)}`"
+    if entry is not None:
+        return f"is kept empty until {'it has booted again, or ' if entry.boot else ''}{undrain}"
+    if host in emptied_for_health(known):
+        return "is kept empty until its hardware is well again"
+    return "gets no VMs until it has booted again"

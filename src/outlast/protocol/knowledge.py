@@ -17,6 +17,7 @@ from outlast.model.keeping import KeeperReport, KeptVm, LeaseReport
 from outlast.model.messages import Heartbeat
 from outlast.model.records import (
     AsideVm,
+    Departs,
     Enforcement,
     PoweredVm,
     PowerOnList,
@@ -139,6 +140,9 @@ class Outbox:
 
 class Knowledge:
     """See the top of this file."""
+
+    departs: Departs = ""
+    """What this host has to say of its going down (`departure`)."""
 
     def __init__(self, config: AgentConfig, now: Instant) -> None:
         self.config = config

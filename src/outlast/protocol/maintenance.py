@@ -10,8 +10,8 @@ It looks about once a second, for as long as such a host has VMs. What may be mo
     is ending, or stopped                        needs nothing
 
 An operator who drains a host has asked for all of this himself, so a pause does not hold it; what a monitor says is no
-operator's word, and there it does. When a host is used again nothing more is begun, and nobody is brought back but by a
-rule that says so (`failback`), for which the same look serves.
+operator's word, and there it does. When a host is used again nothing more is begun, and nobody is brought back unless the
+operator says so (`returning`) or a rule does (`failback`), for which the same look serves.
 """
 
 import msgspec
@@ -22,15 +22,14 @@ from outlast.model.planning import Snapshot
 from outlast.model.records import PoweredVm
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.failback import Failback
-from outlast.protocol.host_condition import in_maintenance, kept_empty
+from outlast.protocol.host_condition import MOST_NAMED, to_be_emptied
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.moving import Mover
 from outlast.protocol.placement import Placement
 from outlast.protocol.planning.emptying import NO_DATASTORE, Evacuation, Leaving, plan_emptying
+from outlast.protocol.returning import Change, Returns
 
 LOOK_EVERY = Duration(SECOND)
-MOST_NAMED = 3
-"""How many of a host's VMs are named with their reasons: it goes into every heartbeat of the primary."""
 MOST_TOLD = 160
 """Characters of one such reason."""
 
@@ -38,12 +37,13 @@ MOST_TOLD = 160
 class Maintenance:
     """See the top of this file. `emptying`: how far it is, for all screens; empty if this agent is not primary."""
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, mover: Mover, placement: Placement) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, mover: Mover, placement: Placement, change: Change) -> None:
         self._known = knowledge
         self._out = outbox
         self._mover = mover
         self._placement = placement
         self._failback = Failback(knowledge)
+        self.back = Returns(knowledge, outbox, change, self._failback)
         self._returns: tuple[Leaving, ...] = ()
         self._look_at = knowledge.now
         self._is_to_look = False
@@ -56,6 +56,7 @@ class Maintenance:
         """Look, if it is time, and go on with what was found."""
         if not am_primary:
             self._mover.stop()
+            self.back.stop()
             self._plan, self._there, self._had_vms, self.emptying = Evacuation((), {}), {}, set(), ()
             self._is_to_look, self._returns = False, ()
         elif self._known.now < self._look_at:
@@ -65,9 +66,11 @@ class Maintenance:
         else:
             self._look_at = after(self._known.now, LOOK_EVERY)
             self._look()
-            self._is_to_look = bool(self._about()) or self._failback.is_asked_for
+            self._is_to_look = bool(self._about()) or self._failback.is_asked_for or self.back.is_asked_for
             self._mover.tick((*self._plan.moves, *self._returns), self._about())
-            self.emptying = tuple(self._told(host, vms) for host, vms in self._there.items() if vms)
+            self._note_what_is_empty()
+            self.emptying = tuple(found for host in self._there if (found := self._told(host)) is not None)
+            self._is_to_look = self._is_to_look or bool(self.emptying)
         self._placement.moving = self._mover.moving
 
     def _about(self) -> set[VmId]:
@@ -75,19 +78,20 @@ class Maintenance:
 
     def _look(self) -> None:
         known = self._known
-        empty = [h for h in kept_empty(known) if known.pause is None or h in in_maintenance(known)]
-        self._there = {host: {} for host in sorted(empty)}
+        empty = to_be_emptied(known)
+        self._there = {host: {} for host in empty}
         for vm, (host, line) in known.whereabouts().items() if empty else ():
             if host in self._there and line.state != "ending":
                 self._there[host][vm] = line
-        self._note_what_is_empty()
         moving = self._mover.moving
         ready = [
             vm for vms in self._there.values() for vm, line in vms.items() if vm not in moving and not self._waits(vm, line)
         ]
         self._plan = plan_emptying(self._snapshot(), empty, ready) if ready else Evacuation((), {})
         self._returns = ()
-        if self._failback.is_asked_for and not ready:
+        if self.back.is_asked_for and not ready:
+            self._returns = self.back.look(self._snapshot(), frozenset(moving))
+        if self._failback.is_asked_for and not ready and not self._returns:
             self._returns = self._failback.look(self._snapshot(), frozenset(moving))
 
     def _snapshot(self) -> Snapshot:
@@ -110,20 +114,28 @@ class Maintenance:
 
     def _note_what_is_empty(self) -> None:
         for host, vms in self._there.items():
-            if vms:
+            if vms or self._mover.leaving(host):
                 self._had_vms.add(host)
             elif host in self._had_vms:
                 self._out.note("host-emptied", host=host, relay=True)
-        self._had_vms = {host for host in self._had_vms if self._there.get(host)}
+        self._had_vms = {host for host in self._had_vms if self._there.get(host) or self._mover.leaving(host)}
 
     # -- what people are told -------------------------------------------------------------------------------------
 
-    def _told(self, host: HostId, vms: dict[VmId, PoweredVm]) -> Emptying:
+    def _told(self, host: HostId) -> Emptying | None:
+        """None: it is empty. Who has no process there any more is the host's still until its copy has said that it runs."""
+        vms = self._there[host]
+        goes_over = [vm for vm in self._mover.leaving(host) if vm not in vms]
+        if not vms and not goes_over:
+            return None
         # Those first for whom somebody has to do something.
         order = sorted(vms, key=lambda vm: (vm in self._mover.moving, vm not in self._plan.stays, vms[vm].name))
-        named = [f"{vms[vm].name} {self._becomes(vm, vms[vm])}" for vm in order[:MOST_NAMED]]
-        more = [f"and {len(vms) - MOST_NAMED} more"] if len(vms) > MOST_NAMED else []
-        return Emptying(host, "; ".join(named + more))
+        told = [f"{vms[vm].name} {self._becomes(vm, vms[vm])}" for vm in order]
+        told += [f"{self._known.vm_name(vm)} is about to go on elsewhere" for vm in sorted(goes_over)]
+        named = told[:MOST_NAMED]
+        more = [f"and {len(told) - MOST_NAMED} more"] if len(told) > MOST_NAMED else []
+        settled = not goes_over and all(vm in self._plan.stays or vms[vm].home is None for vm in vms)
+        return Emptying(host, "; ".join(named + more), settled)
 
     def _becomes(self, vm: VmId, line: PoweredVm) -> str:
         known, moving, rest = self._known, self._mover.moving.get(vm), self._mover.rests.get(vm)

@@ -18,10 +18,18 @@ import msgspec
 
 from outlast.model.commands import MoveVm, Outcome
 from outlast.model.effects import MigrateVm, Send
-from outlast.model.events import VmMigrationEnded
+from outlast.model.events import VmMigrationEnded, VmMigrationProgress
 from outlast.model.ids import DatastoreName, Handover, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import KeptVm
-from outlast.model.messages import CopyDropped, CopyReport, CopyWanted, CopyWhole, MigrateOrder, OrderReport
+from outlast.model.messages import (
+    CopyDropped,
+    Copying,
+    CopyReport,
+    CopyWanted,
+    CopyWhole,
+    MigrateOrder,
+    OrderReport,
+)
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
@@ -33,6 +41,8 @@ RESEND = Duration(SECOND // 2)
 GOES_ON = Duration(3 * SECOND)
 """How often the destination hears that it is still being copied."""
 KEPT = 64
+MOST_TOLD = 8
+"""How many migrations are told of with their progress: it goes into every heartbeat."""
 _NOT_TO_BE_SAID = frozenset({"asking", "copying", "handed"})
 
 
@@ -52,6 +62,7 @@ class _Migration(msgspec.Struct):
     work: "Move | None" = None
     request: RequestId | None = None
     sent_at: Instant = LONG_AGO
+    progress: Copying | None = None
     report: str = "migrating"
     detail: str = ""
 
@@ -198,6 +209,25 @@ class Migrations:
             self._enter(migration, "ending", END_PATIENCE)
         else:
             self._fail(migration, event.problem)
+
+    def progressed(self, event: VmMigrationProgress) -> None:
+        """Libvirt says how far it is."""
+        migration = self._all.get(event.vm)
+        if migration is not None and migration.stage == "copying" and migration.request == event.request:
+            migration.progress = Copying(
+                event.vm, migration.destination, event.total_mib, event.remaining_mib, event.mib_s, event.downtime_ms
+            )
+
+    @property
+    def copying(self) -> tuple[Copying, ...]:
+        """How far those are that are being copied now."""
+        told = (each.progress for each in self._all.values() if each.stage == "copying")
+        return tuple(each for each in told if each is not None)[:MOST_TOLD]
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any is not over: its copy has not said that it runs, nor that it does not."""
+        return any(each.stage != "over" for each in self._all.values())
 
     def tick(self) -> None:
         """Say again what was not answered, and give up what took too long."""

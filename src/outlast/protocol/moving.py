@@ -72,6 +72,10 @@ class Mover:
         """Every VM that is on its way, on the host that it goes to."""
         return {vm: move.leaving.vm for vm, move in self._moves.items()}
 
+    def leaving(self, origin: HostId) -> list[VmId]:
+        """Who is on its way from that host, whether or not its process is there still."""
+        return [vm for vm, move in self._moves.items() if move.leaving.origin == origin]
+
     def stop(self) -> None:
         """This agent is not primary (any more)."""
         self._moves.clear()

@@ -45,4 +45,5 @@ def own_heartbeat(agent: "AgentMachine", rank: Rank, *, leaving: bool) -> Heartb
         emptying=agent.maintenance.emptying,
         least_margin=known.config.least_margin,
         failing=known.failing(),
+        copying=agent.migrating.leaving.copying,
     )

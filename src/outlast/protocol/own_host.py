@@ -97,7 +97,7 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None,) * 9
+        self._seen: tuple[object, ...] = (None,) * 10
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -116,6 +116,12 @@ class OwnHost:
     def sequence(self) -> int:
         """The sequence number of our newest power-on list, announced in heartbeats."""
         return self._list.sequence
+
+    @property
+    def has_said_departs(self) -> bool:
+        """Whether what this host has to say of its going down can be read on storage."""
+        written = self._announced()
+        return written is not None and written.departs == self._known.departs
 
     @property
     def owes_words(self) -> bool:
@@ -148,6 +154,7 @@ class OwnHost:
             known.aside,
             known.asked,
             isolated,
+            known.departs,
         )
         if any(now is not before for now, before in zip(seen, self._seen, strict=True)):
             self._seen = seen
@@ -175,7 +182,8 @@ class OwnHost:
     def _renew_list(self, isolated: bool) -> None:
         content = self._make_list(self._list.sequence + 1, isolated)
         unwritten = self._list.sequence == self._first_sequence
-        if unwritten or (content.vms, content.isolated) != (self._list.vms, self._list.isolated):
+        said = self._list.vms, self._list.isolated, self._list.departs
+        if unwritten or (content.vms, content.isolated, content.departs) != said:
             self._list = content
             self._known.take_list(content)
 
@@ -189,8 +197,14 @@ class OwnHost:
             if vm not in lines and definition is not None and definition.unprotectable:
                 lines[vm] = msgspec.structs.replace(_as_defined(definition), state="running")
         vms = tuple(lines[vm] for vm in sorted(lines))
+        known = self._known
         return PowerOnList(
-            host=self._known.me, boot_id=self._known.config.boot_id, sequence=sequence, isolated=isolated, vms=vms
+            host=known.me,
+            boot_id=known.config.boot_id,
+            sequence=sequence,
+            isolated=isolated,
+            vms=vms,
+            departs=known.departs,
         )
 
     def _line(self, kept: KeptVm) -> PoweredVm:
@@ -280,8 +294,8 @@ class OwnHost:
             copy.sequence = copy.writing
         else:
             copy.retry_at = after(self._known.now, REWRITE)
-        said = self._list.isolated and self._announced() is not before
-        return said or copy.sequence < self._list.sequence
+        said = (self._list.isolated or self._list.departs) and self._announced() is not before
+        return bool(said) or copy.sequence < self._list.sequence
 
     # -- what this host's daemons tell ------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from outlast.protocol.dependencies import Dependencies
 from outlast.protocol.domain_snapshot import why_refused
 from outlast.protocol.doubt import Doubt
 from outlast.protocol.fencing import Fencing
+from outlast.protocol.host_condition import going_down
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.orders import OrderDesk
 from outlast.protocol.peers import Peers
@@ -280,7 +281,7 @@ class Recovery:
         known, now = self._known, self._known.now
         if case.owned_idle_since is None:
             case.owned_idle_since = now
-        reachable = owner == known.me or known.live(owner)
+        reachable = (owner == known.me or known.live(owner)) and owner not in going_down(known)
         if reachable and now - case.owned_idle_since >= IDLE_GRACE:
             self._have_proof(case, ProofKind.OWN)
         else:
@@ -291,12 +292,14 @@ class Recovery:
         owner, booted = None, False
         if last is not None:
             owner, booted = last.owner, self._prover.has_rebooted(last, case.home)
-            why = self._doubt.why_held(owner, kind, case.home, booted=booted)
+            why = self._doubt.planned.why_held(last, kind, case.home)
+            why = why or self._doubt.why_held(owner, kind, case.home, booted=booted)
             if why and self.lists_it(case.vm) is None and not self._is_asked_for(case):
                 case.doubt(why, self._known.now)
                 return
         case.proven(kind, self._known.me, first_seen, last_read)
         case.back_on = owner if booted else None
+        case.failed_on -= {owner} if booted else set()
         self._out.note("restart-proof", vm=case.vm, host=owner, datastore=case.home, relay=True, proof=kind)
         case.queue(self._known.now)
         self._turns_due = self._known.now

@@ -6,7 +6,7 @@
 import msgspec
 
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.messages import Emptying, Heartbeat
+from outlast.model.messages import Heartbeat
 from outlast.model.planning import Outlook
 from outlast.model.records import AsideVm, PoweredVm
 from outlast.model.settings import Settings, setting_text
@@ -21,6 +21,7 @@ from outlast.model.status import (
 )
 from outlast.model.time import Instant, in_seconds
 from outlast.protocol.agent import AgentMachine
+from outlast.protocol.copying_view import migration_of
 from outlast.protocol.host_condition import condition_problems, health_of, in_maintenance, kept_empty
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
@@ -96,11 +97,6 @@ class Reporter:
         beat = self._primarys_beat()
         return self._machine.capacity.outlook if self._machine.election.am_primary else beat.outlook if beat else None
 
-    def _emptying(self) -> tuple[Emptying, ...]:
-        """How far the hosts are that are kept empty: likewise."""
-        beat = self._primarys_beat()
-        return self._machine.maintenance.emptying if self._machine.election.am_primary else beat.emptying if beat else ()
-
     def _primarys_beat(self) -> Heartbeat | None:
         """What another primary said last, if it can be heard."""
         primary = self._machine.election.primary
@@ -118,6 +114,7 @@ class Reporter:
         enforcement = str(record.enforcement) if record is not None else ""
         fenced = self._machine.fencing.outcomes.get(host)
         drained, health = in_maintenance(known).get(host), health_of(known, host)
+        emptying = next((each for each in self._machine.emptying() if each.host == host), None)
         lapsed = known.lapsed() if here else seen.beat.lapsed if seen is not None else ()
         return HostStatus(
             name=known.name(host),
@@ -147,7 +144,8 @@ class Reporter:
             health=health.level,
             health_reason=health.reason,
             kept_empty=kept_empty(known).get(host, ""),
-            emptying=next((each.text for each in self._emptying() if each.host == host), ""),
+            emptying=emptying.text if emptying is not None else "",
+            emptying_settled=emptying is not None and emptying.settled,
         )
 
     def _vms_of(self, host: HostId) -> int:
@@ -302,6 +300,7 @@ class Reporter:
             memory_mib=line.memory_mib,
             note=note,
             policy=line.policy,
+            migration=migration_of(self._machine, line.vm, host),
         )
 
     def _lease_age_s(self, host: HostId, home: DatastoreName | None) -> float | None:

@@ -15,6 +15,7 @@ import msgspec
 from outlast.model.commands import (
     ChangeSettings,
     DrainHost,
+    EndReturn,
     Outcome,
     PauseRecovery,
     ResumeRecovery,
@@ -23,10 +24,10 @@ from outlast.model.commands import (
 )
 from outlast.model.ids import ElectionTerm, HostId
 from outlast.model.messages import CommandRequest
-from outlast.model.settings import Maintenance, Pause, Settings, SettingsRecord, problems, setting_text
+from outlast.model.settings import Pause, Settings, SettingsRecord, problems, setting_text
 from outlast.model.time import SECOND, Duration, Instant, in_seconds
-from outlast.protocol.host_condition import in_maintenance
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.maintenance_record import HostsKept, changed_by, hosts_kept
 from outlast.protocol.shared_settings import Change, SharedSettings
 
 JOB_PATIENCE = Duration(9 * SECOND)
@@ -84,13 +85,13 @@ class SettingsChanger:
     def _begin(self, work: SettingsWork) -> Outcome | None:
         """Begin to write another record; an outcome if there is nothing to change, or it may not be."""
         known, request = self._known, work.request
-        settings, pause, maintenance = known.settings, known.pause, in_maintenance(known)
+        settings, pause, kept = known.settings, known.pause, hosts_kept(known)
         match request.command:
             case ChangeSettings():
                 changed = _changed(settings, request.command)
-                found = [changed] if isinstance(changed, str) else self._problems(changed)
-                if found or isinstance(changed, str):
-                    return Outcome(ok=False, sentences=tuple(found))
+                wrong = [changed] if isinstance(changed, str) else self._problems(changed)
+                if wrong or isinstance(changed, str):
+                    return Outcome(ok=False, sentences=tuple(wrong))
                 work.changes, settings = _differences(settings, changed), changed
                 if not work.changes:
                     return self._nothing("every one of them has that value already")
@@ -102,21 +103,19 @@ class SettingsChanger:
                 if pause is None:
                     return self._nothing("automatic recovery is not paused")
                 pause = None
-            case DrainHost(host, reason):
-                if host in maintenance:
-                    return self._nothing(f"{known.name(HostId(host))}: {maintenance[HostId(host)].sentence}")
-                maintenance = {**maintenance, HostId(host): Maintenance(request.by, request.at_ms, reason)}
-            case UndrainHost(host):
-                if host not in maintenance:
-                    return self._nothing(f"{known.name(HostId(host))} is not in maintenance")
-                maintenance = {each: kept for each, kept in maintenance.items() if each != host}
+            case DrainHost() | UndrainHost() | EndReturn():
+                found = changed_by(known, kept, request)
+                if not isinstance(found, HostsKept):
+                    return self._nothing(found)
+                kept = found
         mark = self._shared.next_mark(self._term())
         work.change = self._shared.begin(
             SettingsRecord(
                 mark=mark,
                 settings=settings,
                 pause=pause,
-                maintenance=maintenance,
+                maintenance=kept.maintenance,
+                returning=kept.returning,
                 by=request.by,
                 at_ms=request.at_ms,
             )
@@ -159,6 +158,8 @@ class SettingsChanger:
                 out.note("host-drained", host=HostId(host), relay=True, by=by, reason=reason or "no reason given")
             case UndrainHost(host):
                 out.note("host-undrained", host=HostId(host), relay=True, by=by)
+            case EndReturn(host):
+                out.note("return-ended", host=HostId(host), relay=True)
             case ChangeSettings():
                 told = ", ".join(f"{each.name} {each.old} -> {each.new}" for each in work.changes)
                 out.note("settings-changed", host=me, relay=True, by=by, changes=told, version=version)

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -27,7 +27,7 @@ from outlast.drivers.ping import Pinger
 from outlast.drivers.stderr import Stderr
 from outlast.model.effects import Note
 from outlast.model.event_texts import WARNINGS, sentence
-from outlast.model.events import DatastoreSurveyed, Event, KeeperReported, Received, RetryAsked, Woken
+from outlast.model.events import DatastoreSurveyed, Event, HostGoesDown, KeeperReported, Received, RetryAsked, Woken
 from outlast.model.ids import DatastoreName
 from outlast.model.messages import EventNotice
 from outlast.model.settings import SettingsRecord
@@ -310,6 +310,8 @@ class AgentProcess:
             return ControlReply(ok=True, outcome=await self._commands.give(request.command, request.by))
         if request.do == "retry":
             return self._retry(request)
+        if request.do == "going-down":
+            return self._goes_down(request)
         if request.do.startswith("fence-"):
             return await self._fence_desk.answer(request)
         reporter = Reporter(self._executor.machine, clock.now())
@@ -327,6 +329,12 @@ class AgentProcess:
         if lines is None:
             return ControlReply(ok=False, problem=f"there is no {request.what} {request.name}; see `outlast status`")
         return ControlReply(ok=True, lines=lines)
+
+    def _goes_down(self, request: ControlRequest) -> ControlReply:
+        how: Literal["reboot", "power-off"] = "reboot" if request.name == "reboot" else "power-off"
+        self._happen(HostGoesDown(how, clock.wall_ms()))
+        departure = self._executor.machine.departure
+        return ControlReply(ok=True, pending=not departure.may_go, lines=[departure.why])
 
     def _retry(self, request: ControlRequest) -> ControlReply:
         self._happen(RetryAsked(request.token, request.name))

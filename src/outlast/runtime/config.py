@@ -31,7 +31,7 @@ from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.rules import Rule, RuleKind, problem
-from outlast.model.settings import AdmissionMode, AdmissionPolicy, Settings, SettingsMark, problems
+from outlast.model.settings import AdmissionMode, AdmissionPolicy, HostShutdownPolicy, Settings, SettingsMark, problems
 from outlast.model.time import SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration, parse_size
 from outlast.protocol.enforcement import RESET_TIME, watchdog_needs
@@ -148,6 +148,9 @@ class _Settings(_Table):
     election_timeout: _Duration | None = None
     storage_loss_after: _Duration | None = None
     shutdown_timeout: _Duration | None = None
+    host_shutdown_policy: HostShutdownPolicy | None = None
+    shutdown_migrate_timeout: _Duration | None = None
+    freeze_timeout: _Duration | None = None
     start_timeout: _Duration | None = None
     dependency_timeout: _Duration | None = None
     stable_after: _Duration | None = None

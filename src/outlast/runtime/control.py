@@ -6,6 +6,7 @@
 {"do": "command", "command": {...}, "by": "..."}  -> {"ok": true, "outcome": {...}}, when the primary has answered
 {"do": "retry", "name": "vm1", "token": "..."}    -> {"ok": true, "pending": true}, until it is done or refused: ask again
 {"do": "plan"}                                    -> {"ok": true, "basis": {...}}
+{"do": "going-down", "name": "reboot"}            -> {"ok": true, "pending": true, "lines": [...]}, until it may: ask again
 {"do": "fence-marks", "name": "host1"}            -> {"ok": true, "lines": [...], "marks": [...]}
 
 A question that takes its time (a fence device is asked) holds up its own connection alone.
@@ -31,7 +32,18 @@ _LINE_LIMIT = 1 << 16
 class ControlRequest(msgspec.Struct, frozen=True):
     """What can be asked."""
 
-    do: Literal["status", "explain", "plan", "settings", "command", "retry", "fence-test", "fence-marks", "fence-confirm"]
+    do: Literal[
+        "status",
+        "explain",
+        "plan",
+        "settings",
+        "command",
+        "retry",
+        "going-down",
+        "fence-test",
+        "fence-marks",
+        "fence-confirm",
+    ]
     what: Literal["host", "vm", "datastore"] = "host"
     name: str = ""
     token: str = ""

@@ -155,7 +155,11 @@ _ALL_VERBS = (
     Verb("power-off", "the plug of {host} is pulled", (_HOST,)),
     Verb("power-on", "the plug of {host} is put in again", (_HOST,)),
     Verb("reboot", "{host} loses its power, and has it back after {for}", (_HOST, Key("for", Kind.DURATION))),
-    Verb("shut-down", "{host} is shut down in order by its operator", (_HOST,)),
+    Verb(
+        "shut-down",
+        "{host} is shut down in order by its operator",
+        (_HOST, Key("reboot", Kind.BOOL), Key("for", Kind.DURATION)),
+    ),
     Verb("network-cut", "no packets pass: {where}", _REACH, ("host", "between")),
     Verb("network-heal", "packets pass again: {where}", _REACH, ("host", "between"), may_be_bare=True),
     Verb(
@@ -201,7 +205,7 @@ _ALL_VERBS = (
     ),
     Verb("migrate", "an operator asks for {vm} to be migrated to {host}", (_VM, _HOST)),
     Verb("maintenance-on", "{host} is to be evacuated and kept empty", (_HOST,)),
-    Verb("maintenance-off", "{host} may be used again", (_HOST,)),
+    Verb("maintenance-off", "{host} may be used again", (_HOST, Key("bring_back", Kind.BOOL))),
     Verb("set-state", "{vm} is to be {state} from now on", (_VM, Key("state", Kind.CHOICE, required=True, words=WANTED))),
     Verb("pause", "automatic recovery is switched off for the fault domain"),
     Verb("resume", "automatic recovery is switched on again"),

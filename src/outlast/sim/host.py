@@ -7,6 +7,7 @@ its VMs execute nothing meanwhile, and do so again before its keeper does: for t
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from outlast.model.claims import DiskClaim
 from outlast.model.effects import Note
@@ -33,6 +34,7 @@ from outlast.sim.keeper_host import KeeperHost
 from outlast.sim.migrating import MigrationRun
 from outlast.sim.physics import DAEMON_STARTS, WATCHDOG_TIMEOUT, within
 from outlast.sim.scheduler import Action, Scheduler, Timer
+from outlast.sim.shutting_down import OrderlyShutdown
 from outlast.sim.truth import LeaseTruth
 from outlast.sim.watchdog import WatchdogDevice
 from outlast.sim.way import Way
@@ -43,7 +45,6 @@ BOOT_TIME = SECOND
 """From power to the start of the daemons; more than the fabric holds what an earlier boot sent."""
 AWAKENING = 100 * MILLISECOND
 """The longest time for which processes may execute after a stall before keeper and agent do."""
-KEEPER_CLOSES = 20 * SECOND
 RESET_TIME = 20 * SECOND
 """From a reset by the watchdog until the host boots."""
 
@@ -100,7 +101,7 @@ class Host:
         self._published: dict[DatastoreName, Adopted] = {}
         self._ways: list[tuple[DatastoreName, Way]] = []
         self._stalled_work.clear()
-        self.stalled = self._waking = False
+        self.stalled = self._waking = self.goes_down = False
         self.hypervisor = Hypervisor(self._process_changed)
         self.hypervisor.definitions = self.definitions
         self.truth = LeaseTruth()
@@ -131,7 +132,7 @@ class Host:
         self.resetting = False
         if not self.powered:
             return
-        self.powered, self.off_since = False, self.scheduler.now
+        self.powered, self.goes_down, self.off_since = False, False, self.scheduler.now
         self._device.disarm()
         self.keeper.kill(restart=False)
         self.agent.kill(restart=False)
@@ -152,27 +153,11 @@ class Host:
         if self.watchdog:
             self._device.pet()
 
-    def shut_down(self) -> None:
-        """An orderly shutdown: the guests first, then the agent, then the keeper with its last word; then the power."""
-        boot = self.boots
-        for vm, process in list(self.hypervisor.processes.items()):
-            if process.executing and not process.hung:
-                self.guests.end(vm, StopReason.HOST_SHUTDOWN, (2000 + self.rng.randrange(2000)) * MILLISECOND)
-        waited = [0]
-
-        def stop_services() -> None:
-            waited[0] += 1
-            if self.hypervisor.processes and waited[0] < 120:
-                self.later(SECOND // 4, stop_services)
-                return
-            self.agent.leave(restart=False)
-            self.keeper.close()
-            # Until it has said its last word, or has waited in vain for the last guest to end.
-            last_word = 2 * self.settings.datastore_heartbeat_interval + SECOND
-            patience = KEEPER_CLOSES if self.hypervisor.processes else last_word
-            self.later(patience, lambda: self.power_off() if self.boots == boot else None)
-
-        self.later(SECOND // 4, stop_services)
+    def shut_down(self, how: Literal["reboot", "power-off"] = "power-off", off: Action = lambda: None) -> None:
+        """An orderly shutdown. `off`: its power is gone, and it was this that took it."""
+        if not self.goes_down:
+            self.goes_down = True
+            OrderlyShutdown(self, off).begin(how)
 
     # -- standing still -------------------------------------------------------------------------------------------
 

@@ -75,9 +75,9 @@ class Operating(Ground):
         """A host is to be kept empty."""
         self._give(DrainHost(host, "the scenario says so"), f"drains {host}")
 
-    def maintenance_off(self, host: str) -> None:
-        """It may be used again."""
-        self._give(UndrainHost(host), f"ends the maintenance of {host}")
+    def maintenance_off(self, host: str, bring_back: bool = False) -> None:
+        """It may be used again, perhaps with the VMs that ran there."""
+        self._give(UndrainHost(host, bring_back), f"ends the maintenance of {host}")
 
     def health(self, host: str, level: HealthLevel) -> None:
         """A monitor on that host says how its hardware is."""

@@ -71,6 +71,11 @@ class Trouble:
         most = self.rng.choice([most_ms // 8, most_ms // 3, most_ms])
         return self.rng.randrange(least_ms, most + least_ms + 1) * MILLISECOND
 
+    def reboots(self) -> dict[str, Any]:
+        """In every second shutdown, with the time that the power is off. Drawn apart: all else goes by the seed alone."""
+        rng = random.Random(f"reboot {self._now}")
+        return {"reboot": True, "for": Duration(rng.randrange(1_000, 60_000) * MILLISECOND)} if rng.randrange(2) else {}
+
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def do(self, verb: str, after: int = 0, **keys: Any) -> None:
@@ -111,7 +116,7 @@ def _flapping(t: Trouble) -> None:
 
 def _shut_down(t: Trouble) -> None:
     host = t.host()
-    t.do("shut-down", host=host)
+    t.do("shut-down", host=host, **t.reboots())
     t.undo("power-on", t.length(1_000, 60_000), host=host)
 
 

@@ -29,6 +29,9 @@ _GRACES = ((2, 2), (2, 10), (5, 30), (10, 120), (20, 60), (30, 30), (30, 300))
 _LOSSES = (3, 4, 6, 9, 9, 12, 20)
 """`storage_loss_after` in seconds."""
 _NUMBERS = {"heartbeat_datastores_per_host": (1, 3)}
+_POLICIES = ("failover", "freeze", "conditional", "migrate")
+_FREEZES = (5, 20, 60)
+"""`freeze_timeout` and `shutdown_migrate_timeout` in seconds."""
 _SHUTDOWN_TIMEOUTS = (5, 10, 20)
 """Seconds, always short ones: a shutdown that began in an isolation has to end long before recovery is demanded."""
 
@@ -64,6 +67,16 @@ def storage_loss(seed: int, drawn: dict[str, Any]) -> dict[str, Any]:
     if rng.randrange(3) == 0 or problems(Settings(**drawn, storage_loss_after=after)):
         return {}
     return {"storage_loss_after": after}
+
+
+def shutdowns(seed: int) -> dict[str, Any]:
+    """What becomes of the VMs of a host that goes down in good order; short waits, as recovery is demanded soon."""
+    rng = random.Random(f"shutdowns {seed}")
+    return {
+        "host_shutdown_policy": rng.choice(_POLICIES),
+        "freeze_timeout": Duration(rng.choice(_FREEZES) * SECOND),
+        "shutdown_migrate_timeout": Duration(rng.choice(_FREEZES) * SECOND),
+    }
 
 
 def one(rng: random.Random) -> dict[str, str]:

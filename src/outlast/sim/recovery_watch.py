@@ -6,7 +6,7 @@ whole. A host without power is no fault that lasts: it is dead, and its VMs have
 say so (`awaiting_proof`). There is room for a VM if any host could take it without anybody else being moved: memory, CPU,
 reach, and the rules that are required.
 
-Two graces are part of the bound for those VMs alone that they are about (`_grace_of`), and for those that wait for them.
+Three graces are part of the bound for those VMs alone that they are about (`_grace_of`), and for those that wait for them.
 
 A VM of priority `disabled` need not come back. Nor need one that has failed, if it really failed as often by itself as its
 policy allows. One that waits for others has their time as well as its own.
@@ -105,7 +105,7 @@ class RecoveryWatch:
             return False
         for name in world.hosts:
             host = world.hosts[name]
-            if host.resetting or not host.storage_is_well:
+            if host.resetting or host.goes_down or not host.storage_is_well:
                 return False
             if host.powered and (host.stalled or not (host.keeper.works and host.agent.works and host.hypervisor.answers)):
                 return False
@@ -177,7 +177,8 @@ class RecoveryWatch:
         """For how long more Outlast may leave a VM to its owner: as long as that has no power, and for a reason only.
 
         Either most of the others have none, so that whoever is left may doubt itself; or nobody who is left has been up
-        since before it lost its power, so that for all they know the site is starting.
+        since before it lost its power, so that for all they know the site is starting; or it has said that it keeps the VM
+        over a planned reboot, and has ended in good order.
         """
         hosts, ever_used = self._world.hosts, self._world.domain.ever_used
         last = self._last(VmId(vm))
@@ -188,9 +189,14 @@ class RecoveryWatch:
         many = dark >= 2 and 2 * dark > len(hosts) - 1
         hears_since = [host.booted_at + STARTS_WITHIN for host in hosts.values() if host.powered]
         cold = all(since > owner.off_since for since in hears_since)
+        keeps = any(
+            (content := store.power_on_lists().get(owner.id)) is not None and content.departs == "freeze"
+            for store in self._world.domain.stores.values()
+        )
         return max(
             max(settings.mass_failure_grace for settings in ever_used) if many else 0,
             max(settings.startup_grace for settings in ever_used) if cold else 0,
+            max(settings.freeze_timeout for settings in ever_used) if keeps else 0,
         )
 
     def _waits_for_proof(self, vm: VmId) -> bool:

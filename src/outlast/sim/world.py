@@ -64,11 +64,17 @@ class World(Operating):
         boots = self.hosts[host].boots
         self.scheduler.after(for_, lambda: self.power_on(host) if self.hosts[host].boots == boots else None)
 
-    def shut_down(self, host: str) -> None:
-        """Its operator shuts it down in order."""
-        self._fault(host, "is shut down in order")
-        if self.hosts[host].powered:
-            self.hosts[host].shut_down()
+    def shut_down(self, host: str, reboot: bool = False, for_: int = 30 * SECOND) -> None:
+        """Its operator shuts it down in order; or has it boot again, a while after its power went."""
+        self._fault(host, "is rebooted in order" if reboot else "is shut down in order")
+        machine, boots = self.hosts[host], self.hosts[host].boots
+
+        def off() -> None:
+            if reboot:
+                self.scheduler.after(for_, lambda: self.power_on(host) if machine.boots == boots else None)
+
+        if machine.powered:
+            machine.shut_down("reboot" if reboot else "power-off", off)
 
     def host_stall(self, host: str, for_: int) -> None:
         """The whole host stands still for a while."""

@@ -36,6 +36,7 @@ from outlast.model.events import (
     StopReason,
     VmLookedAt,
     VmMigrationEnded,
+    VmMigrationProgress,
     VmResumed,
     VmStartEnded,
     VmStopped,
@@ -60,6 +61,7 @@ _DEVICE_ADDED, _DEVICE_REMOVED = libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, libvi
 SETTLE_S = 0.1
 LOOK_EVERY_S = 15.0
 MIGRATIONS_AT_ONCE = 4
+PROGRESS_EVERY_S = 1.0
 """From one host; who asks for more waits for a thread."""
 
 _STOPPED = {
@@ -371,13 +373,24 @@ class Hypervisor:
                 if connection is None:
                     raise libvirt.libvirtError("libvirt is not connected")
                 target = migration.Target(address, uri, self._datastores)
-                await self._loop.run_in_executor(self._migration_pool, migration.migrate, connection, vm, target)
+                copying = self._loop.run_in_executor(self._migration_pool, migration.migrate, connection, vm, target)
+                while not (await asyncio.wait([copying], timeout=PROGRESS_EVERY_S))[0]:
+                    await self._tell_progress(request, vm, connection)
+                await copying
                 self._happen(VmMigrationEnded(request, vm, True))
             except libvirt.libvirtError as error:
                 self._happen(VmMigrationEnded(request, vm, False, _words(error)))
             self._wanted.set()
 
         self._spawn(work())
+
+    async def _tell_progress(self, request: RequestId, vm: VmId, connection: Any) -> None:
+        # For people alone: whatever it does not say now, it may say a second later.
+        with contextlib.suppress(libvirt.libvirtError, TimeoutError):
+            found = await self._call(migration.progress, connection, vm)
+            if found is not None:
+                facts = found.total_mib, found.remaining_mib, found.mib_s, found.downtime_ms
+                self._happen(VmMigrationProgress(request, vm, *facts))
 
     def resume_vm(self, request: RequestId, vm: VmId) -> None:
         """Let a guest go on; answered by `VmResumed`."""

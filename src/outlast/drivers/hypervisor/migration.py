@@ -56,6 +56,24 @@ def migrate(connection: Any, vm: VmId, to: Target) -> None:
             target.close()
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far libvirt is with a copy: MiB in all, MiB left, MiB a second, and the pause that it expects, in ms."""
+
+    total_mib: int
+    remaining_mib: int
+    mib_s: int
+    downtime_ms: int
+
+
+def progress(connection: Any, vm: VmId) -> Progress | None:
+    """Of the migration of that VM away from here; None if libvirt knows of none. Raises libvirt.libvirtError."""
+    stats = connection.lookupByUUIDString(vm).jobStats()
+    if stats.get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE or not stats.get("data_total"):
+        return None
+    total, left, pace = (stats.get(key, 0) >> 20 for key in ("data_total", "data_remaining", "memory_bps"))
+    return Progress(total, left, pace, stats.get("downtime", 0))
+
+
 def is_safe(domain: ElementTree.Element, datastores: tuple[DatastoreMember, ...]) -> bool:
     """Whether the disks are whole on every host, though libvirt, which knows shared storage by names, may not know it.
 

@@ -34,7 +34,7 @@ def plan_failback(snapshot: Snapshot, settled: Collection[VmId], steady: Collect
         if to is not None:
             placed = msgspec.structs.replace(vm, host=to)
             moves.append(Leaving(placed, vm.host, f"the rule '{rule}' prefers it there"))
-            snapshot = _after(snapshot, placed)
+            snapshot = with_moved(snapshot, placed)
     return tuple(moves)
 
 
@@ -58,7 +58,7 @@ def _liked(rule: Rule, name: str) -> int:
     return {str(host): preference for host, preference in rule.hosts.items()}.get(name, _UNNAMED)
 
 
-def _after(snapshot: Snapshot, placed: PlanVm) -> Snapshot:
+def with_moved(snapshot: Snapshot, placed: PlanVm) -> Snapshot:
     """With the VM on its new host. What it leaves behind is not free before it has arrived."""
     vms = tuple(placed if each.vm == placed.vm else each for each in snapshot.vms)
     hosts = tuple(
