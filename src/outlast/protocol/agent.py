@@ -144,6 +144,7 @@ class AgentMachine:
             responsibility=self.responsibility,
             shared=self.settings,
             doubt=self.doubt,
+            watch=self.watch,
         )
         self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(
