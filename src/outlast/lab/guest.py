@@ -46,6 +46,12 @@ _KERNEL_ARGUMENTS = (
     " mitigations=off no_timer_check tsc=reliable ipv6.disable=1 nokaslr"
 )
 
+_CPU = """\
+<cpu mode='custom' match='exact' check='none'>
+    <model fallback='forbid'>qemu64</model>
+    <feature policy='require' name='rdrand'/>
+  </cpu>"""
+
 _INIT = r"""#!/bin/busybox sh
 # PID 1 of a lab guest. outlast_name and outlast_busy come from the kernel's command line.
 /bin/busybox --install -s /bin
@@ -310,10 +316,7 @@ def domain_xml(
     <cmdline>{escape(f"{_KERNEL_ARGUMENTS} outlast_name={name}{' outlast_busy=yes' if busy else ''}")}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='custom' match='exact' check='none'>
-    <model fallback='forbid'>qemu64</model>
-    <feature policy='require' name='rdrand'/>
-  </cpu>
+  {_CPU}
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>
