@@ -224,7 +224,11 @@ class Fencing:
         return found
 
     def _have_it_looked_at(self, host: HostId) -> None:
-        """A look that may be all that is missing is not left to the next poll."""
+        """A look that may be all that is missing is not left to the next poll.
+
+        What it has to find is as before. Feared is a host that is only late, and whose next write would have been seen by
+        the next poll: two intervals without a write make it late enough, whenever somebody looks.
+        """
         silence = self._peers.first_ping_at(host)
         for name, enough in self._quiet_from(host, silence).items() if silence is not None else ():
             self._watch.read_at(name, enough)
