@@ -1,7 +1,8 @@
 """A lab of its own for the tests, apart from one that a developer may have up.
 
 `lab` is fresh for each test and has no Outlast on it. `domain` is guarded by Outlast, with running VMs; it is kept from
-test to test, whole again before each, and after each the guests' disks are looked at for a second instance.
+test to test, whole again before each, and after each the guests' disks are looked at for a second instance. A file whose
+tests need another domain keeps one for all of them (`xdist_group`: they go to one worker).
 
 Several workers have a lab each, and one cache; each test goes to whoever is free. What came of the scenarios that were
 played in both worlds is told at the end.
@@ -59,12 +60,13 @@ def told(comparisons: list[Comparison]) -> str:
 @pytest.fixture
 def down_lab() -> Iterator[Lab]:
     """The tests' lab, not up; whatever a test leaves is removed."""
-    lab = _taken_down()
+    lab = taken_down()
     yield lab
     lab.down()
 
 
-def _taken_down() -> Lab:
+def taken_down() -> Lab:
+    """This worker's lab, not up."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
     lab = the_lab()
@@ -92,19 +94,19 @@ def lab(down_lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def _nothing_left() -> Iterator[None]:
+def nothing_left() -> Iterator[None]:
     """Neither of a run before this one that was cut short, nor of this one."""
-    _taken_down()
+    taken_down()
     yield
     the_lab().down()
 
 
 @pytest.fixture
-def domain(_nothing_left: None) -> Iterator[Lab]:
+def domain(nothing_left: None) -> Iterator[Lab]:
     """Three guarded hosts, two datastores, four VMs that run; the isolation response of vm4 is power-off."""
     lab = the_lab()
     if not _is_guarded(lab):
-        moving.Running(_taken_down(), hosts=3, datastores=2, vms=4, metadata={"vm4": POLICY}).__enter__()
+        moving.Running(taken_down(), hosts=3, datastores=2, vms=4, metadata={"vm4": POLICY}).__enter__()
     try:
         _make_whole(lab)
     except BaseException:

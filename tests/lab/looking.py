@@ -21,6 +21,28 @@ def processes(lab: Lab) -> dict[str, tuple[str, int]]:
     return found
 
 
+def host_of(lab: Lab, vm: str) -> str:
+    """Where it runs; a copy that waits is not there yet."""
+    (host,) = [name for name, guest in lab.where(vm).items() if not guest.waits]
+    return host
+
+
+def alone_on(lab: Lab, vm: str, host: str) -> bool:
+    """Whether it runs there, and has no other process."""
+    return [(name, guest.waits) for name, guest in lab.where(vm).items()] == [(host, False)]
+
+
+def boots(lab: Lab, vm: str) -> int:
+    """How often its guest has booted, by its disk."""
+    return len({record.boot_id for record in lab.disk_records(vm)})
+
+
+def slow_migrations(lab: Lab, vm: str) -> None:
+    """From where it is now, it migrates at a MiB a second: slower than any guest's memory takes to be sent."""
+    limited = lab.run(host_of(lab, vm), ["virsh", "migrate-setspeed", vm, "1"])
+    assert limited.returncode == 0, limited.stderr
+
+
 def secondary_with_guests(lab: Lab) -> str:
     """A host that is not primary and runs a VM; one is moved there if there is none."""
     primary = outlast_view.primary(lab)

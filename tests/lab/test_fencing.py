@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from conftest import taken_down
 from looking import events_of, now_ms, secondary_with_guests, wait_for
 
 from outlast.lab import moving, outlast_view
 from outlast.lab.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("fencing")]
+
+
+@pytest.fixture(scope="module")
+def with_devices(nothing_left: None) -> Iterator[Lab]:
+    """Three guarded hosts with a fence device each, two datastores, two VMs that run."""
+    with moving.Running(taken_down(), hosts=3, datastores=2, vms=2, fencing=True) as lab:
+        yield lab
 
 
 @pytest.fixture
-def fenced(down_lab: Lab) -> Iterator[Lab]:
-    """Three guarded hosts with a fence device each, two datastores, two VMs that run."""
-    with moving.Running(down_lab, hosts=3, datastores=2, vms=2, fencing=True) as lab:
-        yield lab
+def fenced(with_devices: Lab) -> Lab:
+    """The same, whole again."""
+    with_devices.heal()
+    outlast_view.wait_ready(with_devices)
+    return with_devices
 
 
 def cut_off(lab: Lab, host: str) -> None:
@@ -60,14 +69,14 @@ def test_a_device_that_works_is_proof_and_one_that_hangs_costs_nothing(fenced: L
 
 def test_a_device_that_lies_is_believed_until_the_host_is_heard_again(fenced: Lab) -> None:
     """What docs/safety.md says of it: the proof is false, the lease still ends the old copy, and it never runs again."""
-    victim = secondary_with_guests(fenced)
+    victim, before = secondary_with_guests(fenced), fenced.state().fenced
     vms = [guest.name for guest in fenced.guests(victim)]
     fenced.outlet(victim, "lies")
     began = now_ms()
     cut_off(fenced, victim)
     runs_elsewhere(fenced, vms, victim)
     assert proofs(fenced, began) == dict.fromkeys(vms, "power_fenced")
-    assert (fenced.state().fenced, fenced.is_on(victim)) == ([], True)
+    assert (fenced.state().fenced, fenced.is_on(victim)) == (before, True)
     wait_for("the old copies to be frozen", lambda: all(guest.stopped for guest in fenced.guests(victim)), 20.0)
 
     fenced.heal()

@@ -6,33 +6,21 @@ import functools
 from collections.abc import Iterator
 
 import pytest
-from looking import wait_for
+from conftest import taken_down
+from looking import alone_on, boots, host_of, slow_migrations, wait_for
 
 from outlast.lab import moving
 from outlast.lab.lab import Lab
 from outlast.lab.outlast_commands import outlast
 
-pytestmark = pytest.mark.lab
-
-SLOWLY = "1"
-"""MiB a second: slower than any guest's memory takes to be sent."""
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("migration")]
 
 
-@pytest.fixture
-def guarded(down_lab: Lab) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def guarded(nothing_left: None) -> Iterator[Lab]:
     """Three guarded hosts, one datastore, two VMs that run."""
-    with moving.Running(down_lab, hosts=3, datastores=1, vms=2) as lab:
+    with moving.Running(taken_down(), hosts=3, datastores=1, vms=2) as lab:
         yield lab
-
-
-def host_of(lab: Lab, vm: str) -> str:
-    (host,) = [name for name, guest in lab.where(vm).items() if not guest.waits]
-    return host
-
-
-def alone_on(lab: Lab, vm: str, host: str) -> bool:
-    """Whether it runs there, and has no other process."""
-    return [(name, guest.waits) for name, guest in lab.where(vm).items()] == [(host, False)]
 
 
 def migrate(lab: Lab, vm: str, target: str) -> None:
@@ -42,14 +30,9 @@ def migrate(lab: Lab, vm: str, target: str) -> None:
 
 def begin_slowly(lab: Lab, vm: str, target: str) -> None:
     """A migration that is in the middle of its memory now."""
-    limited = lab.run(host_of(lab, vm), ["virsh", "migrate-setspeed", vm, SLOWLY])
-    assert limited.returncode == 0, limited.stderr
+    slow_migrations(lab, vm)
     migrate(lab, vm, target)
     wait_for("a copy at the destination", lambda: target in lab.where(vm) and lab.where(vm)[target].waits)
-
-
-def boots(lab: Lab, vm: str) -> int:
-    return len({record.boot_id for record in lab.disk_records(vm)})
 
 
 def test_guests_go_on_where_they_migrate_to(guarded: Lab) -> None:

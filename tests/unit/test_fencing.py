@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from agent_values import agent_config
 
-from outlast.model.effects import CancelFence, Effect, FenceHost, FenceStatus, ReadRegisters
-from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead
+from outlast.model.effects import CancelFence, Effect, FenceHost, FenceStatus, ReadRegisters, ReadSightings
+from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead, SightingsRead
 from outlast.model.ids import (
     PRIMARY_REGISTER,
     DatastoreName,
@@ -25,6 +25,7 @@ from outlast.model.messages import OperatorWord, WordReport
 from outlast.model.records import ProofKind, Reason, RecordMark, RegisterRecord, RegisterState
 from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import SECOND, Instant, after, seconds
+from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.fencing import SETTLES, Fencing
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.operator_word import OperatorDesk
@@ -67,7 +68,16 @@ class Around:
         self.seen_at: Instant | None = None
         self.doubt = ""
         around = cast(Any, self)
-        self.fencing = Fencing(self.known, self.out, peers=around, responsibility=around, shared=around, doubt=around)
+        self.watch = DatastoreWatch(self.known, self.out)
+        self.fencing = Fencing(
+            self.known,
+            self.out,
+            peers=around,
+            responsibility=around,
+            shared=around,
+            doubt=around,
+            watch=self.watch,
+        )
         self.known.verdict = self.verdict_of  # type: ignore[method-assign]
         self.verdict = Verdict.PRESUMED_DEAD
 
@@ -240,6 +250,26 @@ def test_a_host_whose_record_changed_a_moment_ago_is_not_fenced() -> None:
     around.known.watches[HOST, HOME].changed_at = Instant(NOW - SECOND)
     assert around.turn() == []
     assert "has not been seen unchanged for long enough" in around.fencing.why(HOST)
+
+
+def test_the_look_that_is_missing_begins_when_it_can_tell_and_not_at_the_next_poll() -> None:
+    around = Around()
+
+    def poll(seconds_later: float) -> None:
+        around.known.now = after(around.known.now, seconds(seconds_later))
+        around.watch.tick()
+        (read,) = (effect for effect in around.out.take() if isinstance(effect, ReadSightings))
+        around.watch.sightings_read(SightingsRead(read.request, HOME, True, {}))
+
+    poll(0.8)
+    around.known.watches[HOST, HOME].changed_at = Instant(NOW - SECOND)
+    assert around.watch.due == after(NOW, seconds(1.3))
+    around.turn()
+    assert around.watch.due == after(NOW, seconds(1))
+    poll(0.2)
+    # Whatever that one found, it is asked for once, and not in every turn.
+    around.turn()
+    assert around.watch.due == after(NOW, seconds(1.5))
 
 
 def test_an_operators_word_is_about_what_stood_on_the_screen() -> None:

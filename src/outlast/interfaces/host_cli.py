@@ -11,7 +11,7 @@ from outlast.interfaces.commanding import give
 from outlast.interfaces.going_down_cli import going_down
 from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
-from outlast.interfaces.status_cli import host_role
+from outlast.interfaces.status_cli import host_role, is_heard
 from outlast.interfaces.waiting import TIMEOUT, WAIT, wait_until_empty
 from outlast.model.commands import DrainHost, ReportHealth, UndrainHost
 from outlast.model.errors import OutlastError, UsageError
@@ -56,7 +56,7 @@ def list_(*, as_json: bool, path: Path) -> None:
     for column in ("HOST", "VERDICT", "ROLE", "VMS", "HARDWARE", "KEPT EMPTY"):
         table.add_column(column, no_wrap=column != "KEPT EMPTY", overflow="fold")
     for each in found:
-        role = "primary" if each.primary else "secondary"
+        role = "-" if not is_heard(each) else "primary" if each.primary else "secondary"
         kept = Text(each.kept_empty or "no", style="bold yellow" if each.kept_empty else "")
         health = Text(each.health, style="" if each.health == "ok" else "yellow")
         table.add_row(each.name, each.verdict, role, str(each.vms), health, kept)
@@ -75,13 +75,15 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
     if as_json:
         show_json({"host": found, "vms": vms})
         return
-    click.echo(f"{found.name} ({found.id}, {found.address}): {found.verdict}, {host_role(found)}")
+    role = f", {host_role(found)}" if is_heard(found) else ""
+    click.echo(f"{found.name} ({found.id}, {found.address}): {found.verdict}{role}")
     if found.kept_empty:
         click.echo(f"it is kept empty: {found.kept_empty}")
     if found.emptying:
         click.echo(f"what runs there still: {found.emptying}")
     click.echo(f"its hardware: {found.health}" + (f" ({found.health_reason})" if found.health_reason else ""))
-    click.echo(f"memory: {found.free_memory_mib / 1024:.1f} of {found.memory_mib / 1024:.1f} GiB free")
+    if is_heard(found):
+        click.echo(f"memory: {found.free_memory_mib / 1024:.1f} of {found.memory_mib / 1024:.1f} GiB free")
     click.echo(f"VMs: {', '.join(vms) or 'none'}")
 
 

@@ -111,12 +111,11 @@ def _coloured(word: str) -> Text:
     return Text(word, style="green" if word in _GOOD else "red" if word in _BAD else "yellow")
 
 
-def _table(*columns: str) -> Table:
-    """A table whose last column alone may fold: names and states stay whole on a terminal of 80 columns."""
+def _table(*columns: str, folds: str = "") -> Table:
+    """A table whose last column may fold, and one more: names and states stay whole on a terminal of 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        last = column == columns[-1]
-        table.add_column(column, overflow="fold", no_wrap=not last)
+        table.add_column(column, overflow="fold", no_wrap=column not in (columns[-1], folds))
     return table
 
 
@@ -124,8 +123,15 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 
 
+def is_heard(host: HostStatus) -> bool:
+    """Whether what it said last of itself is so still."""
+    return host.verdict in ("connected", "storage-lost", "isolated") or host.here
+
+
 def host_role(host: HostStatus) -> str:
     """What it is to the others."""
+    if not is_heard(host):
+        return "kept empty" if host.kept_empty else "-"
     notes = ["primary" if host.primary else "secondary"]
     notes += ["kept empty"] if host.kept_empty else []
     notes += [host.health] if host.health != "ok" else []
@@ -133,16 +139,15 @@ def host_role(host: HostStatus) -> str:
 
 
 def _hosts(hosts: tuple[HostStatus, ...]) -> Table:
-    table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE", "LIBVIRT", "LEASES")
+    table = _table("HOST", "VERDICT", "FOR", "ROLE", "VMS", "FREE", "LIBVIRT", "LEASES", folds="ROLE")
     for host in hosts:
-        role = host_role(host)
         lapsed = f"lapsed on {', '.join(host.lapsed)}" if host.lapsed else f"good ({host.enforcement or 'unknown'})"
-        alive = host.verdict in ("connected", "storage-lost", "isolated") or host.here
+        alive = is_heard(host)
         table.add_row(
             Text(host.name + (" *" if host.here else ""), style="bold" if host.here else ""),
             _coloured(host.verdict),
             _seconds(host.verdict_age_s),
-            role if alive else "-",
+            host_role(host),
             str(host.vms),
             f"{host.free_memory_mib / 1024:.1f} GiB" if alive else "-",
             "-" if host.hypervisor_up is None or not alive else "up" if host.hypervisor_up else Text("down", "red"),

@@ -136,7 +136,9 @@ def define_all(layout: Layout, state: LabState) -> None:
 def definition(layout: Layout, state: LabState, vm: str) -> str:
     """The XML with which a VM is defined, on whichever host."""
     each = state.vms[vm]
-    return guest.domain_xml(layout, vm, each.uuid, each.datastore, metadata=each.metadata, disk_of=each.disk_of)
+    return guest.domain_xml(
+        layout, vm, each.uuid, each.datastore, metadata=each.metadata, disk_of=each.disk_of, busy=each.busy
+    )
 
 
 def define(layout: Layout, init: Process, definitions: Mapping[str, str]) -> None:

@@ -1,14 +1,18 @@
 """The lab's guest: Debian's cloud kernel, busybox, and a shell script as its init.
 
 It boots without a boot loader or a root file system, under QEMU's own translation (TCG), in about two seconds, says
-`outlast-guest NAME ready boot=<boot id>` on its serial port, and from then on once a second
+`outlast-guest NAME ready boot=<boot id> up=<seconds since its boot>` on its serial port, and from then on once a second
 
 - prints `beat N`: it executes;
 - appends a record to its disk (format and meaning in disklog.py): it writes.
 
-These are two loops, so that a guest whose disk hangs still shows that it executes. The power button (virsh shutdown)
-switches it off two seconds later, because guests with services take their time. Writes bypass the guest's cache, and QEMU
-opens the disk with cache='none', so a record that was written is on the datastore.
+These are two loops, so that a guest whose disk hangs still shows that it executes. A third one answers as QEMU's guest
+agent does, as far as being there goes, and prints `guest agent asked up=<seconds>` when it first was. A *busy* guest also
+uses its processor and rewrites its memory all the time, finds in it what it wrote some laps ago or prints `memory differs`,
+prints `lap N`, and writes ten records a second.
+
+The power button (virsh shutdown) switches it off two seconds later, because guests with services take their time. Writes
+bypass the guest's cache, and QEMU opens the disk with cache='none', so a record that was written is on the datastore.
 
 The kernel comes out of Debian's package by `apt-get download` and `dpkg -x`, the initramfs is made with cpio; both are
 kept in the cache, and made anew when the init below or the module list changes.
@@ -35,15 +39,21 @@ BUSYBOX = Path("/bin/busybox")
 DISK_SIZE = 8 << 20
 MEMORY_MIB = 80
 GUEST_LOG_DIRECTORY = Path("/var/log/outlast-guest")
-_MODULES = ("virtio_pci", "virtio_blk", "button", "evdev")
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "button", "evdev")
 # Without entropy of its own a boot id might repeat; the processor's random instruction gives it. The rest saves boot time.
 _KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet loglevel=3 panic=1 random.trust_cpu=1"
     " mitigations=off no_timer_check tsc=reliable ipv6.disable=1 nokaslr"
 )
 
+_CPU = """\
+<cpu mode='custom' match='exact' check='none'>
+    <model fallback='forbid'>qemu64</model>
+    <feature policy='require' name='rdrand'/>
+  </cpu>"""
+
 _INIT = r"""#!/bin/busybox sh
-# PID 1 of a lab guest. outlast_name comes from the kernel's command line.
+# PID 1 of a lab guest. outlast_name and outlast_busy come from the kernel's command line.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
@@ -52,10 +62,13 @@ mount -t devtmpfs dev /dev
 while read -r module; do insmod "/modules/$module"; done < /modules/order
 boot=$(cat /proc/sys/kernel/random/boot_id)
 
-# A second without a process of its own for it: sleep would be a fork.
-mkfifo /second
-exec 9<>/second
-second() { read -r -t 1 nothing <&9; }
+# Time that passes without a process of its own for it: sleep would be a fork.
+mkfifo /nothing
+exec 9<>/nothing
+pause() { read -r -t "$1" nothing <&9; }
+second() { pause 1; }
+
+up() { read -r seconds idle < /proc/uptime && echo "$seconds"; }
 
 beats() {
     beat=0
@@ -94,9 +107,26 @@ records() {
         fi
         place=$((place + 1))
         counter=$((counter + 1))
-        second
+        if [ "$outlast_busy" ]; then pause 0.1; else second; fi
     done
     echo "disk full"
+}
+
+# Eight files in memory are written in turn, and each is looked at before its turn comes again.
+laps() {
+    lap=0
+    while :; do
+        lap=$((lap + 1))
+        file=/memory.$((lap % 8))
+        if [ -e "$file" ] && [ "$(md5sum < "$file")" != "$(cat "$file.sum")" ]; then
+            echo "memory differs in lap $lap"
+        fi
+        yes "$boot $lap" | head -c 524288 > "$file"
+        md5sum < "$file" > "$file.sum"
+        echo "lap $lap"
+        # Several of them are to leave each other, and their hosts, something of this machine.
+        pause 0.1
+    done
 }
 
 power_button() {
@@ -111,9 +141,35 @@ power_button() {
     done
 }
 
-echo "outlast-guest $outlast_name ready boot=$boot"
+agent() {
+    exec 3<>"$1"
+    while :; do
+        # Without a libvirt that listens, the channel reads as ended.
+        if ! read -r line <&3; then second; continue; fi
+        case $line in
+        *guest-sync*)
+            id=${line##*'"id"'}
+            id=${id#*:}
+            echo "{\"return\": ${id%%\}*}}" >&3
+            ;;
+        *guest-ping*)
+            [ "$asked" ] || echo "guest agent asked up=$(up)"
+            asked=yes
+            echo '{"return": {}}' >&3
+            ;;
+        # For a shutdown libvirt presses the power button then.
+        *) echo '{"error": {"class": "CommandNotFound", "desc": "not known here"}}' >&3 ;;
+        esac
+    done
+}
+
+echo "outlast-guest $outlast_name ready boot=$boot up=$(up)"
+for port in /dev/vport*; do
+    [ -e "$port" ] && agent "$port" &
+done
 power_button &
 records &
+[ "$outlast_busy" ] && laps &
 beats
 """
 
@@ -238,11 +294,12 @@ def domain_xml(
     memory_mib: int = MEMORY_MIB,
     metadata: str = "",
     disk_of: str = "",
+    busy: bool = False,
 ) -> str:
     """The definition, for libvirt, of a guest whose disk lies on `datastore`.
 
     `metadata` is XML that goes into the domain's <metadata> as it is; `disk_of`: the guest whose disk it has instead of
-    one of its own.
+    one of its own. A `busy` guest works all the time.
     """
     disk = datastore_path(datastore) / "disks" / f"{disk_of or name}.raw"
     log = GUEST_LOG_DIRECTORY / f"{name}.log"
@@ -256,13 +313,10 @@ def domain_xml(
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{escape(str(layout.kernel))}</kernel>
     <initrd>{escape(str(layout.initramfs))}</initrd>
-    <cmdline>{escape(f"{_KERNEL_ARGUMENTS} outlast_name={name}")}</cmdline>
+    <cmdline>{escape(f"{_KERNEL_ARGUMENTS} outlast_name={name}{' outlast_busy=yes' if busy else ''}")}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='custom' match='exact' check='none'>
-    <model fallback='forbid'>qemu64</model>
-    <feature policy='require' name='rdrand'/>
-  </cpu>
+  {_CPU}
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>
@@ -282,6 +336,9 @@ def domain_xml(
       <source path={quoteattr(str(log))} append='on'/>
       <target type='serial' port='0'/>
     </console>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
     <input type='mouse' bus='ps2'/>
     <memballoon model='none'/>
   </devices>

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from outlast.lab import outlast_view
+from outlast.lab import building, outlast_view
 from outlast.lab.errors import LabError
 from outlast.lab.lab import Lab
 
@@ -59,16 +60,21 @@ class Running:
         datastores: int,
         vms: int,
         *,
+        settings: Mapping[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
         fencing: bool = False,
+        all_on: str = "",
+        busy: bool = False,
     ) -> None:
+        """`all_on`: the host where all VMs start, in place of one host after the other. `busy`: guests that always work."""
         self._lab = lab
-        self._size = (hosts, datastores, vms)
-        self._metadata = metadata
-        self._fencing = fencing
+        self._plan = building.plan(hosts, datastores, vms, settings or {}, metadata or {})
+        self._plan.outlets = dict.fromkeys(self._plan.hosts, "works") if fencing else {}
+        for vm in self._plan.vms.values():
+            vm.host, vm.busy = all_on or vm.host, busy
 
     def __enter__(self) -> Lab:
-        self._lab.up(*self._size, metadata=self._metadata, fencing=self._fencing)
+        self._lab.build(self._plan)
         try:
             outlast_view.wait_ready(self._lab)
             start_all(self._lab)

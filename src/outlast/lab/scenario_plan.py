@@ -49,9 +49,6 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for store in scenario.datastores:
         if store.filesystem != DatastoreSpec(name=store.name).filesystem:
             yield 0, f"the lab cannot do another filesystem than its own ({store.name})"
-    for vm in scenario.vms:
-        if vm.ready == "guest-heartbeat":
-            yield 0, f'the lab cannot do ready = "guest-heartbeat": its guests have no guest agent ({vm.name})'
     for step in scenario.steps:
         if step.do not in VERBS:
             yield step.line, f"the lab cannot do {step.do}"

@@ -39,7 +39,7 @@ class HostState(msgspec.Struct):
 class VmState(msgspec.Struct):
     """One virtual machine: the datastore of its disk, the host where it was defined, the XML inside its <metadata>.
 
-    `disk_of`: the VM whose disk it has, if that is not its own.
+    `disk_of`: the VM whose disk it has, if that is not its own; `busy`: whether its guest works all the time (guest.py).
     """
 
     uuid: str
@@ -47,6 +47,7 @@ class VmState(msgspec.Struct):
     host: str
     metadata: str = ""
     disk_of: str = ""
+    busy: bool = False
 
 
 class LabState(msgspec.Struct):

@@ -142,13 +142,9 @@ class AgentMachine:
         )
         self.desk = OrderDesk(self.known, self._out)
         self.doubt = Doubt(self.known, self._out, self.peers, self.isolation)
+        peers, responsibility, shared, watch = self.peers, self.responsibility, self.settings, self.watch
         self.fencing = Fencing(
-            self.known,
-            self._out,
-            peers=self.peers,
-            responsibility=self.responsibility,
-            shared=self.settings,
-            doubt=self.doubt,
+            self.known, self._out, peers=peers, responsibility=responsibility, shared=shared, doubt=self.doubt, watch=watch
         )
         self.operator = OperatorDesk(self.known, self._out)
         self.recovery = Recovery(

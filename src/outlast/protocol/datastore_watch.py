@@ -3,7 +3,8 @@
 Every agent watches every host's record on every datastore that it has, primary or not, so that a new primary starts with
 warm windows. One read of each kind is under way per datastore at most; one that gets no answer in `READ_PATIENCE` counts
 as failed, and a window with a gap in it is void (`observation`). When a silent host's window is about to elapse, the read
-that proves it is started at that moment and not at the next poll: half a second of somebody's outage.
+that proves it is started at that moment and not at the next poll: half a second of somebody's outage. So is the one that
+`fencing` waits for.
 """
 
 import msgspec
@@ -78,6 +79,13 @@ class DatastoreWatch:
             if end is not None and watch.last_read_started is not None and watch.last_read_started < end:
                 ends.append(after(end, HURRY))
         return min(ends) if ends else None
+
+    def read_at(self, name: DatastoreName, at: Instant) -> None:
+        """Somebody waits for what a read finds that begins then or later: it need not wait for the next poll."""
+        channel = self._records[name]
+        if not channel.failed and channel.started < at:
+            channel.due = min(channel.due, max(at, self._known.now))
+            self.due = self._next_due()
 
     def _next_due(self) -> Instant:
         due: list[Instant] = []

@@ -31,6 +31,7 @@ from outlast.model.ids import PRIMARY_REGISTER, DatastoreName, HostId, RequestId
 from outlast.model.inventory import FenceLevel
 from outlast.model.records import ProofKind
 from outlast.model.time import SECOND, Duration, Instant, after, backed_off
+from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.doubt import Doubt
 from outlast.protocol.knowledge import SETTLES, Knowledge, Outbox, PoweredOff
 from outlast.protocol.peers import Peers
@@ -89,9 +90,11 @@ class Fencing:
         responsibility: Responsibility,
         shared: SharedSettings,
         doubt: Doubt,
+        watch: DatastoreWatch,
     ) -> None:
         self._known = knowledge
         self._doubt = doubt
+        self._watch = watch
         self._out = outbox
         self._peers = peers
         self._responsible = responsibility
@@ -146,7 +149,11 @@ class Fencing:
         for host, effort in list(self._efforts.items()):
             self._move(host, effort)
         for host, home in self._wanted.items():
-            if host not in self._efforts and not self._why_not(host, home):
+            if host in self._efforts:
+                continue
+            if self._why_not(host, home):
+                self._have_it_looked_at(host)
+            else:
                 self._efforts[host] = effort = _Effort(home, Stage.CONFIRMING, self._known.now)
                 self._confirm(host, effort)
         self._wanted.clear()
@@ -192,20 +199,39 @@ class Fencing:
         known, silence = self._known, self._peers.first_ping_at(host)
         if silence is None:
             return "it could not be pinged"
-        seen = known.beats.get(host)
-        reached = {reach.datastore for reach in seen.beat.reach if reach.reachable} if seen is not None else set()
-        elsewhere = sorted(reached - known.datastores.keys())
+        elsewhere = sorted(self._reached(host) - known.datastores.keys())
         if elsewhere:
             return f"its record on {', '.join(elsewhere)} cannot be seen from here"
-        for name in known.datastores:
-            watch = known.watches[host, name]
-            if name not in reached and watch.incarnation is None:
-                continue  # It was never there.
-            quiet_since = max(silence, watch.changed_at or silence)
-            enough = after(quiet_since, Duration(2 * known.settings.datastore_heartbeat_interval))
-            if watch.looked_at is None or watch.looked_at < enough:
+        for name, enough in self._quiet_from(host, silence).items():
+            looked_at = known.watches[host, name].looked_at
+            if looked_at is None or looked_at < enough:
                 return f"its record on {name} has not been seen unchanged for long enough"
         return ""
+
+    def _reached(self, host: HostId) -> set[DatastoreName]:
+        seen = self._known.beats.get(host)
+        return {reach.datastore for reach in seen.beat.reach if reach.reachable} if seen is not None else set()
+
+    def _quiet_from(self, host: HostId, silence: Instant) -> dict[DatastoreName, Instant]:
+        """From when on a look at each of its records, if it is as before, tells that the host does not rewrite it."""
+        known, reached = self._known, self._reached(host)
+        found: dict[DatastoreName, Instant] = {}
+        for name in known.datastores:
+            watch = known.watches[host, name]
+            if name in reached or watch.incarnation is not None:  # Else it was never there.
+                quiet_since = max(silence, watch.changed_at or silence)
+                found[name] = after(quiet_since, Duration(2 * known.settings.datastore_heartbeat_interval))
+        return found
+
+    def _have_it_looked_at(self, host: HostId) -> None:
+        """A look that may be all that is missing is not left to the next poll.
+
+        What it has to find is as before. Feared is a host that is only late, and whose next write would have been seen by
+        the next poll: two intervals without a write make it late enough, whenever somebody looks.
+        """
+        silence = self._peers.first_ping_at(host)
+        for name, enough in self._quiet_from(host, silence).items() if silence is not None else ():
+            self._watch.read_at(name, enough)
 
     # -- one effort -----------------------------------------------------------------------------------------------
 

@@ -89,6 +89,8 @@ class Renouncing:
 
     def _not_yet(self, known: Ownership) -> str:
         """Why the word cannot be given, or an empty string: then it is."""
+        if known.phase is Phase.KILLING:
+            return "its process was killed, and has not ended: its kernel may hold I/O of it"
         if known.pid is not None or known.phase not in (Phase.ENDED, Phase.RELEASING):
             return f"{known.name} is {known.phase}"
         if known.release_reason is None:

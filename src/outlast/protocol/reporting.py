@@ -288,6 +288,8 @@ class Reporter:
             state, note = "lost", note or f"its host is {verdict}"
         elif host != self._known.me and verdict not in LIVES:
             state, note = "unknown", note or f"its host is {verdict}"
+        elif state == "ending":
+            note = note or "killed, and not gone yet: it runs nowhere else before that"
         return VmStatus(
             name=line.name,
             uuid=line.vm,

@@ -14,12 +14,15 @@ _FOR_GUESTS = ("vnet", "tap", "veth", "macvtap")
 """Devices that come and go with guests, and that no guest hangs on."""
 
 
-def available_memory_mib() -> int | None:
-    """What the kernel could give to new processes: caches count as free, which they are when somebody needs them."""
-    with contextlib.suppress(OSError, ValueError), open(MEMINFO) as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) >> 10
+def memory_mib() -> tuple[int, int] | None:
+    """All that there is, and what the kernel could give to new processes; None if it cannot be read.
+
+    Caches count as free, which they are when somebody needs them. Both are of one source: libvirt adds up what NUMA nodes
+    have, which in some virtual machines and containers is another number.
+    """
+    with contextlib.suppress(OSError, ValueError, LookupError), open(MEMINFO) as file:
+        found = {name: int(rest.split()[0]) >> 10 for name, _, rest in (line.partition(":") for line in file)}
+        return found["MemTotal"], found["MemAvailable"]
     return None
 
 

@@ -291,11 +291,12 @@ class Hypervisor:
         return 0
 
     def _capacity(self, connection: Any) -> Capacity:
-        info, available = connection.getInfo(), host_facts.available_memory_mib()
+        info, known = connection.getInfo(), host_facts.memory_mib()
+        total, free = known if known is not None else (info[1], connection.getFreeMemory() >> 20)
         memory, cpu = self._reserved
         return Capacity(
-            memory_mib=info[1],
-            free_memory_mib=available if available is not None else connection.getFreeMemory() >> 20,
+            memory_mib=total,
+            free_memory_mib=free,
             cpus=info[2],
             reserved_memory_mib=memory,
             reserved_cpu=cpu,
