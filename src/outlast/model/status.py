@@ -79,7 +79,11 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known."""
+    """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known.
+
+    `guest`: how its guest is (`records.GuestWord`), empty if it is not watched or has not answered yet; `guest_resets`: how
+    often it was reset in the last hour.
+    """
 
     name: str
     uuid: str
@@ -92,6 +96,8 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int
     note: str
     policy: VmPolicy | None = None
+    guest: str = ""
+    guest_resets: int = 0
 
 
 class PauseStatus(msgspec.Struct, frozen=True, kw_only=True):

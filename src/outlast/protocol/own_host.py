@@ -97,7 +97,7 @@ class OwnHost:
         self._copies = {name: _Copy() for name in knowledge.datastores}
         self._first_sequence = knowledge.config.first_sequence
         self._list = self._make_list(self._first_sequence, False)
-        self._seen: tuple[object, ...] = (None,) * 9
+        self._seen: tuple[object, ...] = (None,) * 10
         """What the list was last made from: these values are replaced, never changed."""
         self._stored_xml: dict[VmId, tuple[DatastoreName, str]] = {}
         self._storing: dict[RequestId, tuple[VmId, tuple[DatastoreName, str]]] = {}
@@ -145,6 +145,7 @@ class OwnHost:
             known.ordered,
             known.predecessors_list,
             known.ready,
+            known.guests,
             known.aside,
             known.asked,
             isolated,
@@ -206,6 +207,7 @@ class OwnHost:
             ready=kept.vm in self._known.ready,
             protected=protected,
             note=note,
+            guest=self._known.guests.get(kept.vm),
         )
 
     def _policy_of(self, kept: KeptVm) -> PoweredVm:
