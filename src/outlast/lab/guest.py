@@ -6,9 +6,13 @@ It boots without a boot loader or a root file system, under QEMU's own translati
 - prints `beat N`: it executes;
 - appends a record to its disk (format and meaning in disklog.py): it writes.
 
-These are two loops, so that a guest whose disk hangs still shows that it executes. The power button (virsh shutdown)
-switches it off two seconds later, because guests with services take their time. Writes bypass the guest's cache, and QEMU
-opens the disk with cache='none', so a record that was written is on the datastore.
+Beside them a loop answers, as QEMU's guest agent does, to what libvirt asks to find out whether it is there, and to two
+commands of ours: `guest-lab-hang` stops its kernel for good, as a panic does (no beat, no record, no answer, until it is
+reset), and `guest-lab-mute` stops the answers alone.
+
+The first two are loops of their own, so that a guest whose disk hangs still shows that it executes. The power button
+(virsh shutdown) switches it off two seconds later, because guests with services take their time. Writes bypass the guest's
+cache, and QEMU opens the disk with cache='none', so a record that was written is on the datastore.
 
 The kernel comes out of Debian's package by `apt-get download` and `dpkg -x`, the initramfs is made with cpio; both are
 kept in the cache, and made anew when the init below or the module list changes.
@@ -35,7 +39,7 @@ BUSYBOX = Path("/bin/busybox")
 DISK_SIZE = 8 << 20
 MEMORY_MIB = 80
 GUEST_LOG_DIRECTORY = Path("/var/log/outlast-guest")
-_MODULES = ("virtio_pci", "virtio_blk", "button", "evdev")
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "button", "evdev")
 # Without entropy of its own a boot id might repeat; the processor's random instruction gives it. The rest saves boot time.
 _KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet loglevel=3 panic=1 random.trust_cpu=1"
@@ -111,7 +115,37 @@ power_button() {
     done
 }
 
+agent() {
+    exec 3<>"$1"
+    while :; do
+        # Without a libvirt that listens, the channel reads as ended.
+        if ! read -r line <&3; then second; continue; fi
+        case $line in
+        *guest-sync*)
+            id=${line##*'"id"'}
+            id=${id#*:}
+            echo "{\"return\": ${id%%\}*}}" >&3
+            ;;
+        *guest-ping*) echo '{"return": {}}' >&3 ;;
+        *guest-lab-mute*)
+            echo '{"return": {}}' >&3
+            while :; do second; done
+            ;;
+        *guest-lab-hang*)
+            echo '{"return": {}}' >&3
+            second
+            echo 0 > /proc/sys/kernel/panic
+            echo c > /proc/sysrq-trigger
+            ;;
+        *) echo '{"error": {"class": "CommandNotFound", "desc": "not known here"}}' >&3 ;;
+        esac
+    done
+}
+
 echo "outlast-guest $outlast_name ready boot=$boot"
+for port in /dev/vport*; do
+    [ -e "$port" ] && agent "$port" &
+done
 power_button &
 records &
 beats
@@ -282,6 +316,9 @@ def domain_xml(
       <source path={quoteattr(str(log))} append='on'/>
       <target type='serial' port='0'/>
     </console>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
     <input type='mouse' bus='ps2'/>
     <memballoon model='none'/>
   </devices>
