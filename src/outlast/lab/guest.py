@@ -316,9 +316,7 @@ def domain_xml(
       <source path={quoteattr(str(log))} append='on'/>
       <target type='serial' port='0'/>
     </console>
-    <channel type='unix'>
-      <target type='virtio' name='org.qemu.guest_agent.0'/>
-    </channel>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <input type='mouse' bus='ps2'/>
     <memballoon model='none'/>
   </devices>

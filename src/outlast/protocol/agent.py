@@ -174,8 +174,7 @@ class AgentMachine:
         self.pace = StoragePace(self.known, self._out)
         self.giving_up = GivingUp(self.known, self._out)
         self._isolation_ping_due = self._progress_due = self._decide_at = now
-        self._progress = 0
-        self._leaving = False
+        self._progress, self._leaving = 0, False
         self._protected_from: tuple[int, tuple[DatastoreName, ...]] = (-1, ())
 
     # -- the two calls of every machine ---------------------------------------------------------------------------
