@@ -82,6 +82,7 @@ def test_memory_has_units(memory: str, mib: int) -> None:
         ("ready='soon'", Policy(), "ready: 'soon' is not"),
         ("max-restarts='many'", Policy(), "max-restarts is 'many', and must be a number from 0, or -1 for without end"),
         ("protected='maybe'", Policy(), "protected is 'maybe', and must be yes or no: it counts as yes"),
+        ("guest-monitoring='yes'", Policy(), "guest-monitoring is 'yes', and must be one of off, on: it is not used"),
         ("isolation-response='run'", Policy(), "isolation-response is 'run', and must be one of leave-running, shut-down"),
     ],
 )
@@ -99,6 +100,7 @@ def test_what_is_written_is_read_back() -> None:
         max_restarts=0,
         max_relocations=-1,
         isolation_response="shut-down",
+        guest_monitoring="on",
     )
     policy = Policy(protected=False, how=how)
     element = policy_element(policy).replace("<vm ", f"<o:vm xmlns:o='{NAMESPACE}' ")

@@ -77,7 +77,7 @@ def test_the_driver_says_who_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     async def main() -> None:
         hypervisor = Hypervisor("test:///default", (), tmp_path, events.append, lambda _: None)
-        hypervisor._connection = libvirt
+        hypervisor.connection = libvirt
         hypervisor.look_at(RequestId(2), runs)
         hypervisor.look_at(RequestId(3), nobody)
         await asyncio.gather(*hypervisor._calls)

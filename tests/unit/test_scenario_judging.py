@@ -50,6 +50,12 @@ class World:
     def fenced(self) -> list[str]:
         return ["host1"]
 
+    def resets(self, vm: str) -> int:
+        return 2 if vm == "web1" else 0
+
+    def guest(self, vm: str) -> str:
+        return "failed" if vm == "web1" else "answers"
+
     def history(self, vm: str) -> History:
         return self.histories[vm]
 
@@ -61,6 +67,8 @@ HOLD: list[tuple[str, Any]] = [
     ("verdict", {"host1": "dead", "host2": "connected"}),
     ("not_dead", ("host2", "host3")),
     ("restarted", {"web1": (1, 1), "db1": (0, 3)}),
+    ("resets", {"web1": (2, 2), "db1": (0, 1)}),
+    ("guest", {"web1": "failed", "db1": "answers"}),
     ("recovered_within", {"web1": 8 * SECOND}),
     ("frozen_at_most", {"web1": 2 * SECOND, "db1": 0}),
     ("primary", ("host2", "host3")),
@@ -76,6 +84,9 @@ FAIL: list[tuple[str, Any, str, str]] = [
     ("verdict", {"host1": "isolated"}, "host1 is isolated", "host3 says dead"),
     ("not_dead", ("host1",), "host1 was never declared dead", "it was, at 17s"),
     ("restarted", {"web1": (2, 2)}, "started anew 2 times", "1 times"),
+    ("resets", {"web1": (1, 1)}, "the guest of web1 was reset 1 times", "2 times"),
+    ("resets", {"db1": (1, 3)}, "the guest of db1 was reset 1 to 3 times", "0 times"),
+    ("guest", {"web1": "answers"}, "the guest of web1 is told to be: answers", "failed"),
     ("recovered_within", {"web1": 7 * SECOND}, "web1 is back within 7s", "after 8.000 s"),
     ("recovered_within", {"db1": 7 * SECOND}, "db1 is back within 7s", "no step stopped it"),
     ("frozen_at_most", {"web1": SECOND}, "web1 is frozen for at most 1s", "2.000 s"),

@@ -380,7 +380,6 @@ def test_every_verb_that_is_built_is_done_or_refused() -> None:
         "record-newer",
         "record-older",
         "start-fails",
-        "vm-hang",
     }
 
 

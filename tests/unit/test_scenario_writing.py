@@ -12,7 +12,7 @@ from outlast.model.rules import Rule
 from outlast.model.time import SECOND
 from outlast.scenario.model import DatastoreSpec, Expectation, HostSpec, Scenario, Step, VmSpec
 from outlast.scenario.reading import read
-from outlast.scenario.words import CLAIMS, STATES, TABLES, VERBS, VERDICTS, Key, Kind
+from outlast.scenario.words import CLAIMS, GUESTS, STATES, TABLES, VERBS, VERDICTS, Key, Kind
 from outlast.scenario.writing import write
 
 HOSTS = ("host1", "host2", "h-3")
@@ -57,6 +57,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.GROUPS: st.just((("host1",), ("host2", "h-3"))),
     Kind.PREFERENCES: by(HOSTS, st.integers(1, 5)),
     Kind.HOSTS_BY_VM: by(VMS, some(HOSTS) | st.just(("any",))),
+    Kind.GUEST_BY_VM: by(VMS, st.sampled_from(GUESTS)),
     Kind.STATE_BY_VM: by(VMS, st.sampled_from(STATES)),
     Kind.VERDICT_BY_HOST: by(HOSTS, st.sampled_from(VERDICTS)),
     Kind.COUNT_BY_VM: by(VMS, st.tuples(st.integers(0, 3), st.integers(3, 5)) | st.just((2, 2))),

@@ -108,7 +108,9 @@ def test_what_is_not_named_stays_as_it_is(domain: Any, monkeypatch: pytest.Monke
     agent_says(monkeypatch, ControlReply(ok=True, status=known(db=(), cache=())))
     outlast("set", "test", "--after", "db", "--after", "cache", "--isolation-response", "power-off")
     outlast("set", "test", "--unprotected")
-    outlast("set", "test", "--isolation-response", "default")
+    outlast("set", "test", "--isolation-response", "default", "--guest-monitoring", "on")
+    assert policy_of(domain).how.guest_monitoring == "on"
+    outlast("set", "test", "--guest-monitoring", "default")
     found = policy_of(domain)
     assert found == Policy(protected=False, how=VmPolicy(after=("db", "cache")))  # type: ignore[arg-type]
     outlast("set", "test", "--no-after", "--protected")

@@ -25,6 +25,7 @@ from outlast.model.policy import PRIORITIES, VmPolicy, cycle_in, parse_ready
 from outlast.runtime.control import ControlRequest
 
 _PATIENCE_S = 6.0
+GUEST_WORDS = {"answers": "answers", "silent": "does not answer", "failed": "has failed"}
 _URI = click.option("--uri", default="qemu:///system", show_default=True, help="Where libvirt is asked.")
 
 
@@ -94,6 +95,11 @@ def migrate(*, name: str, host: str, wait: bool, timeout_s: float | None, as_jso
     type=click.Choice(["leave-running", "shut-down", "power-off", "default"]),
     help="What becomes of it when its host is isolated; default: as the settings say.",
 )
+@click.option(
+    "--guest-monitoring",
+    type=click.Choice(["on", "off", "default"]),
+    help="Whether it is reset when its guest hangs; default: as the settings say.",
+)
 @click.option("--protected/--unprotected", default=None, help="What its definition says; `outlast vm protect` counts more.")
 @_URI
 @SOCKET
@@ -107,6 +113,7 @@ def set_policy(
     max_restarts: int | None,
     max_relocations: int | None,
     isolation_response: str | None,
+    guest_monitoring: str | None,
     protected: bool | None,
     uri: str,
     path: Path,
@@ -122,8 +129,9 @@ def set_policy(
         "max_relocations": max_relocations,
     }
     changes: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
-    if isolation_response is not None:
-        changes["isolation_response"] = None if isolation_response == "default" else isolation_response
+    for key, word in (("isolation_response", isolation_response), ("guest_monitoring", guest_monitoring)):
+        if word is not None:
+            changes[key] = None if word == "default" else word
     if not changes and protected is None:
         raise UsageError("nothing is to be changed", "see `outlast vm set --help`")
     if "after" in changes:
@@ -163,7 +171,8 @@ def _told(policy: VmPolicy) -> str:
     after = f", after {', '.join(policy.after)}" if policy.after else ""
     return (
         f"priority {policy.priority}{after}, ready by {policy.ready}, max_restarts {policy.max_restarts}, "
-        f"max_relocations {policy.max_relocations}, isolation response {policy.isolation_response or 'default'}"
+        f"max_relocations {policy.max_relocations}, isolation response {policy.isolation_response or 'default'}, "
+        f"guest monitoring {policy.guest_monitoring or 'default'}"
     )
 
 
@@ -178,11 +187,13 @@ def show(*, name: str, as_json: bool, path: Path) -> None:
     if found is None or found.policy is None:
         raise OutlastError(f"the agent knows no policy of a VM {name}", "see `outlast status`; on its own host it is known")
     if as_json:
-        moves = {"migration": found.migration} if found.migration is not None else {}
-        show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy), **moves})
+        told: dict[str, object] = {"guest": found.guest, "guest_resets": found.guest_resets}
+        told |= {"migration": found.migration} if found.migration is not None else {}
+        show_json({"name": found.name, "protected": found.protected, **msgspec.to_builtins(found.policy), **told})
     else:
         note = f" ({found.note})" if found.note else ""
-        click.echo(f"{found.name}: {_told(found.policy)}{'' if found.protected else f'; it is not protected{note}'}")
+        guest = f"; its guest {GUEST_WORDS[found.guest]}" if found.guest else ""
+        click.echo(f"{found.name}: {_told(found.policy)}{guest}{'' if found.protected else f'; it is not protected{note}'}")
         if found.migration is not None:
             click.echo(found.migration.sentence)
 

@@ -6,10 +6,12 @@ It boots without a boot loader or a root file system, under QEMU's own translati
 - prints `beat N`: it executes;
 - appends a record to its disk (format and meaning in disklog.py): it writes.
 
-These are two loops, so that a guest whose disk hangs still shows that it executes. A third one answers as QEMU's guest
-agent does, as far as being there goes, and prints `guest agent asked up=<seconds>` when it first was. A *busy* guest also
-uses its processor and rewrites its memory all the time, finds in it what it wrote some laps ago or prints `memory differs`,
-prints `lap N`, and writes ten records a second.
+These are two loops, so that a guest whose disk hangs still shows that it executes. A third one answers, as QEMU's guest
+agent does, to what libvirt asks to find out whether it is there, and prints `guest agent asked up=<seconds>` when it first
+was. Two commands are ours: `guest-lab-hang` stops its kernel for good, as a panic does (no beat, no record, no answer,
+until it is reset), and `guest-lab-mute` stops the answers alone. A *busy* guest also uses its processor and rewrites its
+memory all the time, finds in it what it wrote some laps ago or prints `memory differs`, prints `lap N`, and writes ten
+records a second.
 
 The power button (virsh shutdown) switches it off two seconds later, because guests with services take their time. Writes
 bypass the guest's cache, and QEMU opens the disk with cache='none', so a record that was written is on the datastore.
@@ -156,6 +158,16 @@ agent() {
             [ "$asked" ] || echo "guest agent asked up=$(up)"
             asked=yes
             echo '{"return": {}}' >&3
+            ;;
+        *guest-lab-mute*)
+            echo '{"return": {}}' >&3
+            while :; do second; done
+            ;;
+        *guest-lab-hang*)
+            echo '{"return": {}}' >&3
+            second
+            echo 0 > /proc/sys/kernel/panic
+            echo c > /proc/sysrq-trigger
             ;;
         # For a shutdown libvirt presses the power button then.
         *) echo '{"error": {"class": "CommandNotFound", "desc": "not known here"}}' >&3 ;;
@@ -336,9 +348,7 @@ def domain_xml(
       <source path={quoteattr(str(log))} append='on'/>
       <target type='serial' port='0'/>
     </console>
-    <channel type='unix'>
-      <target type='virtio' name='org.qemu.guest_agent.0'/>
-    </channel>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <input type='mouse' bus='ps2'/>
     <memballoon model='none'/>
   </devices>

@@ -171,6 +171,13 @@ class LabObserver:
     def fenced(self) -> Sequence[str]:
         return self._lab.state().fenced
 
+    def resets(self, vm: str) -> int:
+        return sum(event.kind == "guest-reset" and event.vm == vm for event in self._told_by_primaries())
+
+    def guest(self, vm: str) -> str:
+        status = self._vm_status(vm)
+        return (status.guest if status is not None else "") or "unwatched"
+
     def history(self, vm: str) -> History:
         return self._histories[vm]
 

@@ -52,6 +52,8 @@ def _refusals(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for step in scenario.steps:
         if step.do not in VERBS:
             yield step.line, f"the lab cannot do {step.do}"
+        if step.keys.get("lasting"):
+            yield step.line, "the lab cannot do a guest that hangs again after each reset: lasting"
         if step.keys.get("network") == "vm":
             yield step.line, 'the lab cannot do a fault of network = "vm": it has one network'
 
@@ -103,6 +105,7 @@ def _policy(vm: VmSpec) -> str:
     said = {
         "protected": "no" if vm.state == "unprotected" else "",
         "isolation-response": vm.isolation_response or "",
+        "guest-monitoring": vm.guest_monitoring or "",
         "priority": vm.priority if vm.priority != usual.priority else "",
         "after": ", ".join(vm.after),
         "ready": vm.ready if vm.ready != usual.ready else "",

@@ -115,6 +115,14 @@ def _vm_retry(lab: Lab, keys: Keys) -> None:
             return
 
 
+def _vm_hang(lab: Lab, keys: Keys) -> None:
+    command = f'{{"execute": "guest-lab-{"mute" if keys.get("io") else "hang"}"}}'
+    for host in lab.where(keys["vm"]):
+        done = lab.run(host, ["virsh", "qemu-agent-command", keys["vm"], command])
+        if done.returncode != 0:
+            raise LabError(f"the guest of {keys['vm']} was not made to hang on {host}: {done.stderr.strip()}")
+
+
 def _storage_slow(lab: Lab, keys: Keys) -> None:
     lab.storage_slow(keys["host"], keys["datastore"], keys["latency"] // MILLISECOND)
 
@@ -151,6 +159,7 @@ VERBS: dict[str, Callable[[Lab, Keys], object]] = {
     "fencing-break": lambda lab, keys: lab.outlet(keys["host"], keys.get("how", "fails")),
     "fencing-mend": lambda lab, keys: lab.outlet(keys["host"], "works"),
     "vm-crash": _vm_crash,
+    "vm-hang": _vm_hang,
     "vm-power-off": _vm_power_off,
     # An operator who is refused is told so, and that is all that happens.
     "vm-start": lambda lab, keys: lab.vm_start(keys["vm"], keys["host"]),

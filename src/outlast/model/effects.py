@@ -188,6 +188,26 @@ class ProbeGuest(msgspec.Struct, frozen=True):
     vm: VmId
 
 
+class LookAtGuest(msgspec.Struct, frozen=True):
+    """Ask a VM's guest agent, and if it does not answer, what libvirt knows; answered by `GuestLookedAt`.
+
+    Never answered while libvirt hangs.
+    """
+
+    request: RequestId
+    vm: VmId
+
+
+class ResetGuest(msgspec.Struct, frozen=True):
+    """Keep what the guest's screen and console show, then reset its machine; answered by `GuestReset`.
+
+    What cannot be kept within a few seconds is done without.
+    """
+
+    request: RequestId
+    vm: VmId
+
+
 class FenceHost(msgspec.Struct, frozen=True):
     """Have the fence device of that level switch the host off; answered by `FenceEnded`."""
 
@@ -252,6 +272,8 @@ Effect = (
     | ShutDownVm
     | StopVm
     | ProbeGuest
+    | LookAtGuest
+    | ResetGuest
     | FenceHost
     | FenceStatus
     | CancelFence

@@ -239,6 +239,40 @@ class GuestProbed(msgspec.Struct, frozen=True):
     answered: bool
 
 
+class GuestState(enum.StrEnum):
+    """What one look at a guest finds."""
+
+    ANSWERS = "answers"
+    SILENT = "silent"
+    """Its agent has its channel open, and does not answer."""
+    CLOSED = "closed"
+    """Nobody in the guest has the agent's channel open: the agent was ended, the guest boots, or it never had one."""
+    UNKNOWN = "unknown"
+    """It is paused, or libvirt cannot tell."""
+
+
+class GuestLookedAt(msgspec.Struct, frozen=True):
+    """A guest was looked at. `io`: what its disks and interfaces had done since its process began; of one that answers 0.
+
+    Disks: requests; interfaces: what it has sent. What others send to it says nothing of it.
+    """
+
+    request: RequestId
+    vm: VmId
+    state: GuestState
+    io: int = 0
+
+
+class GuestReset(msgspec.Struct, frozen=True):
+    """A guest was reset, or could not be. `kept`: the files that show what it was doing, or why there are none."""
+
+    request: RequestId
+    vm: VmId
+    ok: bool
+    problem: str = ""
+    kept: str = ""
+
+
 class RetryAsked(msgspec.Struct, frozen=True):
     """An operator on this host wants a VM (its name or id) to be tried once more. `token`: a name for the question."""
 
@@ -321,6 +355,8 @@ Event = (
     | VmMigrationProgress
     | VmResumed
     | GuestProbed
+    | GuestLookedAt
+    | GuestReset
     | RetryAsked
     | FenceEnded
     | FenceStatusEnded

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import msgspec
 
 from outlast.model.ids import VmName
-from outlast.model.settings import IsolationResponse
+from outlast.model.settings import GuestMonitoring, IsolationResponse
 from outlast.model.time import Duration
 from outlast.model.units import duration_text, parse_duration
 
@@ -32,7 +32,7 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VmPolicy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One VM's policy. `isolation_response` None: the fault domain's.
+    """One VM's policy. `isolation_response` and `guest_monitoring` None: the fault domain's.
 
     `after`: the VMs that must be ready before this one is started anew. `max_restarts`: how often it is tried anew on the
     host on which it failed; `max_relocations`: on how many other hosts after that, until it counts as failed. Both may be
@@ -45,6 +45,7 @@ class VmPolicy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     max_restarts: int = 1
     max_relocations: int = 1
     isolation_response: IsolationResponse | None = None
+    guest_monitoring: GuestMonitoring | None = None
 
 
 NO_WISH = VmPolicy()

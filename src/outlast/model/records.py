@@ -176,10 +176,23 @@ class RegisterRecord(msgspec.Struct, frozen=True, kw_only=True):
     handover: Handover = NO_HANDOVER
 
 
+class GuestWord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the guest of a VM is that is watched (`protocol/guest_watch.py`).
+
+    `silent`: its agent has not answered for `guest_failure_after`. `failed`: so, and no more is done about it, for the
+    reason `why`. `resets`: when its host has reset it of late, nanoseconds of that boot's CLOCK_BOOTTIME.
+    """
+
+    state: Literal["answers", "silent", "failed"]
+    resets: tuple[int, ...] = ()
+    why: str = ""
+
+
 class PoweredVm(msgspec.Struct, frozen=True):
     """One virtual machine on a power-on list. `state` as the keeper knows it: running, frozen, starting, ending.
 
-    `policy` None: its host does not know it now, and whoever knew it keeps it. `ready`: as its policy has it.
+    `policy` None: its host does not know it now, and whoever knew it keeps it. `ready`: as its policy has it. `guest`
+    None: it is not watched, or has not answered yet.
     """
 
     vm: VmId
@@ -193,6 +206,7 @@ class PoweredVm(msgspec.Struct, frozen=True):
     ready: bool = True
     note: str = ""
     needs: Needs = Needs()
+    guest: GuestWord | None = None
 
 
 Departs = Literal["", "failover", "freeze"]

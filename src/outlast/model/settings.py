@@ -22,8 +22,11 @@ AdmissionMode = Literal["refuse", "warn", "off"]
 HostShutdownPolicy = Literal["failover", "freeze", "conditional", "migrate"]
 MOST_BROUGHT_BACK = 256
 """How many VMs a record names that are to go back to a host: it goes to every host in one datagram."""
+GuestMonitoring = Literal["off", "on"]
 FREEZES_WITHIN = Duration(SECOND)
 """A keeper freezes at once; should it hang or be dead, the agent's grace and its next look come first (rule 4)."""
+GUEST_SHORTEST = Duration(10 * SECOND)
+"""A guest agent is waited for a few seconds each time: in less than this, one late answer would look like silence."""
 
 
 class LeaseSpan(msgspec.Struct, frozen=True):
@@ -66,6 +69,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admission_mode: AdmissionMode = "warn"
     admission_host_failures: int = 1
     admission_percent: int = 25
+    guest_monitoring: GuestMonitoring = "off"
+    guest_failure_after: Duration = Duration(30 * SECOND)
+    guest_io_quiet: Duration = Duration(120 * SECOND)
+    guest_min_uptime: Duration = Duration(120 * SECOND)
+    guest_resets_per_hour: int = 3
 
     @property
     def window(self) -> Duration:
@@ -242,6 +250,14 @@ def problems(settings: Settings) -> list[str]:
         s.lease_margin,
         Duration(s.window // 50 + FREEZES_WITHIN),
         "1 % drift of either clock over the window, and a second for the agent to freeze when the keeper cannot",
+    )
+    for name in ("guest_failure_after", "guest_io_quiet"):
+        at_least(name, getattr(s, name), GUEST_SHORTEST, "a guest that only answers late is not one that hangs")
+    at_least(
+        "guest_min_uptime",
+        s.guest_min_uptime,
+        s.guest_failure_after,
+        "guest_failure_after: a guest that was reset has to boot before it can answer",
     )
     at_least(
         "startup_grace",

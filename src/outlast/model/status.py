@@ -102,6 +102,8 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One virtual machine. `lease_age_s`: since its owner's lease was last seen renewed. `policy` None: not known.
 
     `migration`: while it is being copied to another host.
+    `guest`: how its guest is (`records.GuestWord`), empty if it is not watched or has not answered yet; `guest_resets`: how
+    often it was reset in the last hour.
     """
 
     name: str
@@ -116,6 +118,8 @@ class VmStatus(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     policy: VmPolicy | None = None
     migration: MigrationStatus | None = None
+    guest: str = ""
+    guest_resets: int = 0
 
 
 class PauseStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     retrying           an operator asks for one to be tried once more
     orders             (any host) carrying out a restart
     readiness          which of this host's VMs are ready for those that wait for them
+    guest_watch        guests that hang while their processes are well, and are reset
     migrating          live migrations, from here and to here
     own_host           this host's power-on list, definitions, ends, isolation response
     departure          this host goes down in good order; those that keep their VMs meanwhile are in `planned_reboot`
@@ -43,7 +44,9 @@ from outlast.model.events import (
     FenceEnded,
     FenceStatusEnded,
     FenceTested,
+    GuestLookedAt,
     GuestProbed,
+    GuestReset,
     HostGoesDown,
     HypervisorState,
     InventoryChanged,
@@ -89,6 +92,7 @@ from outlast.protocol.election import Election
 from outlast.protocol.fencing import Fencing
 from outlast.protocol.forgotten_starts import ForgottenStarts
 from outlast.protocol.giving_up import GivingUp
+from outlast.protocol.guest_watch import GuestWatch
 from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.hearing import hear
 from outlast.protocol.isolation import Isolation
@@ -162,6 +166,7 @@ class AgentMachine:
         self.departure = Departure(self.known, self._out, self.commands.given, self.emptying, self.hands_over)
         self.retrying = Retrying(self.known, self._out, self.recovery, self.responsibility)
         self.readiness = Readiness(self.known, self._out, self.desk)
+        self.guests = GuestWatch(self.known, self._out, self.desk, self.migrating.leaving)
         self.own = OwnHost(self.known, self._out, desk=self.desk, wishes=self.follower, migrations=self.migrating.leaving)
         self.capacity = CapacityWatch(self.known, self._out, self.recovery.placement)
         self.admission = AdmissionDesk(self.known, self._out, self.recovery.placement)
@@ -217,6 +222,7 @@ class AgentMachine:
             self.migrating.next_deadline(),
             self.retrying.next_deadline(),
             self.readiness.next_deadline(),
+            self.guests.next_deadline(),
             self.own.next_deadline(),
             self.departure.next_deadline(),
             self.forgotten.next_deadline(),
@@ -314,6 +320,10 @@ class AgentMachine:
                 self.departure.begin(event)
             case GuestProbed():
                 self.readiness.probed(event)
+            case GuestLookedAt():
+                self.guests.looked_at(event)
+            case GuestReset():
+                self.guests.reset(event)
             case VmMigrationEnded() | VmResumed():
                 self.migrating.happened(event)
             case RetryAsked():
@@ -376,6 +386,7 @@ class AgentMachine:
         self.readiness.tick()
         self.follower.tick()
         self.migrating.tick()
+        self.guests.tick(self.isolation.isolated)
         self.own.tick(self.isolation.isolated)  # First, so that what ends here is on no list when recovery looks at it.
         self.departure.tick(has_said=self.own.has_said_departs)
         self._elect()

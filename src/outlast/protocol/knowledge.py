@@ -19,6 +19,7 @@ from outlast.model.records import (
     AsideVm,
     Departs,
     Enforcement,
+    GuestWord,
     PoweredVm,
     PowerOnList,
     ProofKind,
@@ -187,12 +188,12 @@ class Knowledge:
         self.running: frozenset[VmId] = frozenset()
         self.ready: frozenset[VmId] = frozenset()
         """This host's VMs that are ready for those that wait for them (`readiness`)."""
-        self.capacity = Capacity()
-        self.health = config.health
+        self.guests: dict[VmId, GuestWord] = {}
+        """How the guests of this host are that are watched (`guest_watch`); replaced when anything changes."""
+        self.capacity, self.health = Capacity(), config.health
         self.left_paused: frozenset[VmId] = frozenset()
         """Those of them whose guest a failed migration has left paused."""
-        self.hypervisor_up = False
-        self.hypervisor_problem = "not connected yet"
+        self.hypervisor_up, self.hypervisor_problem = False, "not connected yet"
         self._inventory: dict[HostId, tuple[object, ...]] = {}
         self._scores: dict[HostId, tuple[Scored, ...]] = {}
         self._associated: dict[HostId, tuple[DatastoreName, ...]] = {}

@@ -157,6 +157,11 @@ class Migrations:
     def _oldest_over(self) -> VmId | None:
         return next((vm for vm, each in self._all.items() if each.stage == "over"), None)
 
+    def is_under_way(self, vm: VmId) -> bool:
+        """Whether it is being copied away, or that has not been undone yet."""
+        known = self._all.get(vm)
+        return known is not None and known.stage != "over"
+
     # -- what the end of its process means --------------------------------------------------------------------------
 
     def keeps_its_end(self, vm: VmId) -> bool:

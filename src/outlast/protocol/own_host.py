@@ -151,6 +151,7 @@ class OwnHost:
             known.ordered,
             known.predecessors_list,
             known.ready,
+            known.guests,
             known.aside,
             known.asked,
             isolated,
@@ -220,6 +221,7 @@ class OwnHost:
             ready=kept.vm in self._known.ready,
             protected=protected,
             note=note,
+            guest=self._known.guests.get(kept.vm),
         )
 
     def _policy_of(self, kept: KeptVm) -> PoweredVm:

@@ -25,7 +25,7 @@ from outlast.protocol.copying_view import migration_of
 from outlast.protocol.host_condition import condition_problems, health_of, in_maintenance, kept_empty
 from outlast.protocol.knowledge import LIVES
 from outlast.protocol.observation import Freshness
-from outlast.protocol.policy_text import policy_sentences
+from outlast.protocol.policy_text import failed_guests, guest_note, guest_sentences, policy_sentences
 from outlast.protocol.restart import Stage
 from outlast.protocol.verdict import SUSPECT, Verdict, explain
 
@@ -300,9 +300,11 @@ class Reporter:
             epoch=line.epoch,
             lease_age_s=self._lease_age_s(host, line.home),
             memory_mib=line.memory_mib,
-            note=note,
+            note=note or guest_note(line.guest),
             policy=line.policy,
             migration=migration_of(self._machine, line.vm, host),
+            guest=line.guest.state if line.guest is not None else "",
+            guest_resets=len(line.guest.resets) if line.guest is not None else 0,
         )
 
     def _lease_age_s(self, host: HostId, home: DatastoreName | None) -> float | None:
@@ -349,6 +351,7 @@ class Reporter:
             found.append(f"libvirt of this host does not answer: {known.hypervisor_problem}")
         found += self._clock_problems()
         found += condition_problems(known)
+        found += failed_guests(known)
         outlook = self._outlook()
         if outlook is not None and outlook.short:
             found.append(f"too little is set aside for failures: {outlook.short}")
@@ -463,7 +466,8 @@ class Reporter:
             else f"It is not protected{': ' + status.note if status.note else ' (its metadata says so)'}."
         )
         if status.protected and status.policy is not None:
-            lines += policy_sentences(status.policy, self._known.settings.isolation_response)
+            lines += policy_sentences(status.policy, self._known.settings)
+            lines += guest_sentences(status, self._known.settings)
         if status.note and status.state in ("failed", "stopped"):
             lines.append(f"{status.note[0].upper()}{status.note[1:]}.")
         if status.lease_age_s is not None:

@@ -27,6 +27,7 @@ from outlast.model.effects import (
     FenceStatus,
     KeepSettings,
     LinkPrimary,
+    LookAtGuest,
     LookAtVm,
     MigrateVm,
     Note,
@@ -39,6 +40,7 @@ from outlast.model.effects import (
     ReadSightings,
     RememberHealth,
     RememberTold,
+    ResetGuest,
     ResumeVm,
     Send,
     ShutDownVm,
@@ -166,7 +168,11 @@ class Executor:
             case StopVm():
                 self._hypervisor.shut_down(effect.vm)
             case ProbeGuest():
-                self._hypervisor.probe_guest(effect.request, effect.vm)
+                self._hypervisor.guests.probe(effect.request, effect.vm)
+            case LookAtGuest():
+                self._hypervisor.guests.look(effect.request, effect.vm)
+            case ResetGuest():
+                self._hypervisor.guests.reset(effect.request, effect.vm)
             case LookAtVm():
                 self._hypervisor.look_at(effect.request, effect.vm)
             case KeepSettings():

@@ -49,6 +49,14 @@ class Observed(Protocol):
         """The hosts that a fence device powered off since the start."""
         ...
 
+    def resets(self, vm: str) -> int:
+        """How often its guest was reset since the start."""
+        ...
+
+    def guest(self, vm: str) -> str:
+        """One of `words.GUESTS`, as its host tells."""
+        ...
+
     def history(self, vm: str) -> History:
         """What happened to a VM since the start."""
         ...
@@ -113,6 +121,19 @@ def _restarted(claim: Mapping[str, tuple[int, int]], observed: Observed) -> Foun
             yield f"{vm} was started anew {expected}", f"{times} times"
 
 
+def _resets(claim: Mapping[str, tuple[int, int]], observed: Observed) -> Found:
+    for vm, (least, most) in claim.items():
+        if not least <= (times := observed.resets(vm)) <= most:
+            expected = f"{least} times" if least == most else f"{least} to {most} times"
+            yield f"the guest of {vm} was reset {expected}", f"{times} times"
+
+
+def _guest(claim: Mapping[str, str], observed: Observed) -> Found:
+    for vm, state in claim.items():
+        if (found := observed.guest(vm)) != state:
+            yield f"the guest of {vm} is told to be: {state}", f"it is told to be: {found}"
+
+
 def _recovered_within(claim: Mapping[str, int], observed: Observed) -> Found:
     for vm, most in claim.items():
         way = observed.history(vm).way_back()
@@ -162,6 +183,8 @@ _JUDGES: dict[str, Callable[[Any, Observed], Found]] = {
     "verdict": _verdict,
     "not_dead": _not_dead,
     "restarted": _restarted,
+    "resets": _resets,
+    "guest": _guest,
     "recovered_within": _recovered_within,
     "frozen_at_most": _frozen_at_most,
     "primary": _primary,

@@ -11,6 +11,7 @@ import msgspec
 from outlast.model.ids import DatastoreName, HostName, VmName
 from outlast.model.policy import Priority
 from outlast.model.rules import Rule
+from outlast.model.settings import GuestMonitoring
 from outlast.model.time import SECOND, Duration
 
 WantedState = Literal["running", "stopped", "unprotected"]
@@ -71,6 +72,7 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
     same_disk_as: VmName = VmName("")
     networks: tuple[str, ...] = ()
     cpu_model: str = ""
+    guest_monitoring: GuestMonitoring | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 from outlast.model.settings import Settings
 from outlast.model.time import Duration
 from outlast.model.units import parse_duration, parse_size
-from outlast.scenario.words import ANY, STATES, VERDICTS, Key, Kind
+from outlast.scenario.words import ANY, GUESTS, STATES, VERDICTS, Key, Kind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _READY = re.compile(r"powered-on|guest-heartbeat|delay:(.+)")
@@ -53,6 +53,8 @@ def convert(key: Key, value: object, names: Names) -> Any:
             return _list(value, key.kind, lambda each: _word(each, names.datastores, _NO_DATASTORE))
         case Kind.STATE_BY_VM:
             return _by(value, key.kind, names.vms, "VM", lambda each: _word(each, STATES, "is not a state"))
+        case Kind.GUEST_BY_VM:
+            return _by(value, key.kind, names.vms, "VM", lambda each: _word(each, GUESTS, "is not how a guest can be"))
         case Kind.COUNT_BY_VM:
             return _by(value, key.kind, names.vms, "VM", _count)
         case Kind.DURATION_BY_VM:

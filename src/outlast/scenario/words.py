@@ -43,6 +43,7 @@ class Kind(enum.StrEnum):
     PREFERENCES = "a list of hosts, or a preference by host"
     HOSTS_BY_VM = 'hosts by VM, like { web1 = ["host1", "host2"] } or { web1 = "any" }'
     STATE_BY_VM = 'a state by VM, like { web1 = "running" }'
+    GUEST_BY_VM = 'how its guest is by VM, like { web1 = "answers" }'
     VERDICT_BY_HOST = 'a verdict by host, like { host1 = "dead" }'
     COUNT_BY_VM = "a number by VM, like { web1 = 1 }, or [least, most]"
     DURATION_BY_VM = 'a duration by VM, like { web1 = "10s" }'
@@ -77,6 +78,8 @@ class Verb(msgspec.Struct, frozen=True):
 
 
 RESPONSES = ("leave-running", "shut-down", "power-off")
+MONITORING = ("off", "on")
+GUESTS = ("unwatched", "answers", "silent", "failed")
 WANTED = ("running", "stopped", "unprotected")
 STATES = ("running", "frozen", "stopped", "starting", "waiting", "failed", "unprotected")
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
@@ -130,6 +133,7 @@ VM = (
     Key("same_disk_as", Kind.VM),
     Key("networks", Kind.TEXTS),
     Key("cpu_model", Kind.TEXT),
+    Key("guest_monitoring", Kind.CHOICE, words=MONITORING),
 )
 RULE = (
     Key("kind", Kind.CHOICE, required=True, words=RULES),
@@ -193,7 +197,7 @@ _ALL_VERBS = (
     Verb("hypervisor-hang", "libvirt of {host} hangs", (_HOST,)),
     Verb("hypervisor-resume", "libvirt of {host} goes on", (_HOST,)),
     Verb("vm-crash", "the process of {vm} dies", (_VM,)),
-    Verb("vm-hang", "the guest of {vm} stops answering", (_VM,)),
+    Verb("vm-hang", "the guest of {vm} stops answering", (_VM, Key("io", Kind.BOOL), Key("lasting", Kind.BOOL))),
     Verb("vm-power-off", "{vm} is switched off on purpose", (_VM,)),
     Verb("vm-retry", "an operator asks for {vm} to be tried once more", (_VM,)),
     Verb("vm-start", "an operator starts {vm} on {host}", (_VM, _HOST)),
@@ -240,6 +244,8 @@ CLAIMS = {
         Key("verdict", Kind.VERDICT_BY_HOST),
         Key("not_dead", Kind.HOSTS),
         Key("restarted", Kind.COUNT_BY_VM),
+        Key("resets", Kind.COUNT_BY_VM),
+        Key("guest", Kind.GUEST_BY_VM),
         Key("recovered_within", Kind.DURATION_BY_VM),
         Key("frozen_at_most", Kind.DURATION_BY_VM),
         Key("primary", Kind.HOSTS),

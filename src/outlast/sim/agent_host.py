@@ -17,6 +17,7 @@ from outlast.model.effects import (
     FenceStatus,
     KeepSettings,
     LinkPrimary,
+    LookAtGuest,
     LookAtVm,
     MigrateVm,
     Note,
@@ -29,6 +30,7 @@ from outlast.model.effects import (
     ReadSightings,
     RememberHealth,
     RememberTold,
+    ResetGuest,
     ResumeVm,
     Send,
     ShutDownVm,
@@ -73,6 +75,7 @@ from outlast.protocol.agent import AgentMachine
 from outlast.protocol.own_host import LAST_WORDS
 from outlast.sim.alarm import Alarm
 from outlast.sim.datastore import Datastore, Slots
+from outlast.sim.guest_care import GUEST_PATIENCE
 from outlast.sim.guests import OWN_FAULTS
 from outlast.sim.machine_host import HostServices
 from outlast.sim.physics import DAEMON_STARTS, RESTART_AFTER, within
@@ -80,7 +83,6 @@ from outlast.sim.way import Way
 
 STORAGE_DEADLINE = 2500 * MILLISECOND
 SURVEY_EVERY = 5 * SECOND
-GUEST_PATIENCE = 2 * SECOND
 FREEZER_LOOKS = SECOND // 2
 LOOKS_FOR_WORDS = 50 * MILLISECOND
 FREEZER_GRACE = SECOND // 4
@@ -297,8 +299,12 @@ class AgentHost:
                 self._host.shut_down_guest(effect.vm)
             case LookAtVm():
                 self._look_at(effect)
+            case LookAtGuest():
+                self._host.care.look(effect.request, effect.vm, partial(self._tell, self._life))
+            case ResetGuest():
+                self._host.care.reset(effect.request, effect.vm, partial(self._tell, self._life))
             case ProbeGuest():
-                life, answered = self._life, self._host.guest_answers(effect.vm)
+                life, answered = self._life, self._host.guests.answers(effect.vm)
                 patience = 5 * MILLISECOND if answered else GUEST_PATIENCE
                 self._host.later(patience, lambda: self._tell(life, GuestProbed(effect.request, effect.vm, answered)))
             case Note():

@@ -56,6 +56,7 @@ def policy_of(spec: VmSpec) -> VmPolicy:
         max_restarts=spec.max_restarts,
         max_relocations=spec.max_relocations,
         isolation_response=spec.isolation_response,
+        guest_monitoring=spec.guest_monitoring,
     )
 
 
@@ -168,6 +169,7 @@ class Ground:
         host.on_write = self.invariants.wrote
         host.on_last_word = self.invariants.last_word
         host.on_takeover = self.invariants.takes_over
+        host.on_reset = self.invariants.guest_reset
         host.on_entry = self.entry
         host.start_failures, host.next_instance = self._start_fails, self._next_instance
         host.start_time = lambda vm: self.spec(vm).start_time

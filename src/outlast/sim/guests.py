@@ -16,6 +16,7 @@ from outlast.model.events import StopReason
 from outlast.model.ids import DatastoreName, RequestId, VmId
 from outlast.model.keeping import AskEnded, AskGate, AskIncoming, AskLaunch, KeeperReply
 from outlast.model.time import MILLISECOND, SECOND
+from outlast.sim.guest_care import GUEST_BOOTS, LIBVIRT_PATIENCE
 from outlast.sim.hypervisor import Process
 from outlast.sim.physics import FABRIC, HELD_FOREVER, LIBVIRT_TELLS, QEMU_STARTS, within
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from outlast.sim.host import Host
 
 HOOK_PATIENCE = 10 * SECOND
-LIBVIRT_PATIENCE = 12 * SECOND
-GUEST_BOOTS = 3 * SECOND
-"""From the moment that a guest runs until its guest agent answers."""
 LIBVIRTD_RESTARTS = 5 * SECOND
 Ended = Callable[[str], None]
 OWN_FAULTS = frozenset({"internal error: process exited while connecting to monitor", "the process ended at once"})
@@ -128,7 +126,7 @@ class Guests:
     def _write_again(self, process: Process) -> None:
         if self._hypervisor.processes.get(process.vm) is not process:
             return
-        if process.executing:
+        if process.executing and process.works:
             self._write(process)
         self._host.later((300 + self._rng.randrange(400)) * MILLISECOND, lambda: self._write_again(process))
 
@@ -161,6 +159,7 @@ class Guests:
             if self._chance():
                 self._land_late(process, min(FABRIC, left))
         elif host.storage_mode(process.home) == "ok":
+            process.io += 1
             host.on_write(process.vm, process.instance)
         elif host.storage_mode(process.home) == "hang":
             if self._chance():
@@ -174,7 +173,7 @@ class Guests:
 
     def last_write(self, process: Process) -> None:
         """It is about to be stopped, in the middle of a write; nothing is in one on a host that stands still."""
-        if self._host.executes(process.vm):
+        if self._host.executes(process.vm) and process.works:
             self._write(process)
 
     def storage_changed(self, datastore: DatastoreName, mode: str) -> None:

@@ -28,8 +28,9 @@ from outlast.sim.agent_host import AgentHost
 from outlast.sim.datastore import Datastore
 from outlast.sim.domain import Domain
 from outlast.sim.fence_device import FenceDevice
+from outlast.sim.guest_care import GuestCare
 from outlast.sim.guests import Ended, Guests
-from outlast.sim.hypervisor import Hypervisor
+from outlast.sim.hypervisor import Hypervisor, Process
 from outlast.sim.keeper_host import KeeperHost
 from outlast.sim.migrating import MigrationRun
 from outlast.sim.physics import DAEMON_STARTS, WATCHDOG_TIMEOUT, within
@@ -81,6 +82,7 @@ class Host:
         self.on_last_word: Callable[[Host], None] = lambda _host: None
         self.on_write: Callable[[VmId, int], None] = lambda _vm, _instance: None
         self.on_lease: Callable[[HostId, DatastoreName], None] = lambda _host, _datastore: None
+        self.on_reset: Callable[[Host, Process], None] = lambda _host, _process: None
         self.on_entry: Callable[[HostId, str, str], None] = lambda _host, _kind, _text: None
         self.start_failures: Callable[[VmId, HostId], bool] = lambda _vm, _host: False
         self.start_time: Callable[[VmId], int] = lambda _vm: SECOND // 2
@@ -108,6 +110,7 @@ class Host:
         self.keeper = KeeperHost(self, self._published)
         self.agent = AgentHost(self)
         self.guests = Guests(self)
+        self.care = GuestCare(self)
         self._device = WatchdogDevice(self.scheduler, WATCHDOG_TIMEOUT, self._watchdog_fires)
 
     # -- power ----------------------------------------------------------------------------------------------------
@@ -424,10 +427,6 @@ class Host:
     def let_guest_go_on(self, vm: VmId, ended: Ended) -> None:
         """What `virsh resume` does."""
         self.guests.go_on(vm, ended)
-
-    def guest_answers(self, vm: VmId) -> bool:
-        """Whether its guest agent answers now."""
-        return self.guests.answers(vm)
 
     def shut_down_guest(self, vm: VmId) -> None:
         """The guest is asked to shut down, and does, unless it is frozen or hangs."""

@@ -15,7 +15,8 @@ from outlast.model.inventory import VmDefinition
 class Process(msgspec.Struct):
     """One QEMU process. `stopped`: by SIGSTOP. `paused`: by -S, with which libvirt starts QEMU until all is ready.
 
-    `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to.
+    `executed`: whether its guest ever ran. `hung`: its guest neither answers nor shuts down when asked to; `busy`: though
+    it does, it reads and writes on; `lasting`: no reset helps. `io`: what its disks have done. `reset_at`: the last time.
     `instance`: its number among all processes of a world. `beats_from`: when its guest agent begins to answer.
     `incoming`: it was begun to receive a migration; `whole`: it has; `stale`: the guest has executed elsewhere since.
     `left_paused`: a migration has failed, and nobody was there to let its guest go on.
@@ -30,6 +31,10 @@ class Process(msgspec.Struct):
     stopped: bool = False
     executed: bool = False
     hung: bool = False
+    busy: bool = False
+    lasting: bool = False
+    io: int = 0
+    reset_at: int | None = None
     ending: StopReason | None = None
     beats_from: int | None = None
     incoming: bool = False
@@ -41,6 +46,11 @@ class Process(msgspec.Struct):
     def executing(self) -> bool:
         """Whether its guest runs."""
         return not self.stopped and not self.paused
+
+    @property
+    def works(self) -> bool:
+        """Whether its guest does anything, while it executes."""
+        return self.busy or not self.hung
 
 
 class Hypervisor:

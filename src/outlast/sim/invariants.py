@@ -6,11 +6,12 @@
     no-stale-write           no write of an older process reaches the storage after a newer process's first
     epochs-rise              a register never goes back, and no two records ever hold one epoch
     one-responsible-primary  who orders a restart or fences holds the `primary` register of the home, or did a moment ago
-    pause-holds              nobody orders a restart or fences for a VM on whose datastore stands that recovery is paused
+    pause-holds              nobody orders a restart, fences or resets a guest for a VM on whose datastore stands a pause
     wishes-hold              nobody orders a restart of a VM that an operator has set aside
     no-needless-kill         no VM is killed on a host that may run it, or will; which is not so where its home is lost to
                              that host, and not to all others
     one-writer-a-disk        no two VMs that have one disk execute at once, on whatever hosts
+    no-needless-reset        no guest is reset that answers, or would if it were let, or that reads and writes
     no-stale-copy            no copy goes on that is not whole, or whose guest has executed elsewhere since it was
     proof-holds              takeovers and last words are what rule 5 asks for (`proofs.py`)
 
@@ -304,6 +305,9 @@ class Invariants:
         elif note.kind == "give-up-asked" and note.vm is not None:
             home, what = self._domain.homes[note.vm], f"asks {note.host} to give {note.vm} up"
             self._not_paused(self._domain.stores[home], f"{host} {what}")
+        elif note.kind == "guest-hangs" and note.vm is not None:
+            self._not_paused(self._domain.stores[self._domain.homes[note.vm]], f"{host} resets the guest of {note.vm}")
+            return
         elif note.kind == "restart-ordered" and note.vm is not None:
             home, what = self._domain.homes[note.vm], f"orders a restart of {note.vm}"
             self._wanted_by_operators(self._domain.stores[home], host, note.vm)
@@ -368,6 +372,13 @@ class Invariants:
             return
         if ours and register is not None and register.incarnation == len(boots) and responses == {"leave-running"}:
             self.violated("no-needless-kill", f"{vm} is killed on {host.id}, which owns it (epoch {register.epoch})")
+
+    def guest_reset(self, host: Host, process: Process) -> None:
+        """Called before it is: what hung must still hang, and do nothing."""
+        self._entry(host.id, "guest-was-reset", process.vm)
+        if process.works:
+            what = "reads and writes" if process.hung else "is well"
+            self.violated("no-needless-reset", f"the guest of {process.vm} is reset on {host.id}, though it {what}")
 
     def _is_lost_to(self, host: Host, home: DatastoreName) -> bool:
         """Whether a host holds no lease there, although its keeper works, and somebody else does who may go on with it."""

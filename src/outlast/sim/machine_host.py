@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from outlast.model.claims import DiskClaim
 from outlast.model.effects import Note
@@ -23,6 +23,10 @@ from outlast.sim.scheduler import Timer
 from outlast.sim.truth import LeaseTruth
 from outlast.sim.way import Way
 
+if TYPE_CHECKING:
+    from outlast.sim.guest_care import GuestCare
+    from outlast.sim.guests import Guests
+
 
 class HostServices(Protocol):
     """`sim/host.py` gives them."""
@@ -30,6 +34,8 @@ class HostServices(Protocol):
     id: HostId
     boot_id: BootId
     hypervisor: Hypervisor
+    guests: "Guests"
+    care: "GuestCare"
     rng: random.Random
     watchdog: bool
     truth: LeaseTruth
@@ -67,7 +73,6 @@ class HostServices(Protocol):
     def start_process(self, vm: VmId, ended: Callable[[str], None]) -> None: ...
     def migrate(self, vm: VmId, to: HostId, life: int, ended: Callable[[str], None]) -> None: ...
     def let_guest_go_on(self, vm: VmId, ended: Callable[[str], None]) -> None: ...
-    def guest_answers(self, vm: VmId) -> bool: ...
     def shut_down_guest(self, vm: VmId) -> None: ...
     def kill_process(self, vm: VmId) -> None: ...
     def freeze(self, vm: VmId) -> None: ...

@@ -5,7 +5,8 @@ by one that does not; the names say which rule. It is registered (`mutation.py`)
 leads to where the rule matters; `tests/unit/test_mutants.py` plays that until the rule is seen broken. Those about fence
 devices and operators are in `mutants_of_fencing.py`, about starts in `mutants_of_starts.py`, about waiting for a turn in
 `mutants_of_order.py`, about migrations in `mutants_of_migration.py`, about VMs whose host has lost their storage in
-`mutants_of_storage.py`, and about two VMs with one disk in `mutants_of_claims.py`.
+`mutants_of_storage.py`, about two VMs with one disk in `mutants_of_claims.py`, and about guests that hang in
+`mutants_of_guests.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from outlast.protocol.recovery import Recovery
 from outlast.sim import (
     mutants_of_claims,
     mutants_of_fencing,
+    mutants_of_guests,
     mutants_of_migration,
     mutants_of_order,
     mutants_of_starts,
@@ -51,6 +53,7 @@ __all__ = [
     "broken",
     "mutants_of_claims",
     "mutants_of_fencing",
+    "mutants_of_guests",
     "mutants_of_migration",
     "mutants_of_order",
     "mutants_of_starts",

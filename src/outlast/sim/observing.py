@@ -17,13 +17,15 @@ from outlast.protocol.verdict import Verdict
 from outlast.scenario.history import History
 from outlast.scenario.model import Scenario, VmSpec
 from outlast.scenario.result import End, HostEnd, Line, VmEnd
+from outlast.sim.host import Host
 from outlast.sim.hypervisor import Process
 from outlast.sim.world import World
 
+_H = TypeVar("_H")
 _T = TypeVar("_T")
 _KEEPERS = frozenset(map(str, Happening))
 """What agents tell of their keepers, which are listened to themselves."""
-_TOLD_OTHERWISE = frozenset({"fault", "verdict", *_KEEPERS})
+_TOLD_OTHERWISE = frozenset({"fault", "verdict", "guest-was-reset", *_KEEPERS})
 """Kinds of entries of the world's own timeline that are told from their sources."""
 
 
@@ -36,10 +38,12 @@ class Observer:
         self._histories: dict[str, History] = {vm.name: History() for vm in scenario.vms}
         self._seen: set[tuple[str, str, int, int]] = set()
         self._dead: dict[str, int] = {}
+        self._resets: dict[str, int] = {}
         self._zero: int | None = None
         self.lines: list[Line] = []
         for host in world.hosts.values():
             host.on_note = _both(host.on_note, self._noted)
+            host.on_reset = _both(host.on_reset, self._guest_reset)
             host.on_happened = _both(host.on_happened, self._happened)
             host.on_process = _both(host.on_process, self._process_changed)
 
@@ -108,6 +112,18 @@ class Observer:
     def fenced(self) -> Sequence[str]:
         return [host for host, at in self._world.fenced.items() if at >= (self._zero or 0)]
 
+    def resets(self, vm: str) -> int:
+        return self._resets.get(vm, 0)
+
+    def guest(self, vm: str) -> str:
+        """As the agent of the host tells on which it runs."""
+        for host in self.processes_on(vm):
+            machine = self._world.hosts[host].agent.machine
+            word = machine.known.guests.get(VmId(vm)) if machine is not None else None
+            if word is not None:
+                return word.state
+        return "unwatched"
+
     def history(self, vm: str) -> History:
         return self._histories[vm]
 
@@ -162,6 +178,10 @@ class Observer:
                 self._dead.setdefault(note.host, self.now())
         self.tell(note.kind, sentence(note.kind, names | note.facts), host=note.host or host, vm=note.vm or "")
 
+    def _guest_reset(self, _host: Host, process: Process) -> None:
+        if self._zero is not None:
+            self._resets[process.vm] = self._resets.get(process.vm, 0) + 1
+
     def _happened(self, host: HostId, happened: Happened) -> None:
         if self._zero is None:
             return
@@ -185,8 +205,8 @@ class Observer:
         self._histories[vm].changed(self.now(), executes=bool(self._world.where(vm)), frozen=frozen)
 
 
-def _both(first: Callable[[HostId, _T], None], second: Callable[[HostId, _T], None]) -> Callable[[HostId, _T], None]:
-    def call(host: HostId, what: _T) -> None:
+def _both(first: Callable[[_H, _T], None], second: Callable[[_H, _T], None]) -> Callable[[_H, _T], None]:
+    def call(host: _H, what: _T) -> None:
         first(host, what)
         second(host, what)
 

@@ -481,5 +481,6 @@ def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
 
 
 from outlast.sim import claim_ordeals as _claim_ordeals  # noqa: E402, F401 - and so does this
+from outlast.sim import guest_ordeals as _guest_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
 from outlast.sim import settings_ordeals as _settings_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
 from outlast.sim import storage_ordeals as _storage_ordeals  # noqa: E402, F401 - and so does this

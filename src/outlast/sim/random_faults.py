@@ -34,7 +34,7 @@ class Trouble:
         self.devices = {d.name: d.device for d in datastores}
         self.settings = settings
         self._vms = [v.name for v in vms]
-        self._now = 0
+        self.time = 0
         self._steps: list[Step] = []
         self._undoing: list[tuple[str, dict[str, Any]]] = []
         self.kinds = sorted(rng.sample(sorted(KINDS), rng.randrange(2, 12)))
@@ -42,11 +42,11 @@ class Trouble:
     def steps(self, length: int) -> tuple[Step, ...]:
         """Faults for that long; then everything is healed at once."""
         pace = self.rng.choice([1, 1, 3, 10])
-        while self._now < length:
+        while self.time < length:
             KINDS[self.rng.choice(self.kinds)](self)
             pause = self.rng.choice([10, 500, 2000, 5000, 12_000]) * pace
-            self._now += self.rng.randrange(1, pause) * MILLISECOND
-        self._now = max([length, *(step.at for step in self._steps)]) + SECOND
+            self.time += self.rng.randrange(1, pause) * MILLISECOND
+        self.time = max([length, *(step.at for step in self._steps)]) + SECOND
         for verb, keys in self._undoing:
             self.do(verb, **keys)
         return tuple(sorted(self._steps, key=lambda step: step.at))
@@ -73,7 +73,7 @@ class Trouble:
 
     def reboots(self) -> dict[str, Any]:
         """In every second shutdown, with the time that the power is off. Drawn apart: all else goes by the seed alone."""
-        rng = random.Random(f"reboot {self._now}")
+        rng = random.Random(f"reboot {self.time}")
         return {"reboot": True, "for": Duration(rng.randrange(1_000, 60_000) * MILLISECOND)} if rng.randrange(2) else {}
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Trouble:
     def do(self, verb: str, after: int = 0, **keys: Any) -> None:
         """One step, so long after now. The key `for` is `for_` here."""
         named = {("for" if key == "for_" else key): value for key, value in keys.items()}
-        self._steps.append(Step(at=Duration(self._now + after), do=verb, keys=named))
+        self._steps.append(Step(at=Duration(self.time + after), do=verb, keys=named))
 
     def undo(self, verb: str, after: int | None, **keys: Any) -> None:
         """One step that undoes something: after a while (None: not yet), and once more at the end of all faults."""
@@ -251,6 +251,15 @@ def _health(t: Trouble) -> None:
     t.undo("health", t.length(50, 40_000), host=host, level="ok")
 
 
+def _guest_hang(t: Trouble) -> None:
+    """How it hangs is drawn apart, and only where it matters: all else goes by the seed as ever."""
+    vm, keys = t.vm(), {}
+    if t.settings.guest_monitoring == "on":
+        apart = random.Random(f"hang {vm} {t.time}")
+        keys = {key: True for key in ("io", "lasting") if apart.randrange(3) == 0}
+    t.do("vm-hang", vm=vm, **keys)
+
+
 def _migrations(t: Trouble) -> None:
     """An operator moves VMs about, now and then the same one on and on."""
     vm, at = t.vm(), 0
@@ -286,7 +295,7 @@ KINDS: dict[str, Callable[[Trouble], None]] = {
     "libvirt-kill": lambda t: t.do("hypervisor-kill", host=t.host()),
     "libvirt-hang": lambda t: t.pair("hypervisor-hang", "hypervisor-resume", 15_000, host=t.host()),
     "crash": lambda t: t.do("vm-crash", vm=t.vm()),
-    "guest-hang": lambda t: t.do("vm-hang", vm=t.vm()),
+    "guest-hang": _guest_hang,
     "switch-off": lambda t: t.do("vm-power-off", vm=t.vm()),
     "off-and-on": _off_and_on,
     "start": lambda t: t.do("vm-start-elsewhere", vm=t.vm(), host=t.host()),

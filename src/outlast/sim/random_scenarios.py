@@ -40,7 +40,7 @@ def generate(seed: int) -> Scenario:
     vms = _vms(rng, hosts, names, large)
     hosts, vms, rules = random_placing.sometimes(seed, hosts, vms)
     drawn = random_settings.draw(rng, watchdogs=any(host.watchdog for host in hosts)) | random_settings.graces(seed)
-    drawn |= random_settings.storage_loss(seed, drawn) | random_settings.shutdowns(seed)
+    drawn |= random_settings.storage_loss(seed, drawn) | random_settings.shutdowns(seed) | random_settings.guests(seed)
     settings = Settings(**drawn)
     trouble = Trouble(rng, hosts, datastores, vms, settings)
     steps = trouble.steps(FAULTS_FOR if not large else FAULTS_FOR // 3)

@@ -79,6 +79,20 @@ def shutdowns(seed: int) -> dict[str, Any]:
     }
 
 
+def guests(seed: int) -> dict[str, Any]:
+    """In one of three worlds guests are watched, and reset as soon as settings allow. Drawn apart as well."""
+    rng = random.Random(f"guests {seed}")
+    if rng.randrange(3):
+        return {}
+    return {
+        "guest_monitoring": "on",
+        "guest_failure_after": Duration(10 * SECOND),
+        "guest_io_quiet": Duration(rng.choice([10, 10, 20]) * SECOND),
+        "guest_min_uptime": Duration(rng.choice([10, 20]) * SECOND),
+        "guest_resets_per_hour": rng.choice([1, 3]),
+    }
+
+
 def one(rng: random.Random) -> dict[str, str]:
     """One setting and a value, as an operator sets it while the domain runs: what does not fit to the others is refused."""
     if rng.randrange(3) == 0:

@@ -325,11 +325,15 @@ class World(Operating):
             # Nothing ends on a host that stands still, nor writes its last there.
             self.hosts[name].when_awake(functools.partial(self.hosts[name].guests.end, VmId(vm), reason))
 
-    def vm_hang(self, vm: str) -> None:
-        """Its guest stops answering, and shuts down no more; its process goes on."""
+    def vm_hang(self, vm: str, io: bool = False, lasting: bool = False) -> None:
+        """Its guest stops answering, and shuts down no more; its process goes on.
+
+        `io`: it reads and writes on; `lasting`: it hangs again after each reset.
+        """
         self._fault("", "its guest hangs", vm)
         for name in self.processes(vm):
-            self.hosts[name].hypervisor.processes[VmId(vm)].hung = True
+            process = self.hosts[name].hypervisor.processes[VmId(vm)]
+            process.hung, process.busy, process.lasting = True, io, lasting
 
     def vm_retry(self, vm: str) -> None:
         """An operator asks for it to be tried once more, on any host whose agent works."""

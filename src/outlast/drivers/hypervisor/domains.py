@@ -3,7 +3,7 @@
 The policy is one element in libvirt's <metadata>:
 
     <outlast:vm xmlns:outlast="https://outlast.dev/ns/vm/1" protected="yes" isolation-response="power-off" priority="high"
-                after="db1, db2" ready="delay:30s" max-restarts="1" max-relocations="-1" cpus="2"/>
+                after="db1, db2" ready="delay:30s" max-restarts="1" max-relocations="-1" guest-monitoring="on" cpus="2"/>
 
 A VM is protected unless it says protected="no". It can be protected only if every disk lies on a datastore of the fault
 domain: on another host it could not be started otherwise.
@@ -19,10 +19,11 @@ from outlast.drivers.hypervisor.needs import NAMESPACE, needs_of, reservation_pr
 from outlast.model.ids import DatastoreName, VmId, VmName
 from outlast.model.inventory import DatastoreMember, VmDefinition
 from outlast.model.policy import PRIORITIES, WITHOUT_END, Ready, VmPolicy, parse_ready
-from outlast.model.settings import IsolationResponse
+from outlast.model.settings import GuestMonitoring, IsolationResponse
 
 _POLICY = f"metadata/{{{NAMESPACE}}}vm"
 _RESPONSES: tuple[str, ...] = get_args(IsolationResponse)
+_MONITORING: tuple[str, ...] = get_args(GuestMonitoring)
 _DEFAULT = VmPolicy()
 _UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 
@@ -62,6 +63,7 @@ def find_policy(domain: ElementTree.Element) -> PolicyFound:
         max_restarts=_times(element, "max-restarts", _DEFAULT.max_restarts, problems),
         max_relocations=_times(element, "max-relocations", _DEFAULT.max_relocations, problems),
         isolation_response=_one_of(element, "isolation-response", _RESPONSES, None, problems),
+        guest_monitoring=_one_of(element, "guest-monitoring", _MONITORING, None, problems),
     )
     if wrong := reservation_problem(domain):
         problems.append(wrong)
@@ -77,6 +79,7 @@ def policy_element(policy: Policy, domain: ElementTree.Element | None = None) ->
     said = {
         "protected": "" if policy.protected else "no",
         "isolation-response": how.isolation_response or "",
+        "guest-monitoring": how.guest_monitoring or "",
         "priority": how.priority if how.priority != _DEFAULT.priority else "",
         "after": ", ".join(how.after),
         "ready": str(how.ready) if how.ready != _DEFAULT.ready else "",

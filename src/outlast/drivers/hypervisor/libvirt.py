@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from outlast.model.effects import Note
 from outlast.model.errors import OutlastError
 from outlast.model.events import (
     Event,
-    GuestProbed,
     HypervisorState,
     InventoryChanged,
     StopReason,
@@ -49,8 +48,9 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
 
-from outlast.drivers.hypervisor import guest_agent, migration
+from outlast.drivers.hypervisor import migration
 from outlast.drivers.hypervisor.faults import is_host_fault
+from outlast.drivers.hypervisor.guests import Guests
 
 _log = structlog.get_logger()
 
@@ -122,9 +122,9 @@ class Hypervisor:
         self._policies = PolicyMemory(state_dir / "policies.json")
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="libvirt-call")
-        self._guest_pool = guest_agent.pool()
         self._migration_pool = ThreadPoolExecutor(MIGRATIONS_AT_ONCE, thread_name_prefix="libvirt-migration")
-        self._connection: Any = None
+        self.connection: Any = None
+        """To libvirt; None while there is none."""
         self._up = False
         self._told_problem = ""
         self._pause_s = RECONNECT_FIRST_S
@@ -134,6 +134,7 @@ class Hypervisor:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self.guests = Guests(self, happen, state_dir / "guests")
 
     def start(self) -> None:
         """Begin to connect."""
@@ -145,12 +146,12 @@ class Hypervisor:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is not None and self._up:
             with contextlib.suppress(libvirt.libvirtError, TimeoutError):
-                await self._call(connection.close)
+                await self.call(connection.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._guest_pool.shutdown(wait=False, cancel_futures=True)
+        self.guests.stop()
         self._migration_pool.shutdown(wait=False, cancel_futures=True)
 
     # -- the connection -------------------------------------------------------------------------------------------
@@ -179,14 +180,14 @@ class Hypervisor:
 
     async def _connect(self) -> None:
         self._wanted.clear()
-        self._connection = await self._call(self._open)
-        self._spawn(self._ask_cpu_models())
+        self.connection = await self.call(self._open)
+        self.spawn(self._ask_cpu_models())
 
     async def _ask_cpu_models(self) -> None:
         """Beside everything else: QEMU may have to be asked for long, and nothing waits for the answer."""
-        connection = self._connection
+        connection = self.connection
         with contextlib.suppress(libvirt.libvirtError, ElementTree.ParseError, TimeoutError):
-            self._cpu_models = await self._call(host_facts.cpu_models, connection)
+            self._cpu_models = await self.call(host_facts.cpu_models, connection)
             self._wanted.set()
 
     def _open(self) -> Any:
@@ -199,7 +200,7 @@ class Hypervisor:
         return connection
 
     def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is not None:
             # Closing a connection to a hung daemon may hang as well.
             self._pool.submit(_close_quietly, connection)
@@ -213,13 +214,13 @@ class Hypervisor:
     async def _follow(self) -> None:
         """Tell the inventory now, and whenever it changed, until the connection ends."""
         while True:
-            await self._tell_inventory(await self._call(self._read_inventory))
+            await self._tell_inventory(await self.call(self._read_inventory))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), LOOK_EVERY_S)
             await asyncio.sleep(SETTLE_S)
             self._wanted.clear()
 
-    async def _call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run a call in the pool. Raises TimeoutError: then a fresh pool replaces the one whose threads may be stuck."""
         future = self._loop.run_in_executor(self._pool, work, *arguments)
         try:
@@ -254,7 +255,7 @@ class Hypervisor:
     # -- the inventory --------------------------------------------------------------------------------------------
 
     def _read_inventory(self) -> _Inventory:
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             raise libvirt.libvirtError("the connection to libvirt is closed")
         found: list[VmDefinition] = []
@@ -344,7 +345,7 @@ class Hypervisor:
 
         async def work() -> None:
             try:
-                await self._call(self._start, vm, xml)
+                await self.call(self._start, vm, xml)
                 self._happen(VmStartEnded(request, vm, True))
             except libvirt.libvirtError as error:
                 self._happen(VmStartEnded(request, vm, False, _words(error), is_host_fault(error)))
@@ -353,10 +354,10 @@ class Hypervisor:
                 self._happen(VmStartEnded(request, vm, False, problem, host_fault=True))
             self._wanted.set()
 
-        self._spawn(work())
+        self.spawn(work())
 
     def _start(self, vm: VmId, xml: str) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             raise libvirt.libvirtError(f"libvirt is not connected: {self._told_problem or 'not yet'}")
         # Always defined anew: what this host has may be older than what the VM last ran with elsewhere.
@@ -369,7 +370,7 @@ class Hypervisor:
         """Migrate to the host at `address`; answered by `VmMigrationEnded`, however long it takes."""
 
         async def work() -> None:
-            connection, uri = self._connection, self._migration_uri.replace("{address}", address)
+            connection, uri = self.connection, self._migration_uri.replace("{address}", address)
             try:
                 if connection is None:
                     raise libvirt.libvirtError("libvirt is not connected")
@@ -383,12 +384,12 @@ class Hypervisor:
                 self._happen(VmMigrationEnded(request, vm, False, _words(error)))
             self._wanted.set()
 
-        self._spawn(work())
+        self.spawn(work())
 
     async def _tell_progress(self, request: RequestId, vm: VmId, connection: Any) -> None:
         # For people alone: whatever it does not say now, it may say a second later.
         with contextlib.suppress(libvirt.libvirtError, TimeoutError):
-            found = await self._call(migration.progress, connection, vm)
+            found = await self.call(migration.progress, connection, vm)
             if found is not None:
                 facts = found.total_mib, found.remaining_mib, found.mib_s, found.downtime_ms
                 self._happen(VmMigrationProgress(request, vm, *facts))
@@ -398,9 +399,9 @@ class Hypervisor:
 
         async def work() -> None:
             try:
-                if self._connection is None:
+                if self.connection is None:
                     raise libvirt.libvirtError("libvirt is not connected")
-                await self._call(migration.resume, self._connection, vm)
+                await self.call(migration.resume, self.connection, vm)
                 self._happen(VmResumed(request, vm, True))
             except libvirt.libvirtError as error:
                 self._happen(VmResumed(request, vm, False, _words(error)))
@@ -408,30 +409,19 @@ class Hypervisor:
                 self._happen(VmResumed(request, vm, False, f"libvirtd gave no answer within {CALL_TIMEOUT_S:g} s"))
             self._wanted.set()
 
-        self._spawn(work())
-
-    def probe_guest(self, request: RequestId, vm: VmId) -> None:
-        """Ask the guest agent whether it is there; answered by `GuestProbed`, or never if libvirt hangs."""
-
-        async def work() -> None:
-            connection, answered = self._connection, False
-            if connection is not None:
-                answered = await self._loop.run_in_executor(self._guest_pool, guest_agent.answers, connection, vm)
-            self._happen(GuestProbed(request, vm, answered))
-
-        self._spawn(work())
+        self.spawn(work())
 
     def look_at(self, request: RequestId, vm: VmId) -> None:
         """Ask whether a domain is off; answered by `VmLookedAt`, unless libvirt gives no answer."""
 
         async def work() -> None:
             with contextlib.suppress(libvirt.libvirtError, TimeoutError):
-                self._happen(VmLookedAt(request, vm, await self._call(self._is_off, vm)))
+                self._happen(VmLookedAt(request, vm, await self.call(self._is_off, vm)))
 
-        self._spawn(work())
+        self.spawn(work())
 
     def _is_off(self, vm: VmId) -> bool:
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             raise libvirt.libvirtError("libvirt is not connected")
         try:
@@ -445,14 +435,15 @@ class Hypervisor:
         """Ask the guest to shut down; what comes of it is an event, or the caller's deadline."""
 
         async def work() -> None:
-            connection = self._connection
+            connection = self.connection
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError, TimeoutError):
-                    await self._call(lambda: connection.lookupByUUIDString(vm).shutdown())
+                    await self.call(lambda: connection.lookupByUUIDString(vm).shutdown())
 
-        self._spawn(work())
+        self.spawn(work())
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else."""
         task = self._loop.create_task(work)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
