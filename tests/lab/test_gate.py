@@ -32,9 +32,13 @@ def test_a_domain_without_shared_disks_passes(domain: Lab) -> None:
     definition.write_text(STRANGER.format(name="private", disk="/var/lib/outlast/private.raw"))
     done = domain.run("host1", ["virsh", "create", "/var/lib/outlast/private.xml"])
     assert done.returncode == 0, done.stderr
-    shown = domain.run("host1", ["outlast", "status", "-o", "json"])
-    assert '"private"' in shown.stdout
-    assert "is not on a datastore of the fault domain: move it to one" in shown.stdout
+
+    def shown() -> str:
+        return domain.run("host1", ["outlast", "status", "-o", "json"]).stdout
+
+    # Its host's libvirt is read again for that, which takes a while on a busy machine.
+    wait_for("it to be shown", lambda: '"private"' in shown(), 10.0)
+    assert "is not on a datastore of the fault domain: move it to one" in shown()
     assert domain.run("host1", ["virsh", "destroy", "private"]).returncode == 0
 
 

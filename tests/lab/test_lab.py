@@ -107,7 +107,7 @@ def test_a_new_boot_has_a_new_boot_id_and_keeps_its_disks(lab: Lab) -> None:
 def test_services_are_supervised(lab: Lab) -> None:
     start(lab, "vm1", "host1")
     lab.service_stop("host1", "libvirtd")
-    assert lab.service_state("host1", "libvirtd") == "stopped"
+    wait_for(lambda: lab.service_state("host1", "libvirtd") == "stopped", "the signal to arrive", 3)
     lab.service_resume("host1", "libvirtd")
     wait_for(lambda: lab.service_state("host1", "libvirtd") == "running", "the resumed service")
     lab.service_kill("host1", "libvirtd")

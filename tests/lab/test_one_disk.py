@@ -94,6 +94,7 @@ def test_a_disk_that_is_plugged_in_is_claimed_too(domain: Lab) -> None:
 def test_another_name_or_datastore_does_not_hide_a_vm(domain: Lab) -> None:
     owner, pid = processes(domain)["vm1"]
     other = next(name for name in domain.state().hosts if name != owner)
+    virsh(domain, other, "undefine", "vm1")
     renamed = definition(domain, "vm1", name="renamed")
     done = virsh(domain, other, "create", put(domain, other, renamed))
     assert done.returncode != 0

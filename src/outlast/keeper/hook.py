@@ -30,6 +30,8 @@ from xml.etree import ElementTree
 SETTINGS = "/etc/outlast/hook.json"
 NAMESPACE = "https://outlast.dev/ns/vm/1"
 ANSWER_TIMEOUT_S = 10.0
+TOLD_TIMEOUT_S = 2.0
+"""For what is only told: the keeper sees the end of a process itself."""
 CONNECT_PATIENCE_S = 3.0
 MOST_STEPS = 400
 """Of following links: as many as a path may have parts, and 40 links on the way."""
@@ -168,11 +170,11 @@ def unfreezable(domain: ElementTree.Element) -> bool:
     return devices.find("hostdev") is not None or bool(kinds & outside) or "virtiofs" in drivers
 
 
-def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+def ask(path: str, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
     """The keeper's reply. Raises OSError or ValueError when it cannot be had in time."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    deadline = time.monotonic() + patience_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.settimeout(patience_s)
         _connect(connection, path)
         connection.sendall(json.dumps(request).encode() + b"\n")
         received = b""
@@ -228,7 +230,7 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
         kind = {"release": "ended", "start": "launch", "migrate": "incoming"}[operation]
         request = {"type": kind, "request": 1, "vm": uuid}
     try:
-        reply = ask(settings["socket"], request)
+        reply = ask(settings["socket"], request, TOLD_TIMEOUT_S if operation == "release" else ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:
         if operation == "release":
             return  # The keeper sees the exit itself.

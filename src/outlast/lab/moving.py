@@ -46,7 +46,18 @@ def move(lab: Lab, vm: str, host: str) -> None:
             return
         lab.run(name, ["virsh", "destroy", vm])
     outlast_view.wait_until(f"{vm} to be stopped", lambda: not lab.where(vm), 10.0)
-    outlast_view.wait_until(f"{vm} to start on {host}", lambda: lab.vm_start(vm, host).returncode == 0, 20.0, step_s=0.5)
+    said = ""
+
+    def starts() -> bool:
+        nonlocal said
+        done = lab.vm_start(vm, host)
+        said = done.stderr.strip()
+        return done.returncode == 0
+
+    try:
+        outlast_view.wait_until(f"{vm} to start on {host}", starts, 20.0, step_s=0.5)
+    except LabError as error:
+        raise LabError(f"{error}; it said: {said}") from None
     wait_writing(lab, [vm])
 
 
