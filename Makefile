@@ -7,7 +7,7 @@ help:
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
 	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
 	@echo "make model-check  every order of everything in a small world: two hosts, one VM (long; docs/model-check.md)"
-	@echo "make test-lab  the tests on real hosts in namespaces, with real libvirt and QEMU"
+	@echo "make test-lab  all tests on real hosts in namespaces, with real libvirt and QEMU: also those too long for make test"
 	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
 	@echo "make bench     failover times and idle costs, measured in the lab"
 	@echo "make bench-simulation  events a second in the simulated world, from 3 to 64 hosts"
@@ -31,10 +31,11 @@ check: setup
 model-check: setup
 	@scripts/timed "every state of the small world" $(V)/python -m outlast.sim.exhaustive --bound large
 
-test: check test-lab
+test: check
+	@scripts/timed "tests on real hosts, in four labs side by side" $(V)/pytest tests/lab -n 4 --dist loadgroup -m "not long"
 
 test-lab: setup
-	@scripts/timed "tests on real hosts, in four labs side by side" $(V)/pytest tests/lab -n 4 --dist loadgroup
+	@scripts/timed "all tests on real hosts, in four labs side by side" $(V)/pytest tests/lab -n 4 --dist loadgroup
 
 mutants: setup
 	@scripts/timed "each safety rule switched off in turn" env OUTLAST_MUTANT_SEEDS=400 $(V)/pytest -rP tests/unit/test_mutants.py

@@ -41,6 +41,12 @@ def virsh(lab: Lab, host: str, *words: str) -> subprocess.CompletedProcess[str]:
     return lab.run(host, ["virsh", *words])
 
 
+def state_of(lab: Lab, host: str, vm: str) -> str:
+    """How a host's status says that a VM is; empty if it does not stand there."""
+    view = outlast_view.status(lab, host)
+    return "" if view is None else next((each.state for each in view.vms if each.name == vm), "")
+
+
 def stopped(lab: Lab, vm: str, host: str) -> None:
     assert virsh(lab, host, "destroy", vm).returncode == 0
     wait_for(f"{vm} to stop", lambda: not lab.where(vm))
@@ -118,6 +124,7 @@ def test_saved_memory_is_not_restored(domain: Lab) -> None:
     done = virsh(domain, owner, "start", "vm1")
     assert done.returncode != 0
     assert "virsh managedsave-remove vm1" in done.stderr
+    wait_for("it to be known as off", lambda: state_of(domain, owner, "vm1") != "running")
     # What was saved is dropped by a start that Outlast itself makes, there or elsewhere.
     assert domain.run(owner, ["outlast", "vm", "start", "vm1"]).returncode == 0
     wait_for("vm1 to start", lambda: bool(domain.where("vm1")))

@@ -21,24 +21,27 @@ pytestmark = pytest.mark.lab
 
 FILES = Path(__file__).parents[2] / "scenarios"
 SEEDS = 5
-PLAYED = [
+# `make test` plays half of the dozen, and `make test-lab` all: it has twelve minutes, which these would take by themselves.
+LONG = [
     # The longest first, so that none of them is alone at the end.
     "daemons/03-the-primarys-agent-hangs",
     "storage/03-outage-for-everybody",
     "network/01-isolated-and-left-running",
     "network/04-partition-in-the-middle",
-    "daemons/09-unresponsive",
     "power/16-shut-down-in-order",
+    "power/02-primary-loses-power",
+]
+SHORT = [
+    "daemons/09-unresponsive",
     "network/02-isolated-and-powered-off",
     "power/01-secondary-loses-power",
-    "power/02-primary-loses-power",
     "power/05-quick-reboot",
     "storage/02-freeze-and-thaw",
     "vms/01-crash",
 ]
 
 
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.long) for name in LONG), *SHORT])
 def test_both_worlds_end_alike(name: str, down_lab: Lab, record_property: Callable[[str, object], None]) -> None:
     comparison = two_worlds.play_both(read_file(FILES / f"{name}.toml"), down_lab, SEEDS)
     record_property(COMPARISON, msgspec.json.encode(comparison).decode())

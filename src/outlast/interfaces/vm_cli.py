@@ -67,17 +67,18 @@ _wish(
 @vm.command()
 @click.argument("name")
 @click.argument("host")
+@click.option("--force", is_flag=True, help="Also if it has no room there, or a required rule forbids it.")
 @WAIT
 @TIMEOUT
 @AS_JSON
 @SOCKET
-def migrate(*, name: str, host: str, wait: bool, timeout_s: float | None, as_json: bool, path: Path) -> None:
+def migrate(*, name: str, host: str, force: bool, wait: bool, timeout_s: float | None, as_json: bool, path: Path) -> None:
     """Have the running VM NAME go on, without a stop, on HOST. Returns when the copying has begun.
 
     With --wait, when it is there: exit code 0; 3 if it goes on where it was; 4 if the time is over. Whatever fails on the
     way, it has one owner and goes on: where it is, or there.
     """
-    give(path, MoveVm(vm=name, host=host), as_json=as_json)
+    give(path, MoveVm(vm=name, host=host, force=force), as_json=as_json)
     if wait:
         wait_for_migration(path, name, host, timeout_s)
 

@@ -80,10 +80,14 @@ class ReportHealth(msgspec.Struct, frozen=True, tag="health"):
 
 
 class MoveVm(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
-    """A running VM (its name or uuid as the operator wrote it) is to go on, running, on that host (its name or id)."""
+    """A running VM (its name or uuid as the operator wrote it) is to go on, running, on that host (its name or id).
+
+    `force`: also if it has no room there, or a required rule forbids it.
+    """
 
     vm: str
     host: str
+    force: bool = False
 
 
 Command = (

@@ -32,6 +32,7 @@ from outlast.model.messages import (
 )
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
+from outlast.protocol.move_refusal import why_not_there
 
 ASK_PATIENCE = Duration(10 * SECOND)
 END_PATIENCE = Duration(10 * SECOND)
@@ -101,7 +102,12 @@ class Migrations:
     def take(self, command: MoveVm) -> Move:
         """An operator's command, in which VM and host are ids."""
         work = Move()
-        problem = self._begin(VmId(command.vm), HostId(command.host), work=work)
+        vm, host = VmId(command.vm), HostId(command.host)
+        problem = self._why_not(vm, host, self._known.kept_vm(vm))
+        if not problem and not command.force and (why := why_not_there(self._known, vm, host)):
+            there = self._known.name(host)
+            problem = f"{self._known.vm_name(vm)} does not belong on {there}: {why}; --force moves it all the same"
+        problem = problem or self._begin(vm, host, work=work)
         if problem:
             work.outcome = Outcome(ok=False, sentences=(problem,))
         return work

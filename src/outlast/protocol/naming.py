@@ -26,7 +26,7 @@ def move_meant(known: Knowledge, responsible: Responsibility, command: MoveVm) -
     vm, _, entry = _find(known, responsible, command.vm)
     if known.lister(vm) is None:
         raise UnknownNameError(f"{entry.name} runs nowhere, as far as this host knows: there is nothing to migrate")
-    return MoveVm(vm=vm, host=host)
+    return MoveVm(vm=vm, host=host, force=command.force)
 
 
 def host_meant(known: Knowledge, word: str) -> HostId:
