@@ -46,6 +46,7 @@ def kept_empty(lab: Lab) -> HostStatus:
     return next(host for host in view.hosts if host.name == DRAINED)
 
 
+@pytest.mark.long
 def test_a_host_is_drained_under_load_and_loses_its_power_in_its_next_drain(busy: Lab) -> None:
     ask(busy, "host", "drain", DRAINED, "--reason", "a fan is loud")
     wait_for(f"{DRAINED} to be empty", lambda: not busy.guests(DRAINED), 90.0)

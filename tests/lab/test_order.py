@@ -62,6 +62,7 @@ class Boots:
         return len(self.booted) == len(POLICIES)
 
 
+@pytest.mark.long
 def test_guests_boot_in_the_order_of_priorities_and_dependencies(ranked: Lab) -> None:
     boots = Boots(ranked)
     ranked.power_off(VICTIM)
