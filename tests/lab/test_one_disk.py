@@ -11,7 +11,7 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
-from looking import processes, wait_for
+from looking import events_of, now_ms, processes, wait_for
 
 from outlast.lab import building, guest, outlast_view
 from outlast.lab.lab import Lab
@@ -39,12 +39,6 @@ def put(lab: Lab, host: str, domain: ElementTree.Element) -> str:
 
 def virsh(lab: Lab, host: str, *words: str) -> subprocess.CompletedProcess[str]:
     return lab.run(host, ["virsh", *words])
-
-
-def state_of(lab: Lab, host: str, vm: str) -> str:
-    """How a host's status says that a VM is; empty if it does not stand there."""
-    view = outlast_view.status(lab, host)
-    return "" if view is None else next((each.state for each in view.vms if each.name == vm), "")
 
 
 def stopped(lab: Lab, vm: str, host: str) -> None:
@@ -119,12 +113,13 @@ def test_another_name_or_datastore_does_not_hide_a_vm(domain: Lab) -> None:
 
 def test_saved_memory_is_not_restored(domain: Lab) -> None:
     owner, _ = processes(domain)["vm1"]
+    began = now_ms()
     assert virsh(domain, owner, "managedsave", "vm1").returncode == 0
     wait_for("vm1 to stop", lambda: not domain.where("vm1"))
     done = virsh(domain, owner, "start", "vm1")
     assert done.returncode != 0
     assert "virsh managedsave-remove vm1" in done.stderr
-    wait_for("it to be known as off", lambda: state_of(domain, owner, "vm1") != "running")
+    wait_for("it to be known as off", lambda: bool(events_of(domain, "vm-switched-off", began, vm="vm1")))
     # What was saved is dropped by a start that Outlast itself makes, there or elsewhere.
     assert domain.run(owner, ["outlast", "vm", "start", "vm1"]).returncode == 0
     wait_for("vm1 to start", lambda: bool(domain.where("vm1")))
