@@ -222,13 +222,11 @@ def judge(operation: str, name: str, xml: str, settings: dict[str, Any]) -> None
             f"drop its saved memory (`virsh managedsave-remove {name}`) and start it anew"
         )
     uuid = domain.findtext("uuid", "")
-    request: dict[str, Any] = {"type": "gate", "request": 1, "vm": uuid, "name": name, "disks": disks}
-    request["writes"] = guarded_disks(domain, settings["datastores"], written=True)
-    request["protected"] = protected(domain)
-    request["unfreezable"] = unfreezable(domain)
-    if operation in ("release", "start", "migrate"):
-        kind = {"release": "ended", "start": "launch", "migrate": "incoming"}[operation]
-        request = {"type": kind, "request": 1, "vm": uuid}
+    kind = {"release": "ended", "start": "launch", "migrate": "incoming"}.get(operation, "gate")
+    request: dict[str, Any] = {"type": kind, "request": 1, "vm": uuid}
+    if kind == "gate":
+        request |= {"name": name, "disks": disks, "protected": protected(domain), "unfreezable": unfreezable(domain)}
+        request["writes"] = guarded_disks(domain, settings["datastores"], written=True)
     try:
         reply = ask(settings["socket"], request, TOLD_TIMEOUT_S if operation == "release" else ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:

@@ -68,6 +68,7 @@ from outlast.model.keeper_events import (
     LinkOutcome,
     RegisterRead,
 )
+from outlast.model.records import RegisterRecord
 from outlast.model.time import SECOND, Duration, Instant, after
 
 RESPAWN = SECOND
@@ -292,8 +293,7 @@ class KeeperStorage:
         """Answered by `RegisterRead`."""
 
         def found(result: Result) -> None:
-            newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
-            record, problem = open_newest(newest, effect.subject, self._key)
+            record, problem = open_newest(_newest(result), effect.subject, self._key)
             self._happen(RegisterRead(effect.request, not problem, record, problem))
 
         self._ask(ReadLast((places.register(effect.subject),)), found)
@@ -325,8 +325,7 @@ class KeeperStorage:
 
     def bar_claimant(self, effect: BarClaimant) -> None:
         """Answered by `ClaimantBarred`."""
-        record = effect.record
-        link = LinkNext(places.register(record.subject), record.epoch, records.seal_register(record, self._key))
+        link = self._next_epoch(effect.record)
         self._ask(link, lambda ended: self._happen(ClaimantBarred(effect.request, *_link_ended(ended))))
 
     def read_claimant(self, effect: ReadClaimant) -> None:
@@ -334,14 +333,13 @@ class KeeperStorage:
         vm = effect.claimant.vm
 
         def register_found(result: Result) -> None:
-            newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
-            last, problem = open_newest(newest, vm, self._key)
+            last, problem = open_newest(_newest(result), vm, self._key)
             if problem or last is None:
                 self._happen(ClaimantRead(effect.request, not problem, problem=problem))
                 return
 
             def boots_found(result: Result) -> None:
-                newest = result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
+                newest = _newest(result)
                 # Incarnations count from 1, and the register's numbers from 0 (`_link_incarnation`).
                 gone = newest.epoch is not None and newest.epoch + 1 > last.incarnation
                 self._happen(ClaimantRead(effect.request, not newest.problem, last, gone, newest.problem))
@@ -352,9 +350,16 @@ class KeeperStorage:
 
     def link_register(self, effect: LinkRegister) -> None:
         """Answered by `Linked`."""
-        record = effect.record
-        link = LinkNext(places.register(record.subject), record.epoch, records.seal_register(record, self._key))
+        link = self._next_epoch(effect.record)
         self._ask(link, lambda ended: self._happen(Linked(effect.request, *_link_ended(ended))))
+
+    def _next_epoch(self, record: RegisterRecord) -> LinkNext:
+        return LinkNext(places.register(record.subject), record.epoch, records.seal_register(record, self._key))
+
+
+def _newest(result: Result) -> Newest:
+    """Of the one register that was asked for; why it is not known, if it could not be read."""
+    return result.found[0] if isinstance(result, Lasts) else Newest(None, b"", _problem(result))
 
 
 def _link_ended(result: Result) -> tuple[LinkOutcome, str]:

@@ -118,10 +118,10 @@ class Datastore:
     def link(self, record: RegisterRecord) -> LinkOutcome:
         """Create an epoch, exclusively."""
         register = self.registers.setdefault(record.subject, {})
-        if record.epoch in register:
-            return LinkOutcome.WON if register[record.epoch] == record else LinkOutcome.LOST
-        if not _link(register, record.epoch, record):
-            return LinkOutcome.LOST
+        is_new = record.epoch not in register
+        outcome = _link(register, record.epoch, record)
+        if outcome is LinkOutcome.LOST or not is_new:
+            return outcome
         self.linked_at[record.subject] = self.made_at[record.subject, record.epoch] = self.now()
         self.on_link(self, record)
         return LinkOutcome.WON
@@ -138,12 +138,11 @@ class Datastore:
     def link_claim(self, claim: DiskClaim) -> LinkOutcome:
         """Create a claim, exclusively."""
         made = self.claims.setdefault(claim.disk, {})
-        if claim.number in made:
-            return LinkOutcome.WON if made[claim.number] == claim else LinkOutcome.LOST
-        if not _link(made, claim.number, claim):
-            return LinkOutcome.LOST
-        self.claimed_at[claim.disk] = self.now()
-        return LinkOutcome.WON
+        is_new = claim.number not in made
+        outcome = _link(made, claim.number, claim)
+        if outcome is LinkOutcome.WON and is_new:
+            self.claimed_at[claim.disk] = self.now()
+        return outcome
 
     def boot(self, host: HostId, boot_id: BootId) -> int:
         """The incarnation of this boot, made if it is new; the first is 1."""
@@ -184,15 +183,17 @@ class Datastore:
         return newest_stored(self.settings.whole())
 
 
-def _link(register: dict[int, _Content], number: int, record: _Content) -> bool:
-    """Whether the number could be made: its predecessor exists, and nothing higher does. The oldest are pruned."""
+def _link(register: dict[int, _Content], number: int, record: _Content) -> LinkOutcome:
+    """Make a number, if its predecessor exists and nothing higher does, and prune the oldest. Made already: whose is it?"""
+    if number in register:
+        return LinkOutcome.WON if register[number] == record else LinkOutcome.LOST
     if (number > 0 and number - 1 not in register) or (register and max(register) > number):
-        return False
+        return LinkOutcome.LOST
     register[number] = record
     for old in sorted(register)[:-KEEP]:
         if old > 0:
             del register[old]
-    return True
+    return LinkOutcome.WON
 
 
 def _sequence(content: PowerOnList) -> int:

@@ -5,6 +5,7 @@ again), stopped and resumed; what it published in /run outlives it, for the same
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from outlast.model.ids import DatastoreName, Incarnation, KeeperSession, VmId
 from outlast.model.keeper_effects import (
@@ -418,10 +419,18 @@ class KeeperHost:
     def _link_register(self, effect: LinkRegister) -> None:
         record = effect.record
         self._host.truth.link_began(effect.datastore, record.nonce, self._host.clock())
-        self._ways[effect.datastore].ask(
-            lambda store: store.link(record),
-            lambda outcome: self.happen(Linked(effect.request, outcome)),
-            lambda problem: self.happen(Linked(effect.request, LinkOutcome.UNKNOWN, problem)),
+        self._link(effect.datastore, lambda store: store.link(record), partial(Linked, effect.request))
+
+    def _link(
+        self,
+        datastore: DatastoreName,
+        work: Callable[[Datastore], LinkOutcome],
+        ended: Callable[[LinkOutcome, str], KeeperEvent],
+    ) -> None:
+        self._ways[datastore].ask(
+            work,
+            lambda outcome: self.happen(ended(outcome, "")),
+            lambda problem: self.happen(ended(LinkOutcome.UNKNOWN, problem)),
         )
 
     def _read_claims(self, effect: ReadClaims) -> None:
@@ -432,11 +441,8 @@ class KeeperHost:
         )
 
     def _link_claim(self, effect: LinkClaim) -> None:
-        self._ways[effect.datastore].ask(
-            lambda store: store.link_claim(effect.claim),
-            lambda outcome: self.happen(ClaimLinked(effect.request, outcome)),
-            lambda problem: self.happen(ClaimLinked(effect.request, LinkOutcome.UNKNOWN, problem)),
-        )
+        claim = effect.claim
+        self._link(effect.datastore, lambda store: store.link_claim(claim), partial(ClaimLinked, effect.request))
 
     def _read_claimant(self, effect: ReadClaimant) -> None:
         def look(store: Datastore) -> tuple[RegisterRecord | None, bool]:
@@ -450,8 +456,5 @@ class KeeperHost:
         )
 
     def _bar_claimant(self, effect: BarClaimant) -> None:
-        self._ways[effect.claimant.home].ask(
-            lambda store: store.link(effect.record),
-            lambda outcome: self.happen(ClaimantBarred(effect.request, outcome)),
-            lambda problem: self.happen(ClaimantBarred(effect.request, LinkOutcome.UNKNOWN, problem)),
-        )
+        record = effect.record
+        self._link(effect.claimant.home, lambda store: store.link(record), partial(ClaimantBarred, effect.request))
