@@ -11,7 +11,7 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
-from looking import events_of, now_ms, processes, wait_for
+from looking import processes, wait_for
 
 from outlast.lab import building, guest, outlast_view
 from outlast.lab.lab import Lab
@@ -113,13 +113,11 @@ def test_another_name_or_datastore_does_not_hide_a_vm(domain: Lab) -> None:
 
 def test_saved_memory_is_not_restored(domain: Lab) -> None:
     owner, _ = processes(domain)["vm1"]
-    began = now_ms()
     assert virsh(domain, owner, "managedsave", "vm1").returncode == 0
     wait_for("vm1 to stop", lambda: not domain.where("vm1"))
     done = virsh(domain, owner, "start", "vm1")
     assert done.returncode != 0
     assert "virsh managedsave-remove vm1" in done.stderr
-    wait_for("it to be known as off", lambda: bool(events_of(domain, "vm-switched-off", began, vm="vm1")))
     # A start that Outlast itself makes drops what was saved there; elsewhere it knows nothing of it.
     assert domain.run(owner, ["outlast", "vm", "start", "vm1"]).returncode == 0
     wait_for("vm1 to start", lambda: bool(domain.where("vm1")))

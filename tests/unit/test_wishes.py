@@ -249,6 +249,20 @@ def test_what_is_so_already_is_no_change(wanted: Wanted) -> None:
     assert "nothing to change" in outcome.sentences[0]
 
 
+def test_what_was_asked_for_first_is_not_done_after_what_was_asked_for_later() -> None:
+    world = domain()
+    host, vm = secondary(world)
+    outcomes: list[Outcome] = []
+    world.hosts[host].agent.give_command(0, WantVm(vm=vm, wanted="running"), outcomes.append)
+    world.run(0.5)
+    assert wants(world, vm, "stopped").ok
+    world.run(10)
+    assert not world.processes(vm)
+    (first,) = outcomes
+    assert not first.ok
+    assert "wants it to be stopped since" in first.sentences[0]
+
+
 def test_whoever_switches_it_off_after_it_was_asked_for_overrules() -> None:
     world = domain()
     _, vm = secondary(world)
@@ -267,7 +281,7 @@ def test_a_name_that_nobody_knows_is_told_at_once() -> None:
     outcome = wants(world, "vm99", "running", within_s=0.5)
     assert not outcome.ok
     assert not outcome.try_again
-    assert "no VM vm99 is known here" in outcome.sentences[0]
+    assert "no VM vm99 is known on any host that can be asked" in outcome.sentences[0]
 
 
 def test_without_anybody_responsible_it_is_to_be_tried_again() -> None:

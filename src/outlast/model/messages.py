@@ -7,7 +7,7 @@ that arrives twice is answered twice and done once (`order` is its number, uniqu
 
 import msgspec
 
-from outlast.model.commands import Command, Outcome
+from outlast.model.commands import Command, Outcome, WantVm
 from outlast.model.health import Health
 from outlast.model.ids import (
     BootId,
@@ -264,6 +264,21 @@ class CommandAnswer(msgspec.Struct, frozen=True, tag="outcome"):
     outcome: Outcome
 
 
+class WhichVm(msgspec.Struct, frozen=True, tag="which"):
+    """To every host: which VM does this command mean? Nobody knows it where it was given. Repeated until answered."""
+
+    number: int
+    command: WantVm
+
+
+class VmMeant(msgspec.Struct, frozen=True, kw_only=True, tag="meant"):
+    """The answer of a host: the command with what it knows of the VM. None: it knows none, or `sentence` says why not."""
+
+    number: int
+    command: WantVm | None = None
+    sentence: str = ""
+
+
 class RetryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="retry"):
     """To every host: an operator wants this VM (its name or id) to be tried once more. Repeated until answered."""
 
@@ -319,6 +334,8 @@ Message = (
     | SettingsNotice
     | CommandRequest
     | CommandAnswer
+    | WhichVm
+    | VmMeant
     | RetryRequest
     | RetryAnswer
 )

@@ -8,7 +8,7 @@ It composes the parts, each in the file of its name, over one `Knowledge`:
     doubt              is it me or the network, if many are silent at once? Who is not back after a cold start?
     election           who is primary
     responsibility     which datastores this agent is responsible for; their protected lists
-    command_desk       what operators ask of the fault domain; what they want of VMs is in `wish_keeping`, `wish_following`
+    command_desk       what operators ask; `asking_around`: of a VM unknown here; `wish_keeping`, `wish_following`: of VMs
     health_desk        what is said of this host's hardware
     shared_settings    the fault domain's settings, whether it is paused, and which hosts are kept empty
     fencing            (primary) switching silent hosts off, so that their end is proof

@@ -8,6 +8,7 @@
     where a VM runs            the host on which it runs (`migration.py`)
 
     on the host where it was given            until
+    of a VM that nobody knows here            another host says which one is meant (`asking_around.py`)
     sent to that host, again and again        it answers, or GIVE_UP: then nobody knows, and it is to be tried again
 
     on the host that carries it out           until
@@ -26,12 +27,13 @@ from outlast.model.commands import DrainHost, MoveVm, Outcome, ReportHealth, Und
 from outlast.model.effects import AnswerOperator, Send, StoreDefinition
 from outlast.model.events import CommandGiven
 from outlast.model.ids import DatastoreName, HostId, VmId
-from outlast.model.messages import CommandAnswer, CommandRequest
+from outlast.model.messages import CommandAnswer, CommandRequest, VmMeant, WhichVm
 from outlast.model.time import LONG_AGO, SECOND, Duration, Instant, after
+from outlast.protocol.asking_around import AskingAround
 from outlast.protocol.health_desk import HealthDesk
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.migration import Migrations
-from outlast.protocol.naming import UnknownNameError, host_meant, meant, move_meant
+from outlast.protocol.naming import NeverHeardOfError, UnknownNameError, host_meant, meant, move_meant
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.settings_changing import SettingsChanger
 from outlast.protocol.wish_keeping import WishKeeper
@@ -79,6 +81,7 @@ class CommandDesk:
         self._wishes = wishes
         self._health = health
         self._migrations = migrations
+        self.around = AskingAround(knowledge, outbox)
         self._given: dict[int, _Given] = {}
         self._works: dict[tuple[HostId, int], Work] = {}
         self._open: set[tuple[HostId, int]] = set()
@@ -90,6 +93,7 @@ class CommandDesk:
     def given(self, event: CommandGiven) -> None:
         """An operator gave a command here."""
         command = event.command
+        request = CommandRequest(number=event.number, by=event.by, at_ms=event.at_ms, command=command)
         try:
             if isinstance(command, WantVm):
                 command = meant(self._known, self._responsible, command)
@@ -100,10 +104,28 @@ class CommandDesk:
                 host = host_meant(self._known, command.host) if command.host else self._known.me
                 command = msgspec.structs.replace(command, host=host)
         except UnknownNameError as error:
-            self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(str(error),))))
+            if isinstance(command, WantVm) and isinstance(error, NeverHeardOfError):
+                self.around.ask(request, command)
+            else:
+                self._out.put(AnswerOperator(event.number, Outcome(ok=False, sentences=(str(error),))))
             return
-        request = CommandRequest(number=event.number, by=event.by, at_ms=event.at_ms, command=command)
-        self._given[event.number] = _Given(request, after(self._known.now, GIVE_UP))
+        self._set_out(msgspec.structs.replace(request, command=command))
+
+    def _set_out(self, request: CommandRequest) -> None:
+        self._given[request.number] = _Given(request, after(self._known.now, GIVE_UP))
+
+    def which(self, sender: HostId, asked: WhichVm) -> None:
+        """A command was given elsewhere, of a VM that nobody knows there."""
+        answer = VmMeant(number=asked.number)
+        try:
+            command = meant(self._known, self._responsible, asked.command)
+            self._store_definition(command)
+            answer = VmMeant(number=asked.number, command=command)
+        except NeverHeardOfError:
+            pass
+        except UnknownNameError as error:
+            answer = VmMeant(number=asked.number, sentence=str(error))
+        self._out.put(Send(sender, answer))
 
     def _store_definition(self, command: WantVm) -> None:
         """A VM that never ran under Outlast has no definition on storage yet, and could be started by nobody else."""
@@ -120,6 +142,11 @@ class CommandDesk:
 
     def _pass_on(self) -> None:
         now = self._known.now
+        for number, found in self.around.ended():
+            if isinstance(found, Outcome):
+                self._out.put(AnswerOperator(number, found))
+            else:
+                self._set_out(found)
         for number, given in list(self._given.items()):
             to, why = self._whose(given.request)
             if now >= given.deadline:
@@ -210,5 +237,5 @@ class CommandDesk:
         due = [min(g.deadline, after(max(g.sent_at, g.looked_at), RESEND)) for g in self._given.values()]
         if any(work.outcome is None for work in self._works.values()):
             due.append(after(self._known.now, Duration(RESEND // 5)))
-        due += [t for t in (self._wishes.next_deadline(),) if t is not None]
+        due += [t for t in (self.around.next_deadline(), self._wishes.next_deadline()) if t is not None]
         return min(due) if due else None

@@ -25,6 +25,8 @@ from outlast.model.messages import (
     SettingsNotice,
     SettingsWanted,
     TakenOver,
+    VmMeant,
+    WhichVm,
     WordReport,
 )
 from outlast.protocol.news import in_heartbeat
@@ -69,6 +71,10 @@ def hear(agent: "AgentMachine", event: Received) -> bool:
             agent.commands.requested(event.sender, event.message)
         case CommandAnswer():
             agent.commands.answered(event.message)
+        case WhichVm():
+            agent.commands.which(event.sender, event.message)
+        case VmMeant():
+            agent.commands.around.answered(event.sender, event.message)
         case RetryRequest():
             agent.retrying.requested(event.sender, event.message)
         case RetryAnswer():

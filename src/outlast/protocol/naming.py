@@ -14,8 +14,12 @@ class UnknownNameError(Exception):
     """No VM or host is meant, or more than one; the text is a sentence."""
 
 
+class NeverHeardOfError(UnknownNameError):
+    """Nothing of that name is known on this host; it may be on another one."""
+
+
 def meant(known: Knowledge, responsible: Responsibility, command: WantVm) -> WantVm:
-    """The command with the VM's uuid, home and what is known of it. Raises UnknownNameError."""
+    """The command with the VM's uuid, home and what is known of it. Raises UnknownNameError, NeverHeardOfError."""
     vm, home, entry = _find(known, responsible, command.vm)
     return WantVm(vm=vm, wanted=command.wanted, name=entry.name, home=home, entry=entry)
 
@@ -56,8 +60,9 @@ def _find(known: Knowledge, responsible: Responsibility, word: str) -> tuple[VmI
             if definition.home is not None and not why:
                 found.setdefault(vm, (definition.home, _defined(definition, known.me)))
     if not found:
-        remedy = f"it cannot be protected: {why}" if why else "give the command on a host that has it defined"
-        raise UnknownNameError(f"no VM {word} is known here: {remedy}")
+        if why:
+            raise UnknownNameError(f"no VM {word} is known here: it cannot be protected: {why}")
+        raise NeverHeardOfError(f"no VM {word} is known here: give the command on a host that has it defined")
     if len(found) > 1:
         raise UnknownNameError(f"{len(found)} VMs are called {word}: name one by its uuid ({', '.join(sorted(found))})")
     ((vm, (home, entry)),) = found.items()

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from outlast.model.ids import DatastoreName, HostId, VmId
+from outlast.model.ids import DatastoreName, Epoch, HostId, VmId
 from outlast.model.policy import VmPolicy
 from outlast.model.records import AsideVm, Attempts, PoweredVm, ProtectedList, ProtectedVm
 from outlast.protocol.attempts import runs_again, stable
@@ -98,6 +98,11 @@ class Protection:
         """An operator wants it to run and to be restarted, whatever its definition says."""
         self.vms[entry.vm] = entry
         self._wished()
+
+    def asked(self, vm: VmId) -> Epoch | None:
+        """When an operator last asked for it to run, by the epochs of its register: perhaps a moment ago."""
+        entry = self.vms.get(vm)
+        return entry.asked if entry is not None else None
 
     def _wished(self) -> None:
         self.changed, self.wishes = True, self.wishes + 1

@@ -193,7 +193,7 @@ class Recovery:
         elif case.held and self._known.pause is not None and not counting.is_asked_for(found[1].attempts):
             case.hold(self._known.pause.sentence, self._known.now)
         else:
-            case.policy, case.asked = found[1].policy, found[1].asked
+            case.policy = found[1].policy
             self._read(case)
 
     # -- the register ---------------------------------------------------------------------------------------------
@@ -218,15 +218,15 @@ class Recovery:
         if not event.ok or case.vm not in event.last:
             self._trials.hold(case, f"its register on {case.home} cannot be read: {event.problem}")
             return
-        case.last, case.epoch_read_at = event.last[case.vm], now
-        last = case.last
-        case.by_wish = self._is_asked_for(case)
-        if last is None and case.asked is None:
+        last = case.last = event.last[case.vm]
+        case.epoch_read_at, case.by_wish = now, self._is_asked_for(case)
+        asked = self._responsible.protection(case.home).asked(case.vm)
+        if last is None and asked is None:
             case.settle("it has no register: it never ran under Outlast", now)
         elif last is None:
             self._have_proof(case, ProofKind.FIRST)
         elif last.state is RegisterState.RELEASED:
-            if last.reason is Reason.SWITCHED_OFF and (case.asked is None or last.epoch > case.asked):
+            if last.reason is Reason.SWITCHED_OFF and (asked is None or last.epoch > asked):
                 self._responsible.protection(case.home).drop(case.vm)
                 self._out.note("vm-switched-off", vm=case.vm, host=last.owner, relay=True)
                 case.settle("it was switched off on purpose", now)

@@ -75,7 +75,6 @@ class Restart:
         self.failed_on: set[HostId] = set()
         self.held = False
         """Whether it waits because recovery is paused."""
-        self.asked = entry.asked
         self.by_wish = False
         """Whether an operator asked for this very start: no pause holds it."""
         self.unheeded: set[VmName] = set()

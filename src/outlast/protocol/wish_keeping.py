@@ -13,6 +13,9 @@ overruled, whoever does so later overrules. A VM that is stopped stays set aside
 list on which it still stands protects it again. Once its register says that it is off, that epoch is kept with it; what
 runs on a later one was started by hand, and whoever did that wants it running: then it is protected again.
 
+Whoever asks for a VM to run a moment after it was switched off asks later, and counts later: so what is told of as running
+is believed only SETTLES after it was asked for, when its host has had the time to tell of its end.
+
 Every wish is on storage before it is answered. Nothing here lets a VM run or keeps it from running: its register, its lease
 and the gate are what they are for every VM, protected or not (safety rule 7).
 """
@@ -33,11 +36,15 @@ from outlast.protocol.responsibility import Responsibility
 
 LOOK_EVERY = Duration(2 * SECOND)
 PATIENCE = Duration(3 * SECOND)
+SETTLES = Duration(3 * SECOND // 2)
+"""How long it may take until all know that a VM has ended: libvirt says so, its host's list is written and announced."""
 NEVER_RAN = Epoch(-1)
 
 
 class Wish(msgspec.Struct):
-    """One command on its way. `said`: what is answered once the list is on storage."""
+    """One command on its way. `said`: what is answered once the list is on storage; `look_at`: it waits until then for
+    word of its VM's end.
+    """
 
     command: WantVm
     home: DatastoreName
@@ -45,6 +52,7 @@ class Wish(msgspec.Struct):
     at_ms: int
     request: RequestId | None = None
     deadline: Instant = LONG_AGO
+    look_at: Instant = LONG_AGO
     said: str = ""
     outcome: Outcome | None = None
     dropped: bool = False
@@ -70,14 +78,23 @@ class WishKeeper:
     def take(self, command: WantVm, home: DatastoreName, by: str, at_ms: int) -> Wish:
         """An operator wants something of a VM of ours. The wish has its outcome when it is on storage, or refused."""
         wish = Wish(command, home, by, at_ms, deadline=after(self._known.now, PATIENCE))
+        vm, protection = VmId(command.vm), self._responsible.protection(home)
+        for earlier in self._wishes:
+            if earlier.command.vm == vm and earlier.outcome is None and not earlier.said:
+                self._refuse(earlier, f"{by} wants it to be {command.wanted} since")
         self._wishes.append(wish)
         if command.wanted in ("stopped", "unprotected"):
-            self._set_aside(wish, self._responsible.protection(home))
+            self._set_aside(wish, protection)
+        elif command.wanted == "running" and self._runs_on(vm) and vm not in protection.aside:
+            wish.look_at = wish.deadline = after(self._known.now, SETTLES)
         else:
-            # What it runs on, or ran on last, is what is asked for from now on.
-            wish.request = self._out.request()
-            self._out.put(ReadRegisters(wish.request, home, (command.vm,)))
+            self._read(wish)
         return wish
+
+    def _read(self, wish: Wish) -> None:
+        """What it runs on, or ran on last, is what is asked for from now on."""
+        wish.request, wish.deadline = self._out.request(), after(self._known.now, PATIENCE)
+        self._out.put(ReadRegisters(wish.request, wish.home, (VmId(wish.command.vm),)))
 
     def _entry(self, wish: Wish, protection: Protection) -> ProtectedVm | None:
         vm = VmId(wish.command.vm)
@@ -185,6 +202,11 @@ class WishKeeper:
         for wish in [w for w in self._wishes if w.outcome is None]:
             if not self.holds(wish.home):
                 self._refuse(wish, f"another host is responsible for {wish.home} now", try_again=True)
+            elif self._known.now < wish.look_at:
+                continue
+            elif wish.look_at != LONG_AGO:
+                wish.look_at = LONG_AGO
+                self._read(wish)
             elif wish.request is None and self._responsible.is_written(wish.home):
                 self._done(wish, wish.said)
             elif self._known.now >= wish.deadline:

@@ -20,6 +20,7 @@ from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.observation import RecordWatch
+from outlast.protocol.protection import Protection
 from outlast.protocol.recovery import Recovery
 from outlast.protocol.restart import READ_PATIENCE, Restart, Stage
 from outlast.protocol.verdict import Verdict
@@ -109,17 +110,23 @@ class _NoFencing:
         """There is no device."""
 
 
+class _Lists:
+    def protection(self, _home: object) -> Protection:
+        """No operator has asked for anything."""
+        return Protection()
+
+
 class _Prover(Recovery):
     """The real recovery up to the proof; what comes after (placing, ordering) decides nothing about safety."""
 
     def __init__(self, facts: _Facts) -> None:
         none: Any = None
-        peers, fencing = cast(Any, _Peers()), cast(Any, _NoFencing())
+        peers, fencing, lists = cast(Any, _Peers()), cast(Any, _NoFencing()), cast(Any, _Lists())
         super().__init__(
             cast(Knowledge, facts),
             Outbox(),
             peers=peers,
-            responsibility=none,
+            responsibility=lists,
             shared=none,
             desk=none,
             fencing=fencing,
