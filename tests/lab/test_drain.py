@@ -52,7 +52,7 @@ def test_a_host_is_drained_under_load_and_loses_its_power_in_its_next_drain(busy
     wait_for(f"{DRAINED} to be empty", lambda: not busy.guests(DRAINED), 90.0)
     moving.wait_writing(busy, VMS)
     places = {vm: host_of(busy, vm) for vm in VMS}
-    assert set(places.values()) == {"host2", "host3"}
+    assert DRAINED not in places.values()
     for vm, place in places.items():
         assert alone_on(busy, vm, place)
         assert boots(busy, vm) == 1
