@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from agent_values import agent_config
+from test_sim_failover import domain, secondary
 
 from outlast.model.effects import CancelFence, Effect, FenceHost, FenceStatus, ReadRegisters, ReadSightings
-from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, RegistersRead, SightingsRead
+from outlast.model.events import FenceEnded, FenceStatusEnded, PowerState, Received, RegistersRead, SightingsRead
 from outlast.model.ids import (
     PRIMARY_REGISTER,
     DatastoreName,
@@ -21,14 +22,16 @@ from outlast.model.ids import (
 )
 from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeping import LeaseReport
-from outlast.model.messages import OperatorWord, WordReport
+from outlast.model.messages import EventNotice, OperatorWord, WordReport
 from outlast.model.records import ProofKind, Reason, RecordMark, RegisterRecord, RegisterState
 from outlast.model.settings import Pause, Settings, SettingsMark, SettingsRecord
 from outlast.model.time import SECOND, Instant, after, seconds
 from outlast.protocol.datastore_watch import DatastoreWatch
 from outlast.protocol.fencing import SETTLES, Fencing
+from outlast.protocol.hearing import hear
 from outlast.protocol.knowledge import Knowledge, Outbox
 from outlast.protocol.operator_word import OperatorDesk
+from outlast.protocol.reporting import Reporter
 from outlast.protocol.verdict import Verdict
 
 ME, HOST, HOME = HostId("h1"), HostId("h2"), DatastoreName("ds1")
@@ -311,3 +314,17 @@ def test_nobody_is_fenced_in_doubt() -> None:
     assert around.doubt in around.fencing.why(HOST)
     around.doubt = ""
     around.confirmed(around.turn())
+
+
+def test_whoever_is_asked_can_tell_what_a_device_said_to_the_primary() -> None:
+    world = domain()
+    primary, other = world.primaries()[0], secondary(world)[0]
+    machine = world.hosts[other].agent.machine
+    assert machine is not None
+    text = "fence_ipmilan was asked, and says that host9 is off"
+    notice = EventNotice(
+        sequence=1, kind="fence-confirmed", host=HostId(primary), vm=None, datastore=None, text=text, wall_clock_ms=1
+    )
+    assert not hear(machine, Received(HostId(primary), notice)), "it is for people, and moves nothing"
+    status = next(h for h in Reporter(machine, world.hosts[other].clock()).snapshot("1", {}).hosts if h.name == primary)
+    assert (status.fence_result, status.fence_result_ok) == (f"{primary}: {text}", True)

@@ -38,7 +38,7 @@ def test_what_is_watched_for_and_how_it_is() -> None:
     assert "at most 3 times an hour, if it does not answer for 30s and does nothing for 120s" in said()
     assert "is the QEMU guest agent installed in it?" in said()
     assert said(guest="answers").endswith("Its guest agent answers.")
-    assert said(guest="silent", guest_resets=1).endswith("does not answer. It was reset 1 times within the last hour.")
+    assert said(guest="silent", guest_resets=1).endswith("does not answer. It was reset once within the last hour.")
     assert "virsh reset" in said(guest="failed", guest_resets=3)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import libvirt
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -124,6 +126,18 @@ def test_what_else_stands_there_is_not_lost(domain: Any) -> None:
     outlast("set", "test", "--priority", "medium")
     definition = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     assert dict(definition.find(f"metadata/{{{NAMESPACE}}}vm").attrib) == {"cpus": "2"}
+
+
+def test_vms_are_listed_all_or_of_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = known(db=(), web=())
+    elsewhere = msgspec.structs.replace(status.vms[1], host="host2")
+    agent_says(monkeypatch, ControlReply(ok=True, status=msgspec.structs.replace(status, vms=(status.vms[0], elsewhere))))
+    code, text = outlast("list")
+    assert (code, "db host1 running yes ds1" in text, "web host2 running yes ds1" in text) == (0, True, True)
+    code, text = outlast("list", "-o", "json")
+    assert (code, [each["name"] for each in json.loads(text)]) == (0, ["db", "web"])
+    code, text = outlast("list", "--host", "host7")
+    assert (code, "there is no host host7" in text) == (2, True)
 
 
 def test_a_ring_is_refused_by_name(domain: Any, monkeypatch: pytest.MonkeyPatch) -> None:

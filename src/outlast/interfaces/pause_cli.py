@@ -19,9 +19,7 @@ def pause(*, reason: str, as_json: bool, path: Path) -> None:
 
     What keeps a VM from running twice goes on: leases, freezes, the gate. What an operator asks for is done.
     """
-    outcome = give(path, PauseRecovery(reason), as_json=as_json)
-    if not as_json and outcome.version is not None:
-        click.echo("automatic recovery is paused: nothing is restarted until `outlast resume`")
+    give(path, PauseRecovery(reason), as_json=as_json)
 
 
 @click.command()

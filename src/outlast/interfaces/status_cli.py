@@ -74,7 +74,7 @@ def screen(found: DomainStatus) -> Group:
         _hosts(found.hosts),
         *_fencing(found.hosts),
         _datastores(found.datastores, len(found.hosts)),
-        _vms(found.vms),
+        vm_table(found.vms),
     ]
     parts += [Text(f"! {problem}", style="yellow") for problem in found.problems]
     return Group(*parts)
@@ -189,7 +189,8 @@ def _datastores(datastores: tuple[DatastoreStatus, ...], hosts: int) -> Table:
     return table
 
 
-def _vms(vms: tuple[VmStatus, ...]) -> RenderableType:
+def vm_table(vms: tuple[VmStatus, ...]) -> RenderableType:
+    """A line for each VM; a sentence if there is none."""
     if not vms:
         return Text("no virtual machine runs", style="dim")
     table = _table("VM", "HOST", "STATE", "PROTECTED", "HOME", "EPOCH", "LEASE AGE", "NOTE")

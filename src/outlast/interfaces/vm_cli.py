@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 import rich_click as click
+from rich.console import Console
 
 from outlast.interfaces.commanding import give
 from outlast.interfaces.local_agent import SOCKET, ask
 from outlast.interfaces.output import AS_JSON, OutlastGroup, show_json
+from outlast.interfaces.status_cli import vm_table
 from outlast.interfaces.waiting import TIMEOUT, WAIT, wait_for_migration
 from outlast.model.commands import MoveVm, Wanted, WantVm
 from outlast.model.errors import OutlastError, UsageError
@@ -175,6 +177,24 @@ def _told(policy: VmPolicy) -> str:
         f"max_relocations {policy.max_relocations}, isolation response {policy.isolation_response or 'default'}, "
         f"guest monitoring {policy.guest_monitoring or 'default'}"
     )
+
+
+@vm.command(name="list")
+@click.option("--host", help="Only those of this host.")
+@AS_JSON
+@SOCKET
+def list_(*, host: str | None, as_json: bool, path: Path) -> None:
+    """Show every VM: where it runs, how it is, and whether it is protected."""
+    status = ask(path, ControlRequest("status")).status
+    if status is None:
+        raise OutlastError("the agent gave no status", "restart it after an upgrade")
+    if host is not None and host not in (known := [each.name for each in status.hosts]):
+        raise UsageError(f"there is no host {host}", f"there are {', '.join(known)}")
+    found = tuple(each for each in status.vms if host in (None, each.host))
+    if as_json:
+        show_json(found)
+    else:
+        Console(highlight=False).print(vm_table(found))
 
 
 @vm.command()

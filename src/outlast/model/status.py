@@ -21,10 +21,10 @@ class KeptEmpty(msgspec.Struct, frozen=True, kw_only=True):
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `verdict` is the primary's where it is known, else this agent's own (`verdict_by` says whose).
 
-    `fencing`: its fence agents, in order; `fence_result`: what they last did or said to this agent. `maintenance`: if an
-    operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `emptying`: what becomes of
-    those that run there still, as the primary says, and whether all of them stay (`emptying_settled`); `health`: of its
-    hardware.
+    `fencing`: its fence agents, in order; `fence_result`: what they last did or said, to whichever agent. `maintenance`:
+    if an operator keeps it empty; `kept_empty`: why it gets no VMs at all, for whatever reason; `emptying`: what becomes
+    of those that run there still, as the primary says, and whether all of them stay (`emptying_settled`); `health`: of
+    its hardware.
     """
 
     name: str

@@ -105,6 +105,7 @@ class Fencing:
         self._switched: dict[HostId, Instant | None] = {}
         """The first ping of the silence in which a host was switched off: then its state is asked first."""
         self.outcomes: dict[HostId, Outcome] = {}
+        """For people: what devices last said to this agent, or to another one, which has told of it."""
 
     # -- what recovery asks ---------------------------------------------------------------------------------------
 
@@ -351,6 +352,10 @@ class Fencing:
     def tested(self, event: FenceTested) -> None:
         """An operator had its devices asked for their state."""
         self.outcomes[event.host] = Outcome(self._known.now, event.ok, event.text)
+
+    def told(self, host: HostId, ok: bool, text: str) -> None:
+        """Another agent says what its devices said."""
+        self.outcomes[host] = Outcome(self._known.now, ok, text)
 
     def next_deadline(self) -> Instant | None:
         """When an effort has to be moved, or a proof may be used, by time alone."""

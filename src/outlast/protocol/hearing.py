@@ -79,10 +79,12 @@ def hear(agent: "AgentMachine", event: Received) -> bool:
             agent.retrying.requested(event.sender, event.message)
         case RetryAnswer():
             agent.retrying.answered(event.sender, event.message)
-        case EventNotice(kind=kind, vm=vm, text=text):
+        case EventNotice(kind=kind, host=host, vm=vm, text=text):
             # The runtime writes it to the event log; it decides nothing.
             if vm is not None and kind == "vm-crashed":
                 agent.known.troubles[vm] = text
+            if host is not None and kind in ("fence-confirmed", "fence-failed"):
+                agent.fencing.told(host, kind == "fence-confirmed", f"{agent.known.name(event.sender)}: {text}")
             return news
     return True
 

@@ -18,19 +18,26 @@ def policy_sentences(policy: VmPolicy, settings: Settings) -> list[str]:
     ]
     if policy.after:
         lines.append(f"It is started after {', '.join(policy.after)}, if they are down as well.")
-    here = "without end" if policy.max_restarts == WITHOUT_END else f"{policy.max_restarts} times"
-    hosts = "every other host" if policy.max_relocations == WITHOUT_END else f"{policy.max_relocations} other hosts"
+    here = "without end" if policy.max_restarts == WITHOUT_END else _times(policy.max_restarts)
+    elsewhere = "one other host" if policy.max_relocations == 1 else f"{policy.max_relocations} other hosts"
+    hosts = "every other host" if policy.max_relocations == WITHOUT_END else elsewhere
     lines.append(f"If it fails by itself, it is started anew {here} on its host, then on {hosts}.")
     return lines
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def guest_sentences(status: VmStatus, settings: Settings) -> list[str]:
     """Whether its guest is watched, and how it is."""
     if status.policy is None or (status.policy.guest_monitoring or settings.guest_monitoring) == "off":
         return []
+    silent, quiet = duration_text(settings.guest_failure_after), duration_text(settings.guest_io_quiet)
     lines = [
-        f"Its guest is watched: it is reset, at most {settings.guest_resets_per_hour} times an hour, if it does not answer "
-        f"for {duration_text(settings.guest_failure_after)} and does nothing for {duration_text(settings.guest_io_quiet)}."
+        f"Its guest is watched: it is reset, at most {_times(settings.guest_resets_per_hour)} an hour, if it does not "
+        f"answer for {silent} and does nothing for {quiet}, but not within {duration_text(settings.guest_min_uptime)} of "
+        "its start, of a reset, or of when it was first watched."
     ]
     said = {
         "": "It has not answered yet, so it is not judged: is the QEMU guest agent installed in it?",
@@ -38,7 +45,7 @@ def guest_sentences(status: VmStatus, settings: Settings) -> list[str]:
         "silent": "Its guest agent does not answer.",
         "failed": f"ITS GUEST HAS FAILED, and is left alone: {_LOOK}.",
     }
-    times = f" It was reset {status.guest_resets} times within the last hour." if status.guest_resets else ""
+    times = f" It was reset {_times(status.guest_resets)} within the last hour." if status.guest_resets else ""
     return [*lines, said[status.guest] + times]
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from outlast.model.commands import (
     ChangeSettings,
+    Command,
     DrainHost,
     EndReturn,
     Outcome,
@@ -142,10 +143,25 @@ class SettingsChanger:
             return _not_now(f"it could not be written on any datastore ({problem}); nothing is changed")
         version = change.record.mark.version
         self._tell(work, version)
-        sentences = [f"the settings have version {version} now, written on {', '.join(sorted(change.stored))}"]
+        sentences = [
+            f"{self._done(work.request.command)} (settings version {version}, on {', '.join(sorted(change.stored))})"
+        ]
         if problem:
             sentences.append(f"not written yet on {problem}")
         return Outcome(ok=True, sentences=tuple(sentences), version=version, changes=work.changes)
+
+    def _done(self, command: Command) -> str:
+        match command:
+            case DrainHost(host=host):
+                return f"{self._known.name(HostId(host))} is kept empty from now on"
+            case UndrainHost(host=host):
+                return f"{self._known.name(HostId(host))} may be used again"
+            case PauseRecovery():
+                return "automatic recovery is paused: nothing is restarted until `outlast resume`"
+            case ResumeRecovery():
+                return "automatic recovery goes on"
+            case _:
+                return "the settings are changed"
 
     def _tell(self, work: SettingsWork, version: int) -> None:
         by, out, me = work.request.by, self._out, self._known.me
