@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from outlast.interfaces.cli import main
 from outlast.model.errors import UsageError
 from outlast.model.ids import HostId
-from outlast.model.settings import FREEZES_WITHIN, Settings, problems
+from outlast.model.settings import FREEZES_WITHIN, Settings, problems, setting_text
 from outlast.model.time import SECOND, seconds
 from outlast.model.units import parse_duration
 from outlast.runtime.agent_process import FREEZER_LOOKS_EVERY_S
@@ -65,6 +67,13 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert config.settings == Settings()
     assert config.for_keeper().home_of(("/srv/ds1/disks/a.raw",)) == "ds1"
     assert config.for_keeper().home_of(("/srv/ds11/a.raw", "/elsewhere")) is None
+
+
+def test_every_setting_can_be_given_in_the_file(tmp_path: Path) -> None:
+    every = ((name, setting_text(name, value)) for name, value in msgspec.structs.asdict(Settings()).items())
+    lines = "\n".join(f"{name} = {text if text.isdigit() else json.dumps(text)}" for name, text in every)
+    config = load_config(written(tmp_path, 'lease_duration = "6s"', lines))
+    assert config.settings == Settings()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,15 @@ from outlast.model.inventory import DatastoreMember, FenceLevel, HostMember
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.records import Enforcement
 from outlast.model.rules import Rule, RuleKind, problem
-from outlast.model.settings import AdmissionMode, AdmissionPolicy, HostShutdownPolicy, Settings, SettingsMark, problems
+from outlast.model.settings import (
+    AdmissionMode,
+    AdmissionPolicy,
+    GuestMonitoring,
+    HostShutdownPolicy,
+    Settings,
+    SettingsMark,
+    problems,
+)
 from outlast.model.time import SECOND, Duration, in_seconds
 from outlast.model.units import parse_duration, parse_size
 from outlast.protocol.enforcement import RESET_TIME, watchdog_needs
@@ -166,6 +174,11 @@ class _Settings(_Table):
     admission_mode: AdmissionMode | None = None
     admission_host_failures: int | None = None
     admission_percent: int | None = None
+    guest_monitoring: GuestMonitoring | None = None
+    guest_failure_after: _Duration | None = None
+    guest_io_quiet: _Duration | None = None
+    guest_min_uptime: _Duration | None = None
+    guest_resets_per_hour: int | None = None
 
 
 class _Paths(_Table):
