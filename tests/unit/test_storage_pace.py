@@ -8,6 +8,7 @@ from agent_values import agent_config, keeper_report
 from outlast.model.effects import Note
 from outlast.model.ids import DatastoreName, Incarnation, LeaseTerm
 from outlast.model.keeping import LeaseReport
+from outlast.model.latency import Latencies
 from outlast.model.settings import Settings
 from outlast.model.time import Instant, seconds
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -59,10 +60,40 @@ def test_it_is_told_once_and_once_that_it_is_over() -> None:
     known, out = Knowledge(agent_config(), at(0)), Outbox()
     pace = StoragePace(known, out)
     told: list[str] = []
+    counted = Latencies().and_one(seconds(0.001)).and_one(seconds(0.7))
     for held, slow in ((True, False), (True, True), (True, True), (False, False), (True, False), (True, False)):
-        report = LeaseReport(DS, held, LeaseTerm(1), at(6), Incarnation(1), write_ms=700, slow=slow)
+        report = LeaseReport(DS, held, LeaseTerm(1), at(6), Incarnation(1), write_ms=700, slow=slow, writes=counted)
         known.keeper = keeper_report(leases=(report,))
         pace.tick()
-        told += [effect.kind for effect in out.take() if isinstance(effect, Note)]
+        notes = [effect for effect in out.take() if isinstance(effect, Note)]
+        told += [note.kind for note in notes]
+        assert all(
+            note.facts["writes"] == "of the last 2 writes 50 % within 5 ms, 95 % within 1 s, 99 % within 1 s"
+            for note in notes
+        )
         assert len(pace.problems()) == slow
     assert told == ["datastore-slow", "datastore-quick"]
+
+
+def test_what_is_told_is_of_the_last_ten_minutes() -> None:
+    known = Knowledge(agent_config(), at(0))
+    pace, counted = StoragePace(known, Outbox()), Latencies()
+    for second in range(1200):
+        counted = counted.and_one(seconds(0.6) if second < 500 else seconds(0.003))
+        report = LeaseReport(DS, True, LeaseTerm(1), at(second + 6), Incarnation(1), writes=counted)
+        known.now, known.keeper = at(second), keeper_report(leases=(report,))
+        pace.tick()
+    recent = pace.recent(report)
+    assert 540 <= recent.number <= 600
+    assert recent.counts == (recent.number, *[0] * 10)
+    assert pace.explain(DS) == [f"Its last {recent.number} heartbeat writes from here: {recent.number} within 5 ms."]
+    assert pace.explain(DatastoreName("ds9")) == []
+
+
+def test_a_lease_counts_the_writes_that_were_confirmed() -> None:
+    lease = Lease(Settings(), at(0))
+    writes(lease, 0.02, 3, 0)
+    sequence = lease.begin_write(at(10))
+    assert sequence is not None
+    lease.end_write(sequence, False, at(11))
+    assert (lease.latencies.number, lease.latencies.total_ms) == (3, 60)

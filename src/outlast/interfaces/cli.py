@@ -20,6 +20,7 @@ _GROUPS = {
     "pause": "outlast.interfaces.pause_cli:pause",
     "resume": "outlast.interfaces.pause_cli:resume",
     "plan": "outlast.interfaces.plan_cli:plan",
+    "metrics": "outlast.interfaces.metrics_cli:metrics",
     "simulate": "outlast.interfaces.simulate_cli:simulate",
     "lab": "outlast.lab.cli:lab",
 }

@@ -53,7 +53,7 @@ TEMPLATES: dict[str, str] = {
     "startup-over": "the site has started: {why}",
     "isolation-response": "{vm}: isolation response {response}",
     "datastore-back": "{reporter} reaches {datastore}",
-    "datastore-slow": "{datastore} answers {host} slowly: a heartbeat write takes {takes}",
+    "datastore-slow": "{datastore} answers {host} slowly: a heartbeat write takes {takes}; {writes}",
     "datastore-quick": "{datastore} answers {host} at a good pace again: a heartbeat write takes {takes}",
     "datastore-lost": "{reporter} does not reach {datastore}: {problem}",
     "record-undecodable": "the record of {host} on {datastore}: {problem}",

@@ -22,6 +22,7 @@ from outlast.model.ids import (
     VmId,
     VmName,
 )
+from outlast.model.latency import Latencies
 from outlast.model.records import Enforcement, Proof, Reason
 from outlast.model.settings import Settings, SettingsMark
 
@@ -276,7 +277,8 @@ class LeaseReport(msgspec.Struct, frozen=True):
     """A host lease. `deadline` is on this host's CLOCK_BOOTTIME, 0 while lapsed.
 
     `failing`: it has lapsed, and the storage has answered with errors, again and again, in place of no answer. `write_ms`:
-    how long a heartbeat write takes of late; `slow`: that is so long that the lease might not be held much longer.
+    how long a heartbeat write takes of late; `slow`: that is so long that the lease might not be held much longer;
+    `writes`: how long all of them took since this keeper began.
     """
 
     datastore: DatastoreName
@@ -288,6 +290,7 @@ class LeaseReport(msgspec.Struct, frozen=True):
     failing: bool = False
     write_ms: int = 0
     slow: bool = False
+    writes: Latencies = Latencies()
 
 
 class KeptVm(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ nobody else.
 
 import msgspec
 
+from outlast.model.latency import Latencies
 from outlast.model.planning import Outlook
 from outlast.model.policy import VmPolicy
 
@@ -60,6 +61,7 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One datastore as seen from here. `score` is its accessibility score for this host, None when it is not reached.
 
     `risk_accepted`: a lease's end counts as proof there although writes may be in flight for longer than the margin.
+    `writes`: how long this host's heartbeat writes there took, since its keeper began.
     """
 
     name: str
@@ -78,6 +80,7 @@ class DatastoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     expiry_is_proof: bool
     risk_accepted: bool
     problem: str
+    writes: Latencies | None = None
 
 
 class MigrationStatus(msgspec.Struct, frozen=True, kw_only=True):

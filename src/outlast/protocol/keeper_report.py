@@ -47,6 +47,7 @@ def keeper_report(
             failing=is_failing(place),
             write_ms=place.lease.usual // MILLISECOND,
             slow=place.lease.held and place.lease.slow,
+            writes=place.lease.latencies,
         )
         for name, place in places.items()
     )

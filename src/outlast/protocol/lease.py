@@ -22,6 +22,7 @@ import enum
 import msgspec
 
 from outlast.model.ids import Incarnation, LeaseTerm
+from outlast.model.latency import Latencies
 from outlast.model.records import Enforcement
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant, after
@@ -60,6 +61,8 @@ class Lease:
         self.usual = Duration(0)
         """How long a write takes of late that is confirmed: each one moves it an eighth of the way."""
         self.slow = False
+        self.latencies = Latencies()
+        """How long all of them took that were confirmed."""
         self.length = settings.lease_duration
         self.deadline: Instant | None = None
         self._granted_from = now
@@ -136,6 +139,7 @@ class Lease:
             self._write_due = after(now, retry)
             return Renewal.NOTHING
         self.usual = Duration((7 * self.usual + self.took) // 8) if self.usual else self.took
+        self.latencies = self.latencies.and_one(self.took)
         self.slow = self.usual * (2 * SLOW if self.slow else SLOW) >= self.length
         granted_until = after(started, min(self.length, self._written_for))
         if granted_until <= now:

@@ -200,6 +200,7 @@ class Reporter:
             expiry_is_proof=bounded or member.accept_in_flight_risk,
             risk_accepted=not bounded and member.accept_in_flight_risk,
             problem=(reach.problem if reach is not None else "") or (lease.problem if lease is not None else ""),
+            writes=lease.writes if lease is not None else None,
         )
 
     def _vms(self) -> tuple[VmStatus, ...]:
@@ -442,6 +443,7 @@ class Reporter:
             if status.responsible
             else "Nobody is responsible for its VMs now."
         )
+        lines += self._machine.pace.explain(DatastoreName(name))
         proof = "is" if status.expiry_is_proof else "is not"
         lines.append(f"An expired lease {proof} proof here (in_flight_bound, accept_in_flight_risk).")
         return lines
