@@ -333,7 +333,8 @@ class World(Operating):
         self._fault("", "its guest hangs", vm)
         for name in self.processes(vm):
             process = self.hosts[name].hypervisor.processes[VmId(vm)]
-            process.hung, process.busy, process.lasting = True, io, lasting
+            # What stands still does not begin to work again by hanging once more.
+            process.hung, process.busy, process.lasting = True, io and process.works, lasting
 
     def vm_retry(self, vm: str) -> None:
         """An operator asks for it to be tried once more, on any host whose agent works."""
