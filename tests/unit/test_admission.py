@@ -172,6 +172,22 @@ def test_every_host_says_how_many_may_be_lost_and_it_follows_what_happens() -> N
     assert [entry.kind for entry in at.timeline if entry.kind.startswith("capacity")][-1] == "capacity-enough"
 
 
+def test_what_was_before_the_last_change_is_told_as_such() -> None:
+    at = world(Settings(), a=("host1", 6000), b=("host2", 6000), c=("host3", 6000))
+    name = next(name for name in at.hosts if name not in at.primaries())
+
+    def stale() -> bool:
+        primary = at.hosts[at.primaries()[0]].agent.machine
+        assert primary is not None
+        assert primary.capacity.outlook is not None
+        return primary.capacity.outlook.stale
+
+    assert not stale()
+    at.maintenance_on(name)
+    assert at.run_until(stale, 4) is not None
+    assert at.run_until(lambda: not stale(), 20) is not None
+
+
 def test_switched_off_it_says_what_is_and_complains_of_nothing() -> None:
     at = world(Settings(admission_mode="off"), a=("host1", 16000), b=("host2", 16000), c=("host3", 16000))
     assert outlooks(at) == {(0, True, "")}

@@ -104,6 +104,8 @@ def _outlook(outlook: Outlook | None) -> Text:
     text = f"survives {'' if outlook.done else 'at least '}{count}, whichever it is"
     if outlook.why:
         text += f"; {outlook.why}" + ("" if outlook.proven else " (not proven)")
+    if outlook.stale:
+        text += " (before the last change; it is looked at anew)"
     return Text(text, style="red" if not outlook.survives else "yellow" if outlook.short else "green")
 
 

@@ -113,6 +113,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
     `survives` hosts, whichever they are; `done` False: at least so many, more were not looked at. `why`: what the loss of
     one more would mean; `proven`: that there is no way round it. `short`: why too little is set aside for failures.
+    `stale`: something has changed since, and it is looked at anew.
     """
 
     survives: int
@@ -120,6 +121,7 @@ class Outlook(msgspec.Struct, frozen=True):
     why: str
     proven: bool
     short: str
+    stale: bool = False
 
 
 class PlanBasis(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ is set counts here, not what hosts measure as free: that changes all the time.
 
 from collections.abc import Iterator
 
+import msgspec
+
 from outlast.model.planning import Outlook, Snapshot
 from outlast.model.time import MILLISECOND, NEVER, SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
@@ -64,6 +66,8 @@ class CapacityWatch:
         snapshot = self._placement.whole()
         if snapshot != self._snapshot:
             self._snapshot, self._is_new = snapshot, True
+            if self.outlook is not None:
+                self.outlook = msgspec.structs.replace(self.outlook, stale=True)
             self._wait(QUIET)
         elif self._is_new:
             self._is_new, self._looks = False, 0
