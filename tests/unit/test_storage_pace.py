@@ -82,7 +82,7 @@ def test_what_is_told_is_of_the_last_ten_minutes() -> None:
         counted = counted.and_one(seconds(0.6) if second < 500 else seconds(0.003))
         report = LeaseReport(DS, True, LeaseTerm(1), at(second + 6), Incarnation(1), writes=counted)
         known.now, known.keeper = at(second), keeper_report(leases=(report,))
-        pace.tick()
+        pace.counted()
     recent = pace.recent(report)
     assert 540 <= recent.number <= 600
     assert recent.counts == (recent.number, *[0] * 10)

@@ -277,6 +277,7 @@ class AgentMachine:
             case KeeperReported():
                 news = in_report(event.report, self.known.keeper, self.known.now)
                 self.known.keeper = event.report
+                self.pace.counted()
                 self.settings.keeper_reports(event.report)
                 return news
             case DatastoreSurveyed():

@@ -30,7 +30,6 @@ class StoragePace:
     def tick(self) -> None:
         """Tell of what has become slow, and of what is not any more."""
         for lease in self._known.leases:
-            self._mark(lease)
             if lease.slow and lease.datastore not in self._told:
                 self._told.add(lease.datastore)
                 self._note("datastore-slow", lease)
@@ -38,10 +37,12 @@ class StoragePace:
                 self._told.remove(lease.datastore)
                 self._note("datastore-quick", lease)
 
-    def _mark(self, lease: LeaseReport) -> None:
-        marks = self._marks.setdefault(lease.datastore, deque(maxlen=MARKS))
-        if not marks or self._known.now - marks[-1][0] >= MARK_EVERY:
-            marks.append((self._known.now, lease.writes))
+    def counted(self) -> None:
+        """The keeper has reported: also when nothing else is news."""
+        for lease in self._known.leases:
+            marks = self._marks.setdefault(lease.datastore, deque(maxlen=MARKS))
+            if not marks or self._known.now - marks[-1][0] >= MARK_EVERY:
+                marks.append((self._known.now, lease.writes))
 
     def recent(self, lease: LeaseReport) -> Latencies:
         """How long the writes of the last ten minutes took; all that the keeper counted, if this agent has seen none."""
