@@ -40,7 +40,8 @@ class View(msgspec.Struct):
         return {*named, self.prefer} if self.prefer >= 0 else named
 
 
-_NOTHING = View(set(), None, {}, {}, {}, frozenset(), -1)
+NOTHING = View(set(), None, {}, {}, {}, frozenset(), -1)
+"""The view of every VM of which nothing is to be said: the same one, so that planners can tell."""
 
 
 class Board:
@@ -124,7 +125,7 @@ class Board:
         """What the rules say of a VM now. The VM itself must not be on the board."""
         problem = self.problem
         if vm.name not in problem.ruled and not vm.failed_on and vm.prefer is None:
-            return _NOTHING
+            return NOTHING
         number = problem.number
         failed = frozenset(number[host] for host in vm.failed_on if host in number)
         prefer = number.get(vm.prefer, -1) if vm.prefer is not None else -1
@@ -195,20 +196,22 @@ class Board:
         cpu = self.free_cpu[i] * 1000 // host.cpu if host.cpu else 0
         return min(memory, cpu)
 
-    def rank(self, view: View, i: int) -> tuple[int, ...]:
-        """How good a candidate is for a VM, as its view has it: the greatest is best. The last item makes it unique."""
+    def standing(self, i: int) -> tuple[int, ...]:
+        """How good a host is for any VM: the greatest is best. The last item makes it unique."""
         host = self.problem.hosts[i]
+        return not host.last_resort, host.spare, self.balance(i), self.free_memory[i], i
+
+    def rank(self, view: View, i: int, standing: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """How good a candidate is for a VM, as its view has it: the greatest is best. `standing`: if that is known."""
+        usual = standing or self.standing(i)
         return (
-            not host.last_resort,
+            usual[0],
             i not in view.failed,
             i == view.prefer,
             -view.wrong.get(i, 0),
             view.liked.get(i, 0),
             -view.near.get(i, 0),
-            host.spare,
-            self.balance(i),
-            self.free_memory[i],
-            i,
+            *usual[1:],
         )
 
 

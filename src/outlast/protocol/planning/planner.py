@@ -19,9 +19,10 @@ What runs stays where it is. Nobody waits for room that a VM of a lower tier was
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from itertools import islice
 
 from outlast.model.planning import Assignment, Obstacle, Plan, PlanVm
-from outlast.protocol.planning.board import Board, View
+from outlast.protocol.planning.board import NOTHING, Board, View
 from outlast.protocol.planning.checking import Worth, worth
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.planning.search import Search, impossible
@@ -31,6 +32,9 @@ MOST_SEARCHED = 60
 """How many placements the search tries in one plan, and for how many VMs it is tried at all."""
 MOST_REPAIRS = 1000
 """How many moves are looked at to make room, in one plan."""
+
+FEW = 8
+"""Fewer than one host in so many are sorted whenever they are asked about."""
 
 _Entry = tuple[int, ...]
 
@@ -111,11 +115,10 @@ class _Pass:
         self._by_cpu = pack and _cpu_is_scarcer(board, order)
         self._squeezing = False
         self._entries = [self._entry(i) for i in range(len(board.free_memory))]
-        self._sorted: dict[tuple[object, ...], list[_Entry]] = {}
-        self._sorted_of: list[list[list[_Entry]]] = [[] for _ in board.free_memory]
+        self._sorted = sorted(self._entries)
         self._repairs = MOST_REPAIRS
-        self._crowded: dict[tuple[object, ...], bool] = {}
-        """Whether no host has room for one more VM of a kind and size, on the board as it is."""
+        self._refused: set[tuple[object, ...]] = set()
+        """The sizes for which none of some hosts has room. While VMs are only put down, that stays so."""
         self.steps: list[Assignment] = []
 
     def run(self) -> None:
@@ -129,6 +132,8 @@ class _Pass:
         if waiting:
             by_host = self._movable()
             for vm in waiting:
+                if self._repairs <= 0:
+                    break
                 self._make_room(vm, by_host)
 
     def waiting(self) -> list[PlanVm]:
@@ -142,6 +147,7 @@ class _Pass:
     def squeeze(self) -> None:
         """Place who still waits where the reserved CPU is there."""
         self._squeezing = True
+        self._refused.clear()
         for vm in self.waiting():
             self._settle(vm, self._best(vm))
 
@@ -155,7 +161,6 @@ class _Pass:
         squeezed = self._squeezing and vm.needs.cpu > self._board.free_cpu[i]
         self._board.put(vm, i, squeezed)
         self._changed(i)
-        self._crowded.clear()
         self.steps.append(Assignment(vm.vm, self._problem.hosts[i].id, squeezed))
 
     def _best(self, vm: PlanVm, but: int = -1) -> int | None:
@@ -163,71 +168,63 @@ class _Pass:
 
         Hosts that are like others for this VM stand in order already: the first of them that has room is the best of them.
         """
-        board, view = self._board, self._board.view(vm)
-        special = view.special()
-        fitting = []
-        if special:
-            candidates = self._problem.candidates(vm)
-            can = (i for i in sorted(special) if i in candidates and i != but and view.allows(i))
-            fitting = [i for i in can if board.has_room(vm, i, self._squeezing)]
-        usual = self._first_with_room(vm, view, special if but < 0 else {*special, but})
+        board, view, hosts = self._board, self._board.view(vm), self._problem.candidates(vm)
+        if view is NOTHING:
+            return self._first_with_room(vm, hosts - {but} if but in hosts else hosts)
+        allowed = hosts - view.forbidden - {but}
+        if view.only is not None:
+            allowed &= view.only
+        special = allowed & view.special()
+        fitting = [i for i in special if board.has_room(vm, i, self._squeezing)]
+        usual = self._first_with_room(vm, allowed - special)
         if usual is not None:
             fitting.append(usual)
         if len(fitting) < 2:
             return fitting[0] if fitting else None
+        entries = self._entries
         if self._pack:
-            return min(fitting, key=lambda i: (i in view.failed, self._entries[i]))
-        return max(fitting, key=lambda i: board.rank(view, i))
+            return min(fitting, key=lambda i: (i in view.failed, entries[i]))
+        return max(fitting, key=lambda i: board.rank(view, i, entries[i]))
 
-    def _first_with_room(self, vm: PlanVm, view: View, special: set[int]) -> int | None:
-        """The first host in order that can take it and is not special."""
-        needs, board, limit = vm.needs, self._board, self._problem.taste(vm).limit
+    def _first_with_room(self, vm: PlanVm, hosts: frozenset[int]) -> int | None:
+        """The first in order of some hosts that has room for it. Of VMs that need the same, one refusal is enough."""
+        needs, board = vm.needs, self._board
         memory, reserved = needs.memory_mib, needs.reserved_cpu
         cpu = reserved if self._squeezing else needs.cpu
+        asked = memory, cpu, reserved, hosts
+        if asked in self._refused:
+            return None
         free_memory, free_reserved = board.free_memory, board.free_reserved_cpu
         free_cpu = free_reserved if self._squeezing else board.free_cpu
-        few = (self._entries[i] for i in self._problem.candidates(vm)) if limit is not None else ()
-        entries = self._sorted_for(vm) if limit is None else sorted(few)
-        ruled = view.forbidden or view.only is not None or special
-        if self._pack:
-            # Those before this place have too little of what they are sorted by.
-            smallest = bisect_left(entries, (False, cpu if self._by_cpu else memory))
-            entries = entries[smallest:]
-        for entry in entries if self._pack else reversed(entries):
+        order = self._order_of(hosts)
+        # Packing begins with the smallest; those before this place have too little of what they are sorted by.
+        smallest = bisect_left(order, (False, cpu if self._by_cpu else memory)) if self._pack else 0
+        for entry in islice(order, smallest, None) if self._pack else reversed(order):
             i = entry[-1]
-            if (
-                memory <= free_memory[i]
-                and cpu <= free_cpu[i]
-                and reserved <= free_reserved[i]
-                and not (ruled and (i in special or not view.allows(i)))
-            ):
+            if memory <= free_memory[i] and cpu <= free_cpu[i] and reserved <= free_reserved[i] and i in hosts:
                 return i
+        self._refused.add(asked)
         return None
 
     # -- hosts in order, for VMs that nothing distinguishes but their size --------------------------------------------
 
     def _entry(self, i: int) -> _Entry:
-        board, host = self._board, self._problem.hosts[i]
-        if self._pack:
-            return bool(host.last_resort), (board.free_cpu if self._by_cpu else board.free_memory)[i], i
-        return not host.last_resort, host.spare, board.balance(i), board.free_memory[i], i
+        board = self._board
+        if not self._pack:
+            return board.standing(i)
+        return bool(self._problem.hosts[i].last_resort), (board.free_cpu if self._by_cpu else board.free_memory)[i], i
 
-    def _sorted_for(self, vm: PlanVm) -> list[_Entry]:
-        kind = self._problem.reach(vm)
-        found = self._sorted.get(kind)
-        if found is None:
-            reaching = self._problem.reaching(vm)
-            found = self._sorted[kind] = sorted(self._entries[i] for i in reaching)
-            for i in reaching:
-                self._sorted_of[i].append(found)
-        return found
+    def _order_of(self, hosts: frozenset[int]) -> list[_Entry]:
+        """Hosts in order, perhaps with others among them: few are sorted anew, many are found among all."""
+        if len(hosts) * FEW < len(self._entries):
+            return sorted(self._entries[i] for i in hosts)
+        return self._sorted
 
     def _changed(self, i: int) -> None:
         old, new = self._entries[i], self._entry(i)
         self._entries[i] = new
-        for entries in self._sorted_of[i]:
-            del entries[bisect_left(entries, old)]
-            insort(entries, new)
+        del self._sorted[bisect_left(self._sorted, old)]
+        insort(self._sorted, new)
 
     # -- VMs that belong together -------------------------------------------------------------------------------------
 
@@ -236,7 +233,8 @@ class _Pass:
         board = self._board
         views = [board.view(vm) for vm in bundle]
         for at, first in enumerate(bundle):
-            counts = {i: self._how_many_fit(bundle[at:], views[at:], i) for i in sorted(self._problem.candidates(first))}
+            can = (i for i in sorted(self._problem.candidates(first)) if board.has_room(first, i))
+            counts = {i: self._how_many_fit(bundle[at:], views[at:], i) for i in can}
             most = max(counts.values(), default=0)
             if most:
                 best = max((i for i, count in counts.items() if count == most), key=lambda i: board.rank(views[at], i))
@@ -294,6 +292,7 @@ class _Pass:
             elsewhere = self._best(other, but=i)
             board.take(vm)
             if elsewhere is not None:
+                self._refused.clear()
                 self._settle(other, elsewhere)
                 self._settle(vm, i)
                 return True
@@ -302,12 +301,9 @@ class _Pass:
 
     def _is_crowded(self, vm: PlanVm) -> bool:
         """Whether no host has room for one more like this: then it need not be tried whether it could be elsewhere."""
-        if vm.name in self._problem.ruled or vm.failed_on or vm.prefer is not None:
+        if self._board.view(vm) is not NOTHING:
             return False
-        kind = *self._problem.reach(vm), vm.needs
-        if kind not in self._crowded:
-            self._crowded[kind] = self._best(vm) is None
-        return self._crowded[kind]
+        return self._first_with_room(vm, self._problem.candidates(vm)) is None
 
 
 def _cpu_is_scarcer(board: Board, order: list[list[PlanVm]]) -> bool:

@@ -66,6 +66,7 @@ class Problem:
                 self.labelled.setdefault(label, []).append(i)
         self._reaching: dict[tuple[object, ...], frozenset[int]] = {}
         self._candidates: dict[tuple[object, ...], frozenset[int]] = {}
+        self._candidates_of: dict[VmId, tuple[PlanVm, frozenset[int]]] = {}
         self._tastes: dict[VmName, Taste] = {}
 
     def reach(self, vm: PlanVm) -> tuple[object, ...]:
@@ -83,9 +84,15 @@ class Problem:
 
     def candidates(self, vm: PlanVm) -> frozenset[int]:
         """The hosts that may take a VM if they have room and the other VMs allow it."""
+        known = self._candidates_of.get(vm.vm)
+        if known is not None and known[0] is vm:
+            return known[1]
         limit = self.taste(vm).limit
-        if limit is None:
-            return self.reaching(vm)
+        found = self.reaching(vm) if limit is None else self._limited(vm, limit)
+        self._candidates_of[vm.vm] = vm, found
+        return found
+
+    def _limited(self, vm: PlanVm, limit: frozenset[int]) -> frozenset[int]:
         key = (vm.name, self.reach(vm))
         found = self._candidates.get(key)
         if found is None:
