@@ -66,7 +66,7 @@ def test_how_long_it_would_take() -> None:
     at = world()
     found = foretell(basis_of(at), frozenset({HostId("host1")}))
     for move in found.moves:
-        assert move.after_s[0] == 7.0
+        assert move.after_s[0] == 6.5
         assert 8 < move.after_s[1] < 11
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from outlast.model.dependency import Dependency, Standing
 from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
 from outlast.model.policy import Priority
 from outlast.model.time import Duration, Instant, seconds
-from outlast.protocol.sequence import Dependency, Slots, Standing, Turns, Waiter, turns
+from outlast.protocol.sequence import Slots, Turns, Waiter, turns
 
 NOW = Instant(1000 * 10**9)
 TIMEOUT = seconds(60)

@@ -21,7 +21,7 @@ from outlast.model.errors import OutlastError, UsageError
 from outlast.model.ids import HostId
 from outlast.model.planning import Foretold, PlanBasis
 from outlast.protocol.planning.explaining import Explanation, explain
-from outlast.protocol.planning.foretelling import foretell, loss_of
+from outlast.protocol.planning.foretelling import foretell, loss_of, ranked
 from outlast.protocol.planning.planner import make_plan
 from outlast.protocol.planning.problem import Problem
 from outlast.protocol.planning.worst import Worst, worst_losses
@@ -138,7 +138,7 @@ def _worst(basis: PlanBasis, count: int, time_limit: float) -> Worst:
     if count > usable:
         raise UsageError(f"{count} hosts cannot be lost: {usable} can be used now", "ask for fewer")
     found = Worst()
-    for found in worst_losses(problem, count):  # noqa: B007 - the last answer is the best one
+    for found in worst_losses(problem, count, lambda lost: ranked(basis, problem, lost)):  # noqa: B007 - the last answer is the best one
         if time.monotonic() >= until:
             break
     return found
@@ -185,6 +185,9 @@ def _show(console: Console, basis: PlanBasis, found: Foretold) -> None:
             why = move.why + ("; with less CPU than it used" if move.squeezed else "")
             table.add_row(move.vm, move.origin or "-", move.to, f"{move.after_s[0]:g} to {move.after_s[1]:g} s", why)
         console.print(table)
+    for move in found.moves:
+        for each in move.awaits:
+            console.print(Text(f"{move.vm} {each.sentence}", style="" if each.heeded else "yellow"))
     for wait in found.waits:
         console.print(Text(f"{wait.vm} would wait: {wait.why}", style="red"))
         for host, why in wait.hosts.items():
@@ -192,15 +195,19 @@ def _show(console: Console, basis: PlanBasis, found: Foretold) -> None:
 
 
 def _explanation(basis: PlanBasis, about: str, lost: frozenset[HostId]) -> Explanation:
-    problem = Problem(basis.snapshot)
+    loss = loss_of(basis, lost)
     vm = next((vm for vm in basis.snapshot.vms if about in (vm.name, vm.vm)), None)
     if vm is None:
         raise UsageError(f"there is no VM {about}", "`outlast status` lists them")
-    gone = frozenset(problem.number[host] for host in lost)
-    made = make_plan(problem, gone)
+    if vm.vm in loss.unproven:
+        why = f"the end of its host's lease on {loss.unproven[vm.vm]} would be no proof"
+        raise UsageError(
+            f"no host is looked for: {why}", f"ask without --explain; {about} waits until that host boots again"
+        )
+    made = make_plan(loss.problem, loss.gone)
     if vm.vm not in made.targets:
         raise UsageError(f"{about} needs no host: it runs already, or is not wanted", "lose its host with --fail")
-    return explain(problem, made, vm.vm, gone)
+    return explain(loss.problem, made, vm.vm, loss.gone)
 
 
 def _show_explanation(explanation: Explanation, as_json: bool) -> None:

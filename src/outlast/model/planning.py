@@ -6,9 +6,13 @@ who asks what would happen, or the simulated world that checks both. CPU is coun
 
 import msgspec
 
+from outlast.model.dependency import Dependency
 from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
 from outlast.model.inventory import Needs
+from outlast.model.policy import VmPolicy
 from outlast.model.rules import Rule
+from outlast.model.settings import Settings
+from outlast.model.time import Duration
 
 UNLIMITED = 1 << 40
 """The CPU of a host that does not say how much it has."""
@@ -127,8 +131,9 @@ class Outlook(msgspec.Struct, frozen=True):
 class PlanBasis(msgspec.Struct, frozen=True, kw_only=True):
     """What one agent can say about what would happen: the snapshot, and what decides how long it would take.
 
-    `window`, `heartbeat` and `poll` are those of the settings (nanoseconds); `no_proof`: the datastores, by host, where
-    the end of its lease would be no proof of its death.
+    `window`, `heartbeat`, `poll` and what follows them are those of the settings (nanoseconds); `no_proof`: the datastores,
+    by host, where the end of its lease would be no proof of its death. `policies`: of those VMs that have one of their own;
+    `standings`: how the VMs that any of them names in `after` are doing now.
     """
 
     domain: str
@@ -138,11 +143,29 @@ class PlanBasis(msgspec.Struct, frozen=True, kw_only=True):
     window: int
     heartbeat: int
     poll: int
+    dependency_timeout: Duration = Settings().dependency_timeout
+    starts_per_host: int = Settings().starts_at_once_per_host
+    starts_per_datastore: int = Settings().starts_at_once_per_datastore
     no_proof: dict[HostId, tuple[DatastoreName, ...]] = {}
+    policies: dict[VmId, VmPolicy] = {}
+    standings: dict[VmName, Dependency] = {}
+
+
+class Awaited(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM that another one names in `after`. `heeded`: that one is started when this one is ready, and not before; else it
+    does not wait for it, or goes on without it. `sentence` says which, and why; its subject is the one that waits.
+    """
+
+    vm: VmName
+    heeded: bool
+    sentence: str
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """One VM that would run again: where, why there, and how long after the loss (seconds, at least and at most)."""
+    """One VM that would run again: where, why there, and how long after the loss (seconds, at least and at most).
+
+    `awaits`: what becomes of the VMs that it is to be started after, as far as they are not ready anyway.
+    """
 
     vm: VmName
     origin: HostName | None
@@ -150,6 +173,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     after_s: tuple[float, float]
     squeezed: bool
     why: str
+    awaits: tuple[Awaited, ...] = ()
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +186,9 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Foretold(msgspec.Struct, frozen=True, kw_only=True):
-    """What would come of a loss. `survives`: that every VM would run again, with all the CPU that it was seen to use."""
+    """What would come of a loss. `moves`: in the order in which they would be started. `survives`: that every VM would run
+    again, with all the CPU that it was seen to use.
+    """
 
     lost: tuple[HostName, ...]
     moves: tuple[Move, ...]

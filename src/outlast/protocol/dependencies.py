@@ -12,19 +12,70 @@
 A name that nobody here knows may belong to a datastore that this agent is not responsible for (yet): then it is waited
 for as well, and the time-out bounds it. Ordering is all that `after` asks for: a VM that was switched off on purpose holds
 nobody up, as `After=` of systemd does not start anything.
+
+`standing_of` is the table, for whoever asks: recovery of what it knows, and `planning/starting.py` of what would be.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
+import msgspec
+
+from outlast.model.dependency import Dependency, Standing
 from outlast.model.ids import VmId, VmName
+from outlast.model.policy import Ready
 from outlast.model.records import ProtectedVm
 from outlast.protocol.knowledge import Knowledge
 from outlast.protocol.responsibility import Responsibility
 from outlast.protocol.restart import Restart, Stage
-from outlast.protocol.sequence import Dependency, Standing
 
 _WORST = (Standing.QUEUED, Standing.COMING, Standing.READY, Standing.NEVER)
-"""Of several VMs with one name, the one that is waited for longest counts."""
+"""The one that is waited for longest first."""
+
+
+class Awaited(msgspec.Struct, frozen=True, kw_only=True):
+    """What the table above asks of a protected VM.
+
+    `case`: how far its restart is, empty if there is none; `in_doubt` counts as `queued`. `held`: a pause holds that.
+    `ordered`: it was ordered anew, and its host has not called it ready since. `disabled`: it is, and nobody asked for it.
+    """
+
+    name: VmName
+    ready: Ready
+    case: Literal["", "queued", "coming", "started"] = ""
+    held: bool = False
+    runs: bool = False
+    ordered: bool = False
+    failed: bool = False
+    disabled: bool = False
+
+
+def standing_of(vm: Awaited) -> Dependency:
+    """How a protected VM that others wait for is doing."""
+    delay = vm.ready.delay
+    if vm.case:
+        if vm.held:
+            return Dependency(Standing.NEVER, why=f"{vm.name} is off, and recovery is paused")
+        if vm.case == "started" and vm.ready.how == "powered-on":
+            return Dependency(Standing.READY, delay)
+        return Dependency(Standing.QUEUED if vm.case == "queued" else Standing.COMING, delay)
+    if vm.runs:
+        return Dependency(Standing.COMING if vm.ordered else Standing.READY, delay)
+    if vm.failed:
+        return Dependency(Standing.NEVER, why=f"{vm.name} has failed")
+    if vm.disabled:
+        return Dependency(Standing.NEVER, why=f"{vm.name} is off, and its priority is disabled")
+    return Dependency(Standing.COMING, delay)
+
+
+def unwanted(name: VmName) -> Dependency:
+    """The standing of a VM that is off and that nobody protects."""
+    return Dependency(Standing.NEVER, why=f"{name} is off, and nobody wants it to run")
+
+
+def worst(found: list[Dependency]) -> Dependency:
+    """Of several VMs with one name, the one that is waited for longest counts."""
+    return min(found, key=lambda dependency: _WORST.index(dependency.standing))
 
 
 class Dependencies:
@@ -44,23 +95,21 @@ class Dependencies:
             for entry in self._responsible.protection(datastore).vms.values():
                 if entry.name in named:
                     named[entry.name].append(self._protected(entry, cases.get(entry.vm)))
-        return {name: _worst(found) if found else self._elsewhere(name) for name, found in named.items()}
+        return {name: worst(found) if found else self._elsewhere(name) for name, found in named.items()}
 
     def _protected(self, entry: ProtectedVm, case: Restart | None) -> Dependency:
-        ready = entry.policy.ready
-        if case is not None:
-            if case.held and self._known.pause is not None:
-                return Dependency(Standing.NEVER, why=f"{entry.name} is off, and recovery is paused")
-            started = case.stage is Stage.STARTED and ready.how == "powered-on"
-            queued = Standing.QUEUED if case.in_doubt or case.stage is Stage.QUEUED else Standing.COMING
-            return Dependency(Standing.READY if started else queued, ready.delay)
-        if self._runs(entry.vm):
-            return Dependency(Standing.READY if entry.attempts.ordered is None else Standing.COMING, ready.delay)
-        if entry.attempts.failed:
-            return Dependency(Standing.NEVER, why=f"{entry.name} has failed")
-        if entry.policy.priority == "disabled" and not entry.attempts.asked:
-            return Dependency(Standing.NEVER, why=f"{entry.name} is off, and its priority is disabled")
-        return Dependency(Standing.COMING, ready.delay)
+        return standing_of(
+            Awaited(
+                name=entry.name,
+                ready=entry.policy.ready,
+                case=_stage_of(case) if case is not None else "",
+                held=case is not None and case.held and self._known.pause is not None,
+                runs=self._runs(entry.vm),
+                ordered=entry.attempts.ordered is not None,
+                failed=entry.attempts.failed,
+                disabled=entry.policy.priority == "disabled" and not entry.attempts.asked,
+            )
+        )
 
     def _runs(self, vm: VmId) -> bool:
         host, line = self._known.lister(vm), self._known.listed(vm)
@@ -79,8 +128,10 @@ class Dependencies:
                 return Dependency(Standing.READY if up else Standing.COMING)
         if len(self._responsible.held_datastores()) < len(self._known.datastores):
             return Dependency(Standing.COMING)
-        return Dependency(Standing.NEVER, why=f"{name} is off, and nobody wants it to run")
+        return unwanted(name)
 
 
-def _worst(found: list[Dependency]) -> Dependency:
-    return min(found, key=lambda dependency: _WORST.index(dependency.standing))
+def _stage_of(case: Restart) -> Literal["queued", "coming", "started"]:
+    if case.in_doubt or case.stage is Stage.QUEUED:
+        return "queued"
+    return "started" if case.stage is Stage.STARTED else "coming"

@@ -82,7 +82,7 @@ class Recovery:
         self._known = knowledge
         self._out = outbox
         self._prover = Prover(knowledge, peers)
-        self._dependencies = Dependencies(knowledge, responsibility)
+        self.dependencies = Dependencies(knowledge, responsibility)
         self._responsible = responsibility
         self._desk = desk
         self._fencing = fencing
@@ -315,7 +315,7 @@ class Recovery:
         self._turns_due = after(now, TURNS_EVERY)
         waiters = [case.waiter() for case in self.cases.values() if case.stage in _COMING]
         names = (name for waiter in waiters for name in waiter.after)
-        found = turns(waiters, self._dependencies.look(names, self.cases), settings.dependency_timeout, now)
+        found = turns(waiters, self.dependencies.look(names, self.cases), settings.dependency_timeout, now)
         for case in queued:
             case.wait_counts(case.vm not in found.standing_still, now)
         for vm, why in found.held.items():

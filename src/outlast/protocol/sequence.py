@@ -13,28 +13,16 @@ Reading registers and waiting for proof goes on for all VMs at once; only the st
   not be an outage of its own.
 """
 
-import enum
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from outlast.model.dependency import Dependency, Standing
 from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
 from outlast.model.policy import Priority, cycle_in, rank
 from outlast.model.time import SECOND, Duration, Instant, after
 
 PROOF_GRACE = Duration(SECOND)
-
-
-class Standing(enum.StrEnum):
-    """How a VM that others wait for is doing."""
-
-    READY = "ready"
-    COMING = "coming"
-    """It is down, or not ready yet, and somebody is at it: the wait for it counts."""
-    QUEUED = "queued"
-    """Its own turn has not come: the wait for it stands still."""
-    NEVER = "never"
-    """Nobody will start it: it is not waited for."""
 
 
 class Waiter(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,20 +40,13 @@ class Waiter(msgspec.Struct, frozen=True, kw_only=True):
     waited: Duration = Duration(0)
 
 
-class Dependency(msgspec.Struct, frozen=True):
-    """A VM that somebody waits for. `allowance`: how much longer its own readiness may take. `why`: of NEVER."""
-
-    standing: Standing
-    allowance: Duration = Duration(0)
-    why: str = ""
-
-
 class Unheeded(msgspec.Struct, frozen=True):
-    """A VM does not wait for a dependency any more although that is not ready."""
+    """A VM does not wait for a dependency although that is not ready; `in_vain`: no more, since its time is over."""
 
     vm: VmId
     dependency: VmName
     why: str
+    in_vain: bool = False
 
 
 class Turns(msgspec.Struct, frozen=True):
@@ -159,7 +140,7 @@ class _Look:
                 late.append(name)
             else:
                 self.times.append(after(self._now, left))
-        self.unheeded += [Unheeded(waiter.vm, name, "it was waited for in vain") for name in late]
+        self.unheeded += [Unheeded(waiter.vm, name, "it was waited for in vain", True) for name in late]
         waits = tuple(name for name in waits if name not in late)
         if waits:
             self.held[waiter.vm] = f"it waits until {_listed(waits)} {'is' if len(waits) == 1 else 'are'} ready"

@@ -7,7 +7,7 @@ at the rest. Both are generators: whoever drives them decides when to stop, and 
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -36,15 +36,21 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
         return self.at_most <= len(self.waiting)
 
 
-def worst_losses(problem: Problem, count: int) -> Iterator[Worst]:
-    """Ever worse losses of that many hosts, one answer for each that was looked at; the last one is proven."""
+def worst_losses(
+    problem: Problem, count: int, as_lost: Callable[[frozenset[int]], Problem] | None = None
+) -> Iterator[Worst]:
+    """Ever worse losses of that many hosts, one answer for each that was looked at; the last one is proven.
+
+    `as_lost`: the problem as a loss makes it, if it makes VMs more important than they are.
+    """
     board = Board(problem)
     found = Worst(losses=math.comb(len(_usable(problem)), count))
     for lost, concerns in _losses(problem, count):
         found = msgspec.structs.replace(found, at_most=concerns)
         if found.hosts and concerns <= len(found.waiting):
             break
-        waiting = make_plan(problem, lost, board).waiting
+        ranked = as_lost(lost) if as_lost is not None else problem
+        waiting = make_plan(ranked, lost, board if ranked is problem else None).waiting
         looked = found.looked_at + 1
         if not found.hosts or len(waiting) > len(found.waiting):
             names = tuple(problem.hosts[i].id for i in sorted(lost))
