@@ -6,8 +6,8 @@ Each part has a table of what can happen to it, made when the part is first met 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from outlast.sim.small_observer import FRESH, ObserverMemory
 from outlast.sim.small_parts import ASK, EXECUTES, Bounds, Evidence, HostMemory, StoreMemory, order_from
@@ -17,7 +17,10 @@ BITS = 24
 MASK = (1 << BITS) - 1
 SHIFT = (0, BITS, 2 * BITS, 3 * BITS, 4 * BITS, 5 * BITS, 6 * BITS)
 STORE, BUDGET = SHIFT[4], SHIFT[5]
+HOSTS = (1 << 2 * BITS) - 1
 NAMES = ("host1", "host2")
+
+_T = TypeVar("_T")
 
 
 class Parts(dict[Any, int]):
@@ -32,6 +35,17 @@ class Parts(dict[Any, int]):
         return number
 
 
+class Table(dict[int, _T]):
+    """What follows from a number, worked out when it is first asked for; from then on asking costs a look at a dict."""
+
+    def __init__(self, made: Callable[[int], _T]) -> None:
+        self._made = made
+
+    def __missing__(self, number: int) -> _T:
+        made = self[number] = self._made(number)
+        return made
+
+
 class Search:
     """The tables of one search, and what can follow a state."""
 
@@ -40,15 +54,21 @@ class Search:
         self.bounds = bounds
         self.hosts, self.observers, self.stores = Parts(), Parts(), Parts()
         self._fresh = self.observers[FRESH]
-        self._host_steps: list[tuple[tuple[int, int, bool, str], ...] | None] = []
-        self._observer_steps: dict[int, tuple[tuple[int, str], ...]] = {}
-        self._store_steps: dict[int, tuple[tuple[int, int, bool, bool, str], ...]] = {}
-        self._reads: dict[int, tuple[tuple[int, str], ...]] = {}
-        self._orders: dict[int, int] = {}
-        self._cleared: dict[int, int] = {}
-        self._words: dict[int, tuple[int, bool]] = {}
-        self._shifts: dict[tuple[str, int], int] = {}
-        self._judged: dict[int, str] = {}
+        self._host_steps = Table(self._of_host)
+        self._lands = Table(self._of_host_and_store)
+        self._looks = Table(self._of_watcher)
+        self._finds = Table(self._of_watcher_and_store)
+        self._ordered = Table(self._of_order)
+        self._given_up = Table(self._of_question)
+        self._without_order = Table(self._watcher_without_order)
+        self._judged = Table(self._broken)
+        world, observers = self.world, self.world.observers
+        self._may_tick = Table(lambda host: world.may_tick(self.hosts.all[host]))
+        self._tick_host = Table(lambda host: self.hosts[world.tick(self.hosts.all[host])])
+        self._tick_observer = Table(lambda one: self.observers[observers.tick(self.observers.all[one])])
+        self._overtaken_host = Table(lambda host: self.hosts[world.overtaken(self.hosts.all[host])])
+        self._overtaken_observer = Table(lambda one: self.observers[observers.overtaken(self.observers.all[one])])
+        self._rewritten = Table(lambda one: self.observers[observers.rewritten(self.observers.all[one])])
 
     def first(self) -> int:
         """The state that everything begins with."""
@@ -58,11 +78,7 @@ class Search:
 
     def judge(self, key: int) -> str:
         """The invariant that a state breaks, or an empty string."""
-        about = key & (1 << 2 * BITS) - 1 | (key >> STORE & MASK) << 2 * BITS
-        found = self._judged.get(about)
-        if found is None:
-            found = self._judged[about] = _broken(self.hosts_of(key), self.stores.all[key >> STORE & MASK])
-        return found
+        return self._judged[key & HOSTS | (key >> STORE & MASK) << 2 * BITS]
 
     def hosts_of(self, key: int) -> tuple[HostMemory, HostMemory]:
         """Both hosts."""
@@ -80,45 +96,45 @@ class Search:
             host, watcher = hosts[me], watchers[me]
             at, watcher_at = me * BITS, (2 + me) * BITS
             rest = key - (host << at)
-            for then, cost, off, label in self._steps_of(host):
+            for then, cost, off, label in self._host_steps[host]:
                 if cost and not budget & cost * 15:
                     continue
                 follows = rest + (then << at) - (cost << BUDGET)
                 if off:
                     follows += (self._fresh - watcher) << watcher_at
                 yield self._unwatched(follows) if cost == ASK else follows, label, me
-            for then, stored, overtakes, rewrites, label in self._lands(host, store, me):
+            for then, stored, overtakes, rewrites, label in self._lands[_about(host, store, me)]:
                 follows = rest + (then << at) + ((stored - store) << STORE)
                 if overtakes:
                     follows = self._overtaken(follows)
                 if rewrites:
                     other = watchers[1 - me]
-                    follows += (self._shift("rewritten", other) - other) << (3 - me) * BITS
+                    follows += (self._rewritten[other] - other) << (3 - me) * BITS
                 yield follows, label, me
             if me in self.bounds.observers and asks and self.hosts.all[host].on:
                 yield from self._watcher_steps(key, watcher, store, me, hosts)
-        if self._may_tick(hosts[0]) and self._may_tick(hosts[1]):
+        if self._may_tick[hosts[0]] and self._may_tick[hosts[1]]:
             yield self._ticked(key), "time goes on by one tick", 0
 
     def _watcher_steps(
         self, key: int, watcher: int, store: int, me: int, hosts: tuple[int, int]
     ) -> Iterator[tuple[int, str, int]]:
         at = (2 + me) * BITS
-        for then, label in self._looks(watcher):
+        for then, label in self._looks[watcher]:
             yield key + ((then - watcher) << at), label, me
-        for then, label in self._finds(watcher, store, me):
+        for then, label in self._finds[_about(watcher, store, me)]:
             yield key + ((then - watcher) << at), label, me
         if self.bounds.gives_up:
-            then, word = self._given_up(hosts[1 - me], store, 1 - me)
+            then, word = self._given_up[_about(hosts[1 - me], store, 1 - me)]
             told = self._with_order(watcher) if word else watcher
             label = "{h} is asked to give the VM up, and says that it " + ("has" if word else "has not")
             yield key + ((then - hosts[1 - me]) << (1 - me) * BITS) + ((told - watcher) << at), label, 1 - me
         if self.observers.all[watcher].order is None:
             return
         for target in (0, 1):
-            taken = self._ordered(watcher, hosts[target], target == me)
+            taken = self._ordered[_about(watcher, hosts[target], target == me)]
             if taken >= 0:
-                sent = key - (ASK << BUDGET) + ((self._without_order(watcher) - watcher) << at)
+                sent = key - (ASK << BUDGET) + ((self._without_order[watcher] - watcher) << at)
                 label = "the keeper of {h} is ordered to take the VM over"
                 yield self._unwatched(sent + ((taken - hosts[target]) << target * BITS)), label, target
 
@@ -129,115 +145,79 @@ class Search:
         hosts_and_store = key & ~(MASK << 2 * BITS | MASK << 3 * BITS)
         return hosts_and_store | self._fresh << 2 * BITS | self._fresh << 3 * BITS
 
-    # -- tables ---------------------------------------------------------------------------------------------------
+    def _ticked(self, key: int) -> int:
+        return self._shifted(key, self._tick_host, self._tick_observer)
 
-    def _steps_of(self, host: int) -> tuple[tuple[int, int, bool, str], ...]:
-        steps = self._host_steps
-        if host >= len(steps):
-            steps += [None] * (host + 1 - len(steps))
-        found = steps[host]
-        if found is None:
-            found = steps[host] = tuple(
-                (self.hosts[step.host], step.cost, not step.host.on, step.label)
-                for step in self.world.host_steps(self.hosts.all[host])
-            )
-        return found
+    def _overtaken(self, key: int) -> int:
+        return self._shifted(key, self._overtaken_host, self._overtaken_observer)
 
-    def _lands(self, host: int, store: int, me: int) -> tuple[tuple[int, int, bool, bool, str], ...]:
-        about = host << BITS + 1 | store << 1 | me
-        found = self._store_steps.get(about)
-        if found is None:
-            found = self._store_steps[about] = tuple(
-                (self.hosts[step.host], self.stores[step.store], step.overtakes, step.rewrites, step.label)
-                for step in self.world.store_steps(self.hosts.all[host], self.stores.all[store], me)
-            )
-        return found
+    @staticmethod
+    def _shifted(key: int, hosts: Table[int], observers: Table[int]) -> int:
+        return (
+            key >> STORE << STORE
+            | hosts[key & MASK]
+            | hosts[key >> BITS & MASK] << BITS
+            | observers[key >> 2 * BITS & MASK] << 2 * BITS
+            | observers[key >> 3 * BITS & MASK] << 3 * BITS
+        )
 
-    def _looks(self, watcher: int) -> tuple[tuple[int, str], ...]:
-        found = self._observer_steps.get(watcher)
-        if found is None:
-            steps = self.world.observer_steps(self.observers.all[watcher])
-            found = self._observer_steps[watcher] = tuple((self.observers[then], label) for label, then in steps)
-        return found
+    # -- what the tables hold -------------------------------------------------------------------------------------
 
-    def _finds(self, watcher: int, store: int, me: int) -> tuple[tuple[int, str], ...]:
-        about = watcher << BITS + 1 | store << 1 | me
-        found = self._reads.get(about)
-        if found is None:
-            steps = self.world.observer_reads(self.observers.all[watcher], self.stores.all[store], me)
-            found = self._reads[about] = tuple((self.observers[then], label) for label, then in steps)
-        return found
+    def _of_host(self, host: int) -> tuple[tuple[int, int, bool, str], ...]:
+        return tuple(
+            (self.hosts[step.host], step.cost, not step.host.on, step.label)
+            for step in self.world.host_steps(self.hosts.all[host])
+        )
 
-    def _ordered(self, watcher: int, host: int, own: bool) -> int:
-        about = watcher << BITS + 1 | host << 1 | own
-        found = self._orders.get(about)
-        if found is None:
-            order: Evidence = self.observers.all[watcher].order
-            order = order if own else order._replace(owner=1 - order.owner)
-            taken = self.world.take_order(self.hosts.all[host], order)
-            found = self._orders[about] = self.hosts[taken] if taken is not None else -1
-        return found
+    def _of_host_and_store(self, about: int) -> tuple[tuple[int, int, bool, bool, str], ...]:
+        host, store, me = _parts(about)
+        return tuple(
+            (self.hosts[step.host], self.stores[step.store], step.overtakes, step.rewrites, step.label)
+            for step in self.world.store_steps(self.hosts.all[host], self.stores.all[store], me)
+        )
 
-    def _given_up(self, host: int, store: int, me: int) -> tuple[int, bool]:
-        about = host << BITS + 1 | store << 1 | me
-        found = self._words.get(about)
-        if found is None:
-            answer = self.world.asked_to_give_up(self.hosts.all[host], self.stores.all[store], me)
-            found = self._words[about] = (self.hosts[answer[0]], answer[1]) if answer is not None else (host, False)
-        return found
+    def _of_watcher(self, watcher: int) -> tuple[tuple[int, str], ...]:
+        steps = self.world.observer_steps(self.observers.all[watcher])
+        return tuple((self.observers[then], label) for label, then in steps)
+
+    def _of_watcher_and_store(self, about: int) -> tuple[tuple[int, str], ...]:
+        watcher, store, me = _parts(about)
+        steps = self.world.observer_reads(self.observers.all[watcher], self.stores.all[store], me)
+        return tuple((self.observers[then], label) for label, then in steps)
+
+    def _of_order(self, about: int) -> int:
+        watcher, host, own = _parts(about)
+        order: Evidence = self.observers.all[watcher].order
+        order = order if own else order._replace(owner=1 - order.owner)
+        taken = self.world.take_order(self.hosts.all[host], order)
+        return self.hosts[taken] if taken is not None else -1
+
+    def _of_question(self, about: int) -> tuple[int, bool]:
+        host, store, me = _parts(about)
+        answer = self.world.asked_to_give_up(self.hosts.all[host], self.stores.all[store], me)
+        return (self.hosts[answer[0]], answer[1]) if answer is not None else (host, False)
 
     def _with_order(self, watcher: int) -> int:
         """The owner's word about the newest epoch is proof, and may be used however late."""
         memory: ObserverMemory = self.observers.all[watcher]
         return self.observers[memory._replace(order=order_from(0))]
 
-    def _without_order(self, watcher: int) -> int:
-        found = self._cleared.get(watcher)
-        if found is None:
-            memory: ObserverMemory = self.observers.all[watcher]
-            found = self._cleared[watcher] = self.observers[memory._replace(order=None)]
-        return found
+    def _watcher_without_order(self, watcher: int) -> int:
+        memory: ObserverMemory = self.observers.all[watcher]
+        return self.observers[memory._replace(order=None)]
 
-    def _may_tick(self, host: int) -> bool:
-        return bool(self._shift("may-tick", host))
+    def _broken(self, about: int) -> str:
+        return _broken(self.hosts_of(about), self.stores.all[about >> 2 * BITS])
 
-    def _shift(self, what: str, part: int) -> int:
-        found = self._shifts.get((what, part))
-        if found is None:
-            found = self._shifts[what, part] = self._shifted(what, part)
-        return found
 
-    def _shifted(self, what: str, part: int) -> int:
-        world, observers = self.world, self.world.observers
-        match what:
-            case "may-tick":
-                return int(world.may_tick(self.hosts.all[part]))
-            case "tick-host":
-                return self.hosts[world.tick(self.hosts.all[part])]
-            case "tick-observer":
-                return self.observers[observers.tick(self.observers.all[part])]
-            case "overtaken-host":
-                return self.hosts[world.overtaken(self.hosts.all[part])]
-            case "overtaken-observer":
-                return self.observers[observers.overtaken(self.observers.all[part])]
-            case _:
-                return self.observers[observers.rewritten(self.observers.all[part])]
+def _about(one: int, other: int, me: int) -> int:
+    """Two parts and whose they are, as one number."""
+    return one << BITS + 1 | other << 1 | me
 
-    def _ticked(self, key: int) -> int:
-        return self._all_shifted(key, "tick-host", "tick-observer")
 
-    def _overtaken(self, key: int) -> int:
-        return self._all_shifted(key, "overtaken-host", "overtaken-observer")
-
-    def _all_shifted(self, key: int, hosts: str, observers: str) -> int:
-        shift = self._shift
-        return (
-            key >> STORE << STORE
-            | shift(hosts, key & MASK)
-            | shift(hosts, key >> BITS & MASK) << BITS
-            | shift(observers, key >> 2 * BITS & MASK) << 2 * BITS
-            | shift(observers, key >> 3 * BITS & MASK) << 3 * BITS
-        )
+def _parts(about: int) -> tuple[int, int, int]:
+    """The same, taken apart again."""
+    return about >> BITS + 1, about >> 1 & MASK, about & 1
 
 
 def _broken(hosts: tuple[HostMemory, HostMemory], store: StoreMemory) -> str:
