@@ -197,9 +197,9 @@ class AgentMachine:
 
     def deadline(self) -> Instant:
         """When to be called again with `Woken`."""
-        peers, parts = self.peers, (self.watch, self.settings, self.follower, self.capacity, self.admission)
-        waits = (self._progress_due, self._decide_at, peers.beat_due, peers.miss_due, self.isolation.silence_due)
-        due = min(*waits, *(part.due for part in parts))
+        waits = (self._progress_due, self._decide_at, self.peers.beat_due, self.peers.miss_due, self.isolation.silence_due)
+        reads = (self.watch.due, self.settings.due, self.follower.due, self.capacity.due, self.admission.due)
+        due = min(*waits, *reads)
         # A part that is overdue has just had its turn: it is called again soon, not in a tight loop.
         return max(after(self.known.now, MILLISECOND), due)
 

@@ -185,9 +185,9 @@ class Responsibility:
 
     def _outnumbered(self) -> bool:
         """The smaller side of a partition yields: more hosts live that we do not hear than hosts that we hear."""
-        heard = 1 + sum(self._known.live(host) for host in self._known.peers)
-        unheard = sum(not self._known.live(host) and self._known.is_fresh(host) for host in self._known.peers)
-        return unheard > heard
+        silent = self._known.silent
+        heard = 1 + len(self._known.peers) - len(silent)
+        return sum(self._known.is_fresh(host) for host in silent) > heard
 
     def _give_up_waiting(self, seat: _Seat) -> None:
         if seat.request is not None and self._known.now - seat.request_at >= PATIENCE:
