@@ -1,13 +1,26 @@
-"""What several files of tests need: a process that looks like a QEMU guest."""
+"""What several files of tests need: a process that looks like a QEMU guest, and no time lost on garbage.
+
+What is imported and collected lives as long as the tests do: to look through it again and again for garbage would take a
+good part of the time until the first test, and then a little of every simulated minute.
+"""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+    gc.enable()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from outlast.model.effects import Effect
-from outlast.model.events import Event, Woken
+from outlast.model.events import Event
 from outlast.model.time import MILLISECOND, Instant
 from outlast.protocol.agent import AgentMachine
 from outlast.scenario.reading import read_file
@@ -59,24 +59,3 @@ def test_nothing_comes_of_deciding_anew_after_a_calm_event(file: str, missed: li
 def test_nor_in_random_worlds(seed: int, missed: list[str]) -> None:
     random_runs.run(seed)
     assert missed == []
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_nobody_turns_round_and_round(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deadline that has passed and that nothing moves would have an agent woken every millisecond for nothing."""
-    handle = AgentMachine.handle
-    since: dict[AgentMachine, Instant] = {}
-    longest = 0
-
-    def handling(machine: AgentMachine, event: Event, now: Instant) -> list[Effect]:
-        nonlocal longest
-        effects = handle(machine, event, now)
-        if isinstance(event, Woken) and not effects and machine.deadline() <= now + MILLISECOND:
-            longest = max(longest, now - since.setdefault(machine, now))
-        else:
-            since.pop(machine, None)
-        return effects
-
-    monkeypatch.setattr(AgentMachine, "handle", handling)
-    random_runs.run(seed)
-    assert longest < 10 * MILLISECOND  # Two deadlines may stand close together; what goes round does so for seconds.

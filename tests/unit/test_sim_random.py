@@ -7,8 +7,11 @@ import sys
 import msgspec
 import pytest
 
+from outlast.model.effects import Effect
+from outlast.model.events import Event, Woken
 from outlast.model.settings import Settings, problems
-from outlast.model.time import SECOND, seconds
+from outlast.model.time import MILLISECOND, SECOND, Instant, seconds
+from outlast.protocol.agent import AgentMachine
 from outlast.scenario.model import Scenario
 from outlast.scenario.reading import read
 from outlast.scenario.shrinking import shrink
@@ -23,10 +26,31 @@ from outlast.sim.recovery_watch import recovery_bound
 PROGRAM = "import sys; from outlast.sim.random_runs import run; print(*[run(int(s)).trace for s in sys.argv[1:]])"
 
 
+@pytest.fixture
+def turning(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how long agents were woken again and again for nothing."""
+    handle = AgentMachine.handle
+    since: dict[AgentMachine, Instant] = {}
+    lengths: list[int] = [0]
+
+    def handling(machine: AgentMachine, event: Event, now: Instant) -> list[Effect]:
+        effects = handle(machine, event, now)
+        if isinstance(event, Woken) and not effects and machine.deadline() <= now + MILLISECOND:
+            lengths.append(now - since.setdefault(machine, now))
+        else:
+            since.pop(machine, None)
+        return effects
+
+    monkeypatch.setattr(AgentMachine, "handle", handling)
+    return lengths
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_the_invariants_hold(seed: int) -> None:
+def test_the_invariants_hold_and_nobody_turns_round_and_round(seed: int, turning: list[int]) -> None:
+    """A deadline that has passed and that nothing moves would have an agent woken every millisecond for nothing."""
     outcome = run(seed)
     assert outcome.violations == (), outcome.story
+    assert max(turning) < 10 * MILLISECOND  # Two deadlines may stand close together; what goes round does so for seconds.
 
 
 def test_a_scenario_is_a_function_of_its_seed() -> None:
