@@ -65,6 +65,7 @@ def test_whoever_loses_its_power_on_the_way(guarded: Lab) -> None:
     wait_for("vm1 to run afresh", lambda: boots(guarded, "vm1") == before + 1, 60.0)
     moving.wait_writing(guarded, ["vm1"])
     assert set(guarded.where("vm1")) == {other}
+    assert "on this host already" not in guarded.run(other, outlast("events", "--vm", "vm1")).stdout
     assert not guarded.disk_problems("vm1")
 
 

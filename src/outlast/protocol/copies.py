@@ -10,13 +10,20 @@
                it is won in a term that broke                           frozen: it is asserted like any other VM
                the register says anything else but its source           killed: it is the memory of a moment that is over
                HEIR_PATIENCE                                            killed
+    both       this host is to take the VM over, and its register       killed; the takeover goes on once it has ended
+               says the epoch to take it from, and does not name it
 
 A copy has no right of its own. What it may become is written by the host that owns the VM, after that one's process has
 ended; no other proof makes it go on, because its source may have written to the disk since. A keeper that is started anew
 knows of no copy: it finds a process that its register does not name, and kills it.
+
+The last line is what follows when a source dies on the way: its VM is often placed on the very host that has its copy.
+Feared are a takeover that makes its epoch while the copy is there, which a new keeper would take for what runs on that
+epoch; one that waits while the copy becomes the VM, and then ends it or counts it as ended; a late order that costs a guest
+its memory, whose source has just released it to the copy; and a copy that does not end: the asker is refused in time.
 """
 
-from outlast.model.ids import NO_TERM, HostId, Incarnation, RequestId, VmId
+from outlast.model.ids import NO_TERM, Epoch, HostId, Incarnation, RequestId, VmId
 from outlast.model.keeper_effects import Changed, KeeperEffect, Remember, WatchForProcess
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import (
@@ -136,7 +143,7 @@ class Copies:
         if known is None or known.handover != ask.handover:
             return []
         if known.phase in (Phase.COPY, Phase.HEIR):
-            return self._end(known, "its migration has come to nothing")
+            return self.end(known, "its migration has come to nothing")
         return self.expect_no_more(known)
 
     def expect_no_more(self, known: Ownership) -> list[KeeperEffect]:
@@ -167,7 +174,7 @@ class Copies:
         if ownership.phase is not Phase.HEIR or incarnation is None or keeper.term(ownership.home) is None:
             return []
         if last is None:
-            return self._end(ownership, "its register has no epoch")
+            return self.end(ownership, "its register has no epoch")
         if names(last, keeper.config.host, ownership) or is_inherited(last, ownership, incarnation):
             if ownership.failed_again():
                 keeper.not_before_long(ownership)
@@ -177,9 +184,22 @@ class Copies:
         if last.state is RegisterState.OWNED and last.owner == self._sources.get(ownership.vm):
             keeper.not_before(ownership, LOOKS_AGAIN)
             return []
-        return self._end(ownership, f"its register says {last.owner} ({last.state}, epoch {last.epoch})")
+        return self.end(ownership, f"its register says {last.owner} ({last.state}, epoch {last.epoch})")
 
-    def _end(self, ownership: Ownership, why: str) -> list[KeeperEffect]:
+    def why_it_stays(self, ownership: Ownership, last: RegisterRecord | None, taken_from: Epoch) -> str:
+        """Why a copy may not be ended for a takeover from that epoch, as its register is now, or an empty string.
+
+        An order is as old as the way that it came. Since it was given, the source may have released the VM to this very
+        copy, whose memory is then the only one that there is; or the VM may be somebody else's business altogether.
+        """
+        if last is None or last.epoch != taken_from:
+            return f"{ownership.name} was to be taken from epoch {taken_from}, and its register says another one by now"
+        if names(last, self._keeper.config.host, ownership):
+            return f"{ownership.name} has a copy on this host, and its source has released it to that"
+        return ""
+
+    def end(self, ownership: Ownership, why: str) -> list[KeeperEffect]:
+        """Its process is killed, and then forgotten, unless it is waited for."""
         lost = self._keeper.tell(Happening.LOST, ownership, why)
         return [*ownership.lost(), lost, Changed()]
 
@@ -203,7 +223,7 @@ class Copies:
             self._forget(vm)
             known = self._keeper.vms.get(vm)
             if known is not None and known.phase is Phase.HEIR:
-                effects += self._end(known, "nobody has released it to its copy")
+                effects += self.end(known, "nobody has released it to its copy")
             elif known is not None:
                 effects += self.expect_no_more(known)
         return effects

@@ -19,7 +19,8 @@ its agent has taken the register, as the domain asked it to, and copies that it 
 its agent's (failing hardware) as long as the other one does.
 
 Whoever may start by that passes when nobody else writes to its disks (`disk_claims.py`); a copy that comes in by a
-migration has its source's claims.
+migration has its source's claims. A copy whose source has died is ended for a takeover, if the register allows it
+(`copies.py`), and nothing is linked before that.
 
 An asker waits `GATE_PATIENCE` for the epoch, and as long again for the claims, whatever storage does; what storage does
 later finds nobody waiting, and an epoch won for nobody is owned, not running, until it is released.
@@ -175,7 +176,7 @@ class Gatekeeper:
     def _ask_takeover(self, client: int, ask: AskTakeover) -> list[KeeperEffect]:
         if ask.home not in self._keeper.places:
             return [no(client, ask.request, f"this host has no datastore {ask.home}")]
-        refusal = self.refusal(ask.vm, ask.name, ask.home)
+        refusal = self.refusal(ask.vm, ask.name, ask.home, takes_over=True)
         if not refusal and ask.proof.kind is ProofKind.OWN and ask.proof.owner != self._keeper.config.host:
             refusal = f"only its owner may start {ask.name} anew on the proof 'own', and that is not this host"
         if refusal:
@@ -189,7 +190,7 @@ class Gatekeeper:
         self._waits(ownership, client, ask.request, ask.proof)
         return self.begin(ownership)
 
-    def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str:
+    def refusal(self, vm: VmId, name: VmName, home: DatastoreName, *, takes_over: bool = False) -> str:
         """Why nothing can be started at all just now, or an empty string."""
         keeper = self._keeper
         lease = keeper.places[home].lease
@@ -203,7 +204,8 @@ class Gatekeeper:
         if lease.left(keeper.now) < lease.length // 3:
             return f"{name} may not start now: the lease on {home} is about to end; try again in a few seconds"
         known = keeper.vms.get(vm)
-        if known is not None and (known.pid is not None or known.phase in SOON):
+        makes_way = takes_over and known is not None and known.may_make_way()
+        if known is not None and not makes_way and (known.pid is not None or known.phase in SOON):
             return f"{name} is {known.phase} on this host already"
         if vm in self._waiting:
             return f"{name} is being started on this host already"
@@ -248,6 +250,8 @@ class Gatekeeper:
         waiting = self._waiting.get(ownership.vm)
         if waiting is None or waiting.begun or not self._keeper.may_begin(ownership):
             return []
+        if ownership.pid is not None:
+            return self._wait_for_its_end(ownership)
         if ownership.unfreezable and not self._keeper.is_published_as_unfreezable(ownership.home):
             # Rule 6: before it runs, every observer must be able to read that our lease's end proves nothing.
             return []
@@ -256,8 +260,29 @@ class Gatekeeper:
         if waiting.proof is None:
             return self._keeper.read(ownership, Purpose.START)
         # Rule 5: compare-and-swap from exactly the epoch that was read before the last read of the owner's record.
-        ownership.epoch = waiting.proof.epoch
+        ownership.epoch, ownership.owned_elsewhere = waiting.proof.epoch, False
         return self._keeper.link(ownership, Purpose.TAKE_OVER, RegisterState.OWNED, Reason.TAKEN_OVER, waiting.proof.kind)
+
+    def _wait_for_its_end(self, ownership: Ownership) -> list[KeeperEffect]:
+        """A copy is here of what is to be taken over. Whether it may be ended for that, its register has to say now."""
+        if ownership.phase is Phase.KILLING:
+            return []
+        if not ownership.may_make_way():
+            return self.refuse(ownership, f"{ownership.name} is {ownership.phase} on this host already")
+        return self._keeper.read(ownership, Purpose.TAKE_OVER)
+
+    def takeover_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
+        """The register was read for a takeover: its link was not won, or a copy has to make way for it (`copies.py`)."""
+        waiting = self._waiting.get(ownership.vm)
+        if waiting is None or waiting.proof is None or waiting.begun:
+            return self.refuse(ownership, "another host won its register at the same moment")
+        if ownership.pid is None or ownership.phase is Phase.KILLING:
+            return []  # It has ended by itself, or is about to.
+        if self._keeper.term(ownership.home) is None:
+            return self.refuse(ownership, "the lease lapsed while it was being claimed; try again")
+        stays = self._keeper.copies.why_it_stays(ownership, last, waiting.proof.epoch)
+        gone = "its source is gone, and it is started afresh here"
+        return self.refuse(ownership, stays) if stays else self._keeper.copies.end(ownership, gone)
 
     def start_after_read(self, ownership: Ownership, last: RegisterRecord | None) -> list[KeeperEffect]:
         """The register was read for a start: see the table at the top."""
@@ -360,11 +385,13 @@ class Gatekeeper:
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
         """Tell whoever waits for this VM that it may not start."""
         waiting = self._waiting.pop(ownership.vm, None)
-        ownership.phase = Phase.ENDED
         effects: list[KeeperEffect] = []
         if waiting is not None:
             effects.append(no(waiting.client, waiting.request, sentence))
             effects.append(self._keeper.tell(Happening.REFUSED, ownership, sentence))
+        if ownership.pid is not None:
+            return effects  # A copy, or what has become of it, goes on as if nobody had asked.
+        ownership.phase = Phase.ENDED
         if ownership.release_reason is None and not self._keeper.busy(ownership.vm):
             # Whether the register calls us its owner is found out by the release that the agent asks for, if it does.
             self._keeper.forget(ownership.vm)
@@ -380,7 +407,9 @@ class Gatekeeper:
         effects: list[KeeperEffect] = []
         for vm, waiting in list(self._waiting.items()):
             if waiting.deadline <= self._keeper.now:
-                sentence = f"storage did not answer within {GATE_PATIENCE // SECOND} seconds; see 'outlast status'"
+                copy = self._keeper.vms[vm].phase is Phase.KILLING
+                late = "its copy on this host did not end" if copy else "storage did not answer"
+                sentence = f"{late} within {GATE_PATIENCE // SECOND} seconds; see 'outlast status'"
                 effects.append(no(waiting.client, waiting.request, sentence))
                 self._abandon(vm)
             else:
@@ -417,6 +446,12 @@ class Gatekeeper:
         elif ownership.phase is Phase.GRANTED:
             self._pending.pop(vm, None)
             self._unused(vm, waiting.refused)
+        elif ownership.phase is Phase.IDLE:
+            self._keeper.forget(vm)
+
+    def is_waited_for(self, vm: VmId) -> bool:
+        """Whether somebody waits to start this VM, or to take it over."""
+        return vm in self._waiting
 
     def deadlines(self) -> list[Instant]:
         """When the askers' patience ends."""

@@ -3,12 +3,12 @@
 from typing import Protocol
 
 from outlast.model.claims import Disk
-from outlast.model.ids import DatastoreName, LeaseTerm, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeper_config import KeeperConfig
 from outlast.model.keeper_effects import KeeperEffect, Remember, Tell
 from outlast.model.keeper_events import FoundProcess
 from outlast.model.keeping import AskClaim, AskGivenUp, Happening, Progress, UseSettings
-from outlast.model.records import ProofKind, Reason, RegisterState
+from outlast.model.records import ProofKind, Reason, RegisterRecord, RegisterState
 from outlast.model.settings import Settings
 from outlast.model.time import Duration, Instant
 from outlast.protocol.lease import Place
@@ -19,6 +19,7 @@ class Gate(Protocol):
     """What the other parts ask of the gate."""
 
     def refusal(self, vm: VmId, name: VmName, home: DatastoreName) -> str: ...
+    def is_waited_for(self, vm: VmId) -> bool: ...
     def claimed(self, ownership: Ownership) -> list[KeeperEffect]: ...
     def not_claimed(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]: ...
 
@@ -30,6 +31,8 @@ class CopyDesk(Protocol):
     def launched(self, vm: VmId) -> None: ...
     def comes_in(self, vm: VmId) -> bool: ...
     def expect_no_more(self, known: Ownership) -> list[KeeperEffect]: ...
+    def why_it_stays(self, ownership: Ownership, last: RegisterRecord | None, taken_from: Epoch) -> str: ...
+    def end(self, ownership: Ownership, why: str) -> list[KeeperEffect]: ...
 
 
 class ClaimDesk(Protocol):

@@ -263,7 +263,7 @@ class KeeperMachine:
             return []
         ownership.process_exited()
         effects = [*self._without_right(ownership), self.tell(Happening.EXITED, ownership, ""), Changed()]
-        if ownership.phase is Phase.IDLE:
+        if ownership.phase is Phase.IDLE and not self.gate.is_waited_for(vm):
             self.forget(vm)
         return effects
 
@@ -356,7 +356,7 @@ class KeeperMachine:
             case Purpose.INHERIT:
                 return self.copies.after_read(ownership, event.last)
             case _:
-                return self.gate.refuse(ownership, "another host won its register at the same moment")
+                return self.gate.takeover_after_read(ownership, event.last)
 
     def _linked(self, event: Linked) -> list[KeeperEffect]:
         task = self._tasks.pop(event.request, None)

@@ -318,6 +318,10 @@ class Ownership:
         self.phase = Phase.HEIR
         return [Freeze(self.vm)]
 
+    def may_make_way(self) -> bool:
+        """Whether its process has no right, and gets none once its register is taken over: it may be ended for that."""
+        return self.phase in (Phase.COPY, Phase.HEIR) or (self.phase is Phase.KILLING and self.owned_elsewhere)
+
     def came_by(self, last: RegisterRecord | None) -> bool:
         """Whether our register's last record is an epoch of the migration by which its process came, as far as is known.
 

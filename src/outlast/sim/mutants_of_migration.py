@@ -7,15 +7,16 @@ from typing import Any
 import msgspec
 
 from outlast.model.ids import Epoch
-from outlast.model.keeper_effects import KeeperEffect, Remember
+from outlast.model.keeper_effects import Freeze, KeeperEffect, Remember
 from outlast.model.keeping import KeptVm
-from outlast.model.records import RegisterState
+from outlast.model.records import Reason, RegisterState
 from outlast.protocol import copies
 from outlast.protocol.copies import Copies
+from outlast.protocol.gatekeeping import Gatekeeper
 from outlast.protocol.keeping import KeeperMachine
 from outlast.protocol.migration import Migrations
 from outlast.protocol.migration_target import Arrivals
-from outlast.protocol.ownership import Ownership, Phase
+from outlast.protocol.ownership import Ownership, Phase, Purpose
 from outlast.sim.mutation import also, mutant
 
 _may_go_on = Arrivals._may_go_on
@@ -51,6 +52,43 @@ def _any_release_names_the_copy(last: Any, *_: Any) -> bool:
 def _a_right_outlives_its_process(_self: KeeperMachine, _ownership: Ownership) -> list[KeeperEffect]:
     return []
 
+
+@mutant(
+    5,
+    "a proof about its source makes a copy go on, as if a release had named it",
+    "its-source-dies-while-it-migrates",
+    (Gatekeeper, "takeover_after_read"),
+)
+def _a_copy_is_taken_over_as_it_is(self: Gatekeeper, ownership: Ownership, _last: Any) -> list[KeeperEffect]:
+    waiting = self._waiting.pop(ownership.vm, None)
+    if waiting is None or waiting.proof is None or ownership.pid is None:
+        return []
+    ownership.epoch = waiting.proof.epoch
+    ownership.inherit()
+    return [Freeze(ownership.vm)]
+
+
+@mutant(
+    8,
+    "a takeover makes its epoch while the copy is still there, and a new keeper takes that for what runs on it",
+    "its-source-dies-and-the-keeper-of-its-copy",
+    (Gatekeeper, "_wait_for_its_end"),
+)
+def _taken_over_beside_its_copy(self: Gatekeeper, ownership: Ownership) -> list[KeeperEffect]:
+    waiting = self._waiting[ownership.vm]
+    if waiting.proof is None:
+        return []
+    waiting.begun, ownership.owned_elsewhere = True, False
+    ownership.phase, ownership.epoch = Phase.CLAIMING, waiting.proof.epoch
+    return self._keeper.link(ownership, Purpose.TAKE_OVER, RegisterState.OWNED, Reason.TAKEN_OVER, waiting.proof.kind)
+
+
+def _whatever_came_goes_on(self: Arrivals, kept: KeptVm) -> bool:
+    """The agent's own guard: it knows which copies are whole."""
+    return _may_go_on(self, kept) or (kept.phase == "running" and bool(kept.handover))
+
+
+also("taken-over-beside-its-copy", Arrivals, "_may_go_on", _whatever_came_goes_on)
 
 _heir = Migrations.heir
 

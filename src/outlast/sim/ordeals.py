@@ -128,44 +128,6 @@ def _answers_ping_until_late(rng: random.Random) -> Scenario:
 
 
 @_ordeal
-def _migrates(rng: random.Random) -> Scenario:
-    s = _Story(rng, "A VM migrates, and the storage of its host is slow to take the release", hosts=3)
-    s.store(rng.uniform(0, 1_000), "slow", "host1", latency=rng.choice([300, 600]) * MILLISECOND)
-    s.at(2_000, "migrate", vm="vm1", host="host2")
-    return s.done(15_000)
-
-
-@_ordeal
-def _migrates_back_to_where_a_keeper_dies(rng: random.Random) -> Scenario:
-    s = _Story(rng, "A VM migrates there and back within one term, and the keeper that it comes back to dies", hosts=3)
-    s.at(1_000, "migrate", vm="vm1", host="host2")
-    s.at(8_000, "migrate", vm="vm1", host="host1")
-    s.at(rng.uniform(9_000, 12_500), "keeper-kill", host="host1")
-    return s.done(25_000)
-
-
-@_ordeal
-def _crashes_while_it_migrates(rng: random.Random) -> Scenario:
-    s = _Story(rng, "A VM crashes in the middle of its migration", hosts=3)
-    s.at(1_000, "migrate", vm="vm1", host="host2")
-    s.at(rng.uniform(1_800, 4_000), "vm-crash", vm="vm1")
-    return s.done(15_000)
-
-
-@_ordeal
-def _migrated_and_never_released_to_its_copy(rng: random.Random) -> Scenario:
-    s = _Story(rng, "A host forgets that it is to release a VM to its copy; the VM starts afresh, and ends", hosts=3)
-    s.store(0, "slow", "host1", latency=600 * MILLISECOND)
-    s.at(1_000, "migrate", vm="vm1", host="host2")
-    killed = rng.uniform(3_000, 6_500)
-    s.at(killed, "keeper-kill", host="host1")
-    s.at(killed + 100, "agent-kill", host="host1")
-    s.store(9_500, "slow", "host1", latency=0)
-    s.at(rng.uniform(22_000, 30_000), "vm-crash", vm="vm1")
-    return s.done(45_000)
-
-
-@_ordeal
 def _slow_observer(rng: random.Random) -> Scenario:
     s = _Story(rng, "A host loses its power, and who takes its VM over reads slowly", hosts=2)
     s.store(0, "slow", "host2", latency=rng.choice([300, 450, 600]) * MILLISECOND)
@@ -482,5 +444,6 @@ def _a_proof_waits_for_its_turn(rng: random.Random) -> Scenario:
 
 from outlast.sim import claim_ordeals as _claim_ordeals  # noqa: E402, F401 - and so does this
 from outlast.sim import guest_ordeals as _guest_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
+from outlast.sim import migration_ordeals as _migration_ordeals  # noqa: E402, F401 - and so does this
 from outlast.sim import settings_ordeals as _settings_ordeals  # noqa: E402, F401 - it registers its own in ORDEALS
 from outlast.sim import storage_ordeals as _storage_ordeals  # noqa: E402, F401 - and so does this

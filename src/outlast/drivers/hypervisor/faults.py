@@ -22,7 +22,9 @@ _HOST_CODES = frozenset(
         libvirt.VIR_ERR_RESOURCE_BUSY,
     }
 )
+NOT_CLEARED = "has not cleared away a copy of it"
 _HOST_WORDS = (
+    NOT_CLEARED,
     'failed to get "write" lock',
     'failed to get shared "write" lock',
     "is another process using the image",

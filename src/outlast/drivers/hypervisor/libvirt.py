@@ -48,7 +48,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise OutlastError("libvirt's Python binding is not installed", "apt-get install python3-libvirt libvirt0") from error
 
-from outlast.drivers.hypervisor import migration
+from outlast.drivers.hypervisor import migration, starting
 from outlast.drivers.hypervisor.faults import is_host_fault
 from outlast.drivers.hypervisor.guests import Guests
 
@@ -345,7 +345,7 @@ class Hypervisor:
 
         async def work() -> None:
             try:
-                await self.call(self._start, vm, xml)
+                await starting.start(lambda: self.call(self._begin, xml))
                 self._happen(VmStartEnded(request, vm, True))
             except libvirt.libvirtError as error:
                 self._happen(VmStartEnded(request, vm, False, _words(error), is_host_fault(error)))
@@ -356,15 +356,10 @@ class Hypervisor:
 
         self.spawn(work())
 
-    def _start(self, vm: VmId, xml: str) -> None:
-        connection = self.connection
-        if connection is None:
+    def _begin(self, xml: str) -> bool:
+        if self.connection is None:
             raise libvirt.libvirtError(f"libvirt is not connected: {self._told_problem or 'not yet'}")
-        # Always defined anew: what this host has may be older than what the VM last ran with elsewhere.
-        domain = connection.defineXML(xml)
-        if not domain.isActive():
-            # Memory that was saved here once is older than what the VM did since, and the gate lets none be restored.
-            domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT)
+        return starting.begin(self.connection, xml)
 
     def migrate_vm(self, request: RequestId, vm: VmId, address: str) -> None:
         """Migrate to the host at `address`; answered by `VmMigrationEnded`, however long it takes."""
