@@ -11,16 +11,19 @@ from outlast.model.keeper_effects import (
     KeeperEffect,
     Kill,
     LinkRegister,
+    LookForProcess,
     ReadRegister,
     Remember,
+    StopWatching,
     Thaw,
     WatchForProcess,
 )
-from outlast.model.keeper_events import FoundProcess, LinkOutcome, ProcessAppeared, ProcessExited, Woken
+from outlast.model.keeper_events import FoundProcess, LinkOutcome, ProcessAppeared, ProcessExited, ProcessMissing, Woken
 from outlast.model.keeping import (
     AskDropped,
     AskEnded,
     AskExpect,
+    AskForgotten,
     AskGate,
     AskIncoming,
     AskInherit,
@@ -255,6 +258,35 @@ def test_a_copy_that_libvirt_lets_go_of_before_its_process_came_is_forgotten() -
     keeper.asks(GATE)
     keeper.asks(AskEnded(RequestId(7), VM))
     assert keeper.reply()[0]
+    assert VM not in keeper.machine.vms
+
+
+def test_a_copy_that_libvirt_has_forgotten_is_expected_no_more_when_no_process_is_there() -> None:
+    """Its libvirtd died between the gate's last word and the process."""
+    keeper = expecting()
+    keeper.asks(GATE)
+    keeper.asks(AskLaunch(RequestId(3), VM))
+    keeper.asks(AskForgotten(RequestId(8), VM, None, Handover("an earlier one")))
+    assert not keeper.has(LookForProcess)
+    keeper.asks(AskForgotten(RequestId(8), VM, None, MIGRATION))
+    assert keeper.one(LookForProcess) == LookForProcess(VM, VmName("web"), None, MIGRATION)
+    keeper.does(ProcessMissing(VM, None, Handover("an earlier one")))
+    assert phase(keeper) == "arriving"
+    keeper.does(ProcessMissing(VM, None, MIGRATION))
+    assert VM not in keeper.machine.vms
+    assert keeper.has(StopWatching)
+
+
+def test_a_forgotten_copy_whose_lease_lapsed_meanwhile_leaves_the_register_alone() -> None:
+    keeper = expecting()
+    keeper.asks(GATE)
+    keeper.asks(AskLaunch(RequestId(3), VM))
+    keeper.lapses_and_renews()
+    assert phase(keeper) == "void"
+    keeper.asks(AskForgotten(RequestId(8), VM, None, MIGRATION))
+    keeper.does(ProcessMissing(VM, None, MIGRATION))
+    keeper.reads(says(3))
+    assert not keeper.has(LinkRegister)
     assert VM not in keeper.machine.vms
 
 

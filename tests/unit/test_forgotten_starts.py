@@ -12,7 +12,7 @@ from outlast.drivers.hypervisor import libvirt as driver
 from outlast.drivers.hypervisor.libvirt import Hypervisor
 from outlast.model.effects import AskKeeper, Effect, LookAtVm
 from outlast.model.events import Event, VmLookedAt
-from outlast.model.ids import DatastoreName, Epoch, HostId, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, Epoch, Handover, HostId, RequestId, VmId, VmName
 from outlast.model.keeping import AskForgotten, KeptVm
 from outlast.model.time import Instant, seconds
 from outlast.protocol.forgotten_starts import ForgottenStarts
@@ -26,9 +26,10 @@ class Desk:
         self.known, self.out = Knowledge(agent_config(), Instant(0)), Outbox()
         self.starts = ForgottenStarts(self.known, self.out)
 
-    def turn(self, second: float, phase: str, epoch: int = 0) -> list[Effect]:
+    def turn(self, second: float, phase: str, epoch: int | None = 0, handover: str = "") -> list[Effect]:
         self.known.now = Instant(seconds(second))
-        vm = KeptVm(VM, VmName("web"), DatastoreName("ds1"), Epoch(epoch), phase, None)
+        made = Epoch(epoch) if epoch is not None else None
+        vm = KeptVm(VM, VmName("web"), DatastoreName("ds1"), made, phase, None, handover=Handover(handover))
         self.known.keeper = keeper_report(vms=(vm,))
         self.starts.tick()
         return self.out.take()
@@ -66,6 +67,19 @@ def test_an_answer_that_comes_when_that_start_is_over_is_worth_nothing(phase: st
     asked = desk.turn(5, "starting")
     desk.turn(6, phase, epoch)
     assert desk.answers(asked, off=True) == []
+
+
+@pytest.mark.parametrize("phase", ["arriving", "void"])
+def test_libvirt_is_asked_about_a_copy_too_which_has_no_epoch(phase: str) -> None:
+    desk = Desk()
+    desk.turn(0, phase, None, "m1")
+    (told,) = desk.answers(desk.turn(5, phase, None, "m1"), off=True)
+    assert isinstance(told, AskKeeper)
+    assert isinstance(told.request, AskForgotten)
+    assert (told.request.epoch, told.request.handover) == (None, "m1")
+    asked = desk.turn(10, phase, None, "m1")
+    desk.turn(11, phase, None, "m2")
+    assert desk.answers(asked, off=True) == [], "it was asked about the copy before"
 
 
 def test_the_driver_says_who_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,7 +283,7 @@ class KeeperProcess:
     def _look_for(self, effect: LookForProcess) -> None:
         """Libvirt writes the pid file before the process becomes QEMU, and lets it go on only after that."""
         if not processes.pid_file_names_a_process(effect.name):
-            self._events.append(ProcessMissing(effect.vm, effect.epoch))
+            self._events.append(ProcessMissing(effect.vm, effect.epoch, effect.handover))
 
     def _look_for_processes(self, now: Instant) -> None:
         if self._looked_for and now >= self._look_at:

@@ -7,7 +7,7 @@ that follows the confirmed link. The paired vocabulary is `keeper_events`.
 import msgspec
 
 from outlast.model.claims import Claimant, Disk, DiskClaim
-from outlast.model.ids import DatastoreName, Epoch, LeaseTerm, RequestId, VmId, VmName
+from outlast.model.ids import NO_HANDOVER, DatastoreName, Epoch, Handover, LeaseTerm, RequestId, VmId, VmName
 from outlast.model.keeping import Happened, KeeperReply
 from outlast.model.records import HeartbeatRecord, RegisterRecord
 from outlast.model.time import Duration, Instant
@@ -101,7 +101,8 @@ class LookForProcess(msgspec.Struct, frozen=True):
 
     vm: VmId
     name: VmName
-    epoch: Epoch
+    epoch: Epoch | None
+    handover: Handover = NO_HANDOVER
 
 
 class StopWatching(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ import enum
 import msgspec
 
 from outlast.model.claims import DiskClaim
-from outlast.model.ids import DatastoreName, Epoch, Incarnation, RequestId, VmId, VmName
+from outlast.model.ids import NO_HANDOVER, DatastoreName, Epoch, Handover, Incarnation, RequestId, VmId, VmName
 from outlast.model.keeping import KeeperRequest
 from outlast.model.records import RegisterRecord
 from outlast.model.time import Duration
@@ -142,10 +142,11 @@ class DeviceSeen(msgspec.Struct, frozen=True):
 
 
 class ProcessMissing(msgspec.Struct, frozen=True):
-    """No process of the start on that epoch exists, nor one that may yet become it; nobody is left to make one."""
+    """No process of that start exists (`LookForProcess`), nor one that may yet become it; nobody is left to make one."""
 
     vm: VmId
-    epoch: Epoch
+    epoch: Epoch | None
+    handover: Handover = NO_HANDOVER
 
 
 class ProcessExited(msgspec.Struct, frozen=True):

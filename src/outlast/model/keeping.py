@@ -69,11 +69,15 @@ class AskEnded(msgspec.Struct, frozen=True, tag="ended"):
 
 
 class AskForgotten(msgspec.Struct, frozen=True, tag="forgotten"):
-    """The agent: libvirt, asked after that start had passed the gate, calls the domain off: nobody carries it out."""
+    """The agent: libvirt, asked after that start had passed the gate, calls the domain off: nobody carries it out.
+
+    Which start it is, the epoch says, or for a copy, which has none, the migration's number.
+    """
 
     request: RequestId
     vm: VmId
-    epoch: Epoch
+    epoch: Epoch | None
+    handover: Handover = NO_HANDOVER
 
 
 class AskTakeover(msgspec.Struct, frozen=True, tag="takeover"):

@@ -11,26 +11,28 @@ the agent asks libvirt about every start that takes long:
 
 While libvirt carries a start out, it calls the domain on, or answers only when that start is over (libvirt 9.0 does, in
 either hook). So whoever is off, when asked after the gate let it pass, is not being started any more; the epoch says of
-which start that was asked. A process that a dead libvirtd left behind half-made ends by itself, and until then its pid file
-names it.
+which start that was asked, and of a copy, which passes without one, the migration's number. A process that a dead libvirtd
+left behind half-made ends by itself, and until then its pid file names it.
 """
 
 import msgspec
 
 from outlast.model.effects import AskKeeper, LookAtVm
 from outlast.model.events import VmLookedAt
-from outlast.model.ids import Epoch, RequestId, VmId
+from outlast.model.ids import Epoch, Handover, RequestId, VmId
 from outlast.model.keeping import AskForgotten
 from outlast.model.time import SECOND, Duration, Instant, after
 from outlast.protocol.knowledge import Knowledge, Outbox
 
 ASK_EVERY = Duration(5 * SECOND)
+_SOON = frozenset({"starting", "void", "arriving"})
+"""Keeper phases in which a process is looked for."""
 
 
 class _Start(msgspec.Struct):
-    """A start that the keeper waits for. `ask_at`: when libvirt is asked about it next."""
+    """A start that the keeper waits for: on an epoch, or of a copy. `ask_at`: when libvirt is asked about it next."""
 
-    epoch: Epoch
+    which: tuple[Epoch | None, Handover]
     ask_at: Instant
     request: RequestId | None = None
 
@@ -48,12 +50,10 @@ class ForgottenStarts:
         now, report = self._known.now, self._known.keeper
         if report is None:
             return
-        pending = {kept.vm: kept.epoch for kept in report.vms if kept.phase in ("starting", "void")}
-        self._starts = {vm: start for vm, start in self._starts.items() if pending.get(vm) == start.epoch}
-        for vm, epoch in pending.items():
-            if epoch is None:
-                continue
-            start = self._starts.setdefault(vm, _Start(epoch, after(now, ASK_EVERY)))
+        pending = {kept.vm: (kept.epoch, kept.handover) for kept in report.vms if kept.phase in _SOON}
+        self._starts = {vm: start for vm, start in self._starts.items() if pending.get(vm) == start.which}
+        for vm, which in pending.items():
+            start = self._starts.setdefault(vm, _Start(which, after(now, ASK_EVERY)))
             if now >= start.ask_at:
                 start.ask_at, start.request = after(now, ASK_EVERY), self._out.request()
                 self._out.put(LookAtVm(start.request, vm))
@@ -65,7 +65,8 @@ class ForgottenStarts:
             return
         start.request = None
         if event.off:
-            self._out.put(AskKeeper(AskForgotten(request=self._out.request(), vm=event.vm, epoch=start.epoch)))
+            epoch, handover = start.which
+            self._out.put(AskKeeper(AskForgotten(self._out.request(), event.vm, epoch, handover)))
 
     def next_deadline(self) -> Instant | None:
         """When somebody is asked about next."""

@@ -29,9 +29,9 @@ later finds nobody waiting, and an epoch won for nobody is owned, not running, u
 import msgspec
 
 from outlast.model.claims import Disk
-from outlast.model.ids import DatastoreName, Epoch, RequestId, VmId, VmName
+from outlast.model.ids import DatastoreName, RequestId, VmId, VmName
 from outlast.model.keeper_effects import Changed, KeeperEffect, LookForProcess, WatchForProcess
-from outlast.model.keeper_events import FoundProcess
+from outlast.model.keeper_events import FoundProcess, ProcessMissing
 from outlast.model.keeping import (
     Admission,
     AskClaim,
@@ -373,14 +373,16 @@ class Gatekeeper:
     def _look_for(self, ask: AskForgotten) -> list[KeeperEffect]:
         """Nobody carries this start out any more; a process that was begun for it may still be about to show itself."""
         known = self._keeper.vms.get(ask.vm)
-        if known is None or known.epoch != ask.epoch or known.phase not in (Phase.STARTING, Phase.VOID):
+        if known is None or not known.is_awaited(ask.epoch, ask.handover):
             return []
-        return [LookForProcess(ask.vm, known.name, ask.epoch)]
+        return [LookForProcess(ask.vm, known.name, ask.epoch, ask.handover)]
 
-    def missing(self, vm: VmId, epoch: Epoch) -> list[KeeperEffect]:
-        """No process of that start exists, and none can come: it is given back."""
-        known = self._keeper.vms.get(vm)
-        return self._unused(vm) if known is not None and known.epoch == epoch else []
+    def missing(self, event: ProcessMissing) -> list[KeeperEffect]:
+        """No process of that start exists, and none can come: it is given back, or expected no more."""
+        known = self._keeper.vms.get(event.vm)
+        if known is None or not known.is_awaited(event.epoch, event.handover):
+            return []
+        return [*self._keeper.copies.expect_no_more(known), *self._unused(event.vm)]
 
     def refuse(self, ownership: Ownership, sentence: str) -> list[KeeperEffect]:
         """Tell whoever waits for this VM that it may not start."""

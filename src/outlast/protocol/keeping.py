@@ -121,7 +121,7 @@ class KeeperMachine:
             case DeviceSeen():
                 effects += self._device_seen(event)
             case ProcessMissing():
-                effects += self.gate.missing(event.vm, event.epoch)
+                effects += self.gate.missing(event)
             case ProcessExited():
                 effects += self._exited(event.vm)
             case Asked(_, AskLost() as told):

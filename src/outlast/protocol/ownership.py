@@ -348,6 +348,10 @@ class Ownership:
             return term is not None
         return self.phase is Phase.STARTING and term is not None and self._granted_in == term
 
+    def is_awaited(self, epoch: Epoch | None, handover: Handover) -> bool:
+        """Whether the process of that very start is looked for; a copy's start has no epoch."""
+        return self.phase in SOON and (self.epoch, self.handover) == (epoch, handover)
+
     def runs_by_right(self, term: LeaseTerm | None) -> bool:
         """Whether it executes on an epoch of the present term: whoever has stopped it was not us."""
         return self.phase is Phase.RUNNING and term is not None and self._granted_in == term

@@ -310,7 +310,7 @@ class KeeperHost:
                 self._later_if_same_life(lambda: self._found(effect.vm))
             case LookForProcess():
                 if effect.vm not in self._host.hypervisor.processes:
-                    self._later_if_same_life(lambda: self.happen(ProcessMissing(effect.vm, effect.epoch)))
+                    self._later_if_same_life(lambda: self.happen(ProcessMissing(effect.vm, effect.epoch, effect.handover)))
             case StopWatching():
                 self._watched.pop(effect.vm, None)
             case Reply():

@@ -102,3 +102,14 @@ def _it_migrates_again_where_its_first_copy_was(rng: random.Random) -> Scenario:
     s.at(again, "migrate", vm="vm1", host="host2")
     s.at(again + rng.uniform(300, 4_500), "power-off", host="host1")
     return s.done(again + 30_000)
+
+
+@an_ordeal
+def _both_ends_fail_before_the_copy_has_a_process(rng: random.Random) -> Scenario:
+    s = Story(rng, "The libvirt of the destination dies as it is about to make the copy, and the source loses its power")
+    s.store(500, "slow", "host2", latency=rng.choice([300, 600, 1_000]) * MILLISECOND)
+    s.at(1_000, "migrate", vm="vm1", host="host2")
+    s.at(rng.uniform(1_100, 2_500), "hypervisor-kill", host="host2")
+    s.at(rng.uniform(1_500, 4_000), "power-off", host="host1")
+    s.store(rng.uniform(4_000, 9_000), "slow", "host2", latency=0)
+    return s.done(35_000)
