@@ -5,7 +5,7 @@ V := .venv/bin
 # What Python has compiled is kept, apart from the sources, also where the environment forbids it: the tests start
 # hundreds of processes, and each one would compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
-export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/compiled
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.compiled
 
 help:
 	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
@@ -59,4 +59,4 @@ bench-planner: setup
 
 clean:
 	@if [ -x $(V)/outlast ]; then $(V)/outlast lab down; fi
-	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf .venv .tools .compiled .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
