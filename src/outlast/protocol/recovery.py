@@ -376,13 +376,12 @@ class Recovery:
         self._out.put(ReadRegisters(case.request, case.home, (PRIMARY_REGISTER, case.vm)))
 
     def _is_proof_still(self, case: Restart) -> bool:
-        """A proof that has waited for its turn is looked at again: it may rest on a ping that nobody answered (rule 6), or
-
-        on a word that is void at any sign of life (rule 5).
-        """
+        """Found anew, if it has waited: it may rest on silence (rule 6), or be void at any sign of life (rule 5)."""
         if case.proof is None or case.last is None or case.proof.kind in _FOR_EVER:
             return case.proof is not None
-        if isinstance(self._prover.look(case.last, case.home, case.epoch_read_at), Proven):
+        found = self._prover.look(case.last, case.home, case.epoch_read_at)
+        if isinstance(found, Proven):
+            case.proven(found.kind, self._known.me, found.first_seen, found.last_read)
             return True
         case.proof = None
         case.enter(Stage.PROVING, self._known.now, READ_PATIENCE)
