@@ -33,7 +33,7 @@ _WORST = (Standing.QUEUED, Standing.COMING, Standing.READY, Standing.NEVER)
 """The one that is waited for longest first."""
 
 
-class Awaited(msgspec.Struct, frozen=True, kw_only=True):
+class AwaitedVm(msgspec.Struct, frozen=True, kw_only=True):
     """What the table above asks of a protected VM.
 
     `case`: how far its restart is, empty if there is none; `in_doubt` counts as `queued`. `held`: a pause holds that.
@@ -50,7 +50,7 @@ class Awaited(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool = False
 
 
-def standing_of(vm: Awaited) -> Dependency:
+def standing_of(vm: AwaitedVm) -> Dependency:
     """How a protected VM that others wait for is doing."""
     delay = vm.ready.delay
     if vm.case:
@@ -99,7 +99,7 @@ class Dependencies:
 
     def _protected(self, entry: ProtectedVm, case: Restart | None) -> Dependency:
         return standing_of(
-            Awaited(
+            AwaitedVm(
                 name=entry.name,
                 ready=entry.policy.ready,
                 case=_stage_of(case) if case is not None else "",

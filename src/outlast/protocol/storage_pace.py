@@ -5,7 +5,7 @@ could come too late. Nothing is decided by it; people hear of it when it begins 
 the last ten minutes were spread: a few that take long are another trouble than many that take a little longer.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 
 from outlast.model.ids import DatastoreName
 from outlast.model.keeping import LeaseReport
@@ -24,7 +24,7 @@ class StoragePace:
         self._known = knowledge
         self._out = outbox
         self._told: set[DatastoreName] = set()
-        self._marks: dict[DatastoreName, deque[tuple[Instant, Latencies]]] = {}
+        self._marks: defaultdict[DatastoreName, deque[tuple[Instant, Latencies]]] = defaultdict(lambda: deque(maxlen=MARKS))
         """What was counted at the end of each of the last minutes, the oldest first."""
 
     def tick(self) -> None:
@@ -40,7 +40,7 @@ class StoragePace:
     def counted(self) -> None:
         """The keeper has reported: also when nothing else is news."""
         for lease in self._known.leases:
-            marks = self._marks.setdefault(lease.datastore, deque(maxlen=MARKS))
+            marks = self._marks[lease.datastore]
             if not marks or self._known.now - marks[-1][0] >= MARK_EVERY:
                 marks.append((self._known.now, lease.writes))
 

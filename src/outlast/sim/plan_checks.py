@@ -25,9 +25,9 @@ from outlast.sim import random_placing, stage
 from outlast.sim.play import play
 
 LOSS_AT = Duration(10 * SECOND)
-ENDS_AT = Duration(75 * SECOND)
 WAIT = Duration(6 * SECOND)
 """How long VMs wait for those that they name in `after`, where any do."""
+ENDS_AT = Duration(75 * SECOND)
 """Who waits for room is tried again with longer and longer pauses, but looked after every two seconds."""
 
 

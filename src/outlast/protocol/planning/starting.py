@@ -24,7 +24,7 @@ from outlast.model.ids import DatastoreName, HostId, HostName, VmId, VmName
 from outlast.model.planning import PlanBasis, PlanVm
 from outlast.model.policy import NO_WISH, PRIORITIES, Priority, VmPolicy
 from outlast.model.time import Duration, Instant, after
-from outlast.protocol.dependencies import Awaited, standing_of, unwanted, worst
+from outlast.protocol.dependencies import AwaitedVm, standing_of, unwanted, worst
 from outlast.protocol.sequence import Slots, Turns, Unheeded, Waiter, turns
 
 _BEGIN = Instant(0)
@@ -106,7 +106,7 @@ class Starting:
         here = {vm.vm for vm in self._vms}
         for vm in basis.snapshot.vms:
             if vm.vm not in here and vm.host in self._lost:
-                policy, of = basis.policies.get(vm.vm), Awaited(name=vm.name, ready=NO_WISH.ready, disabled=True)
+                policy, of = basis.policies.get(vm.vm), AwaitedVm(name=vm.name, ready=NO_WISH.ready, disabled=True)
                 self._off[vm.name] = standing_of(of) if policy and policy.priority == "disabled" else unwanted(vm.name)
 
     def ranks(self) -> dict[VmId, int]:
@@ -174,7 +174,7 @@ class Starting:
         ready_at = start.ready_at(self._pace)
         is_ready = start.stage == "started" and ready_at is not None and ready_at <= self._now
         case = "" if is_ready else _CASES[start.stage]
-        return standing_of(Awaited(name=start.vm.name, ready=start.policy.ready, case=case, runs=is_ready))
+        return standing_of(AwaitedVm(name=start.vm.name, ready=start.policy.ready, case=case, runs=is_ready))
 
     def _give_turns(self, found: Turns, order: list[Start]) -> bool:
         """Whether anything has changed for the others."""
