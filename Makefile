@@ -10,7 +10,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.compiled
 help:
 	@echo "make demo      three hosts, real virtual machines: power loss, network loss, storage loss, and what happens"
 	@echo "make test      everything: lint, types, floors, unit and simulated tests, then the lab's (under 12 minutes)"
-	@echo "make check     lint, types, floors, unit and simulated tests (under 2 minutes)"
+	@echo "make check     lint, types, floors, unit and simulated tests (some 2 minutes on two cores)"
 	@echo "make model-check  every order of everything in a small world: two hosts, one VM (long; docs/model-check.md)"
 	@echo "make test-lab  all tests on real hosts in namespaces, with real libvirt and QEMU: also those too long for make test"
 	@echo "make mutants   each safety rule switched off in turn, with a larger bound than in make check"
